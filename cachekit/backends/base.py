@@ -1,0 +1,148 @@
+"""What a backend (L2 store) must and may offer.
+
+A backend is one class. Its methods are plain functions (derive from `BaseBackend`) or coroutines (derive from
+`AsyncBaseBackend`); names and arguments are the same. Every method gets ``budget``, the seconds that it may take in
+all, and raises `cachekit.errors.BackendError` and nothing else. A write must not take effect in the store after its
+budget ran out, however late the network delivers it.
+
+Required are `get`, `store`, `invalidate`, `close`. The others are optional: a backend names those it has in
+``capabilities``. `cachekit.testing.BackendContract` is the test suite for all of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+OPTIONAL = frozenset({
+    "get_many", "get_or_lease", "lease", "release", "renew", "stamps", "clear", "store_if", "incr", "touch",
+    "remaining", "check",
+})  # fmt: skip
+
+TOKEN_BYTES = 16
+SEEN_BYTES = 24  # magic, format, codec, flags, stale mark, header length and id: enough to tell one store from another
+
+
+def lease_key(key: str) -> str:
+    """The name of the lease that belongs to a value key: ``ns:v:{...}`` -> ``ns:l:{...}``."""
+    namespace, _, rest = key.partition(":v:")
+    return f"{namespace}:l:{rest}"
+
+
+class Leased(NamedTuple):
+    """Answer of `get_or_lease` and `lease`."""
+
+    kind: Literal["found", "held", "busy"]
+    data: bytes | None = None  # found: the stored bytes
+    ttl_ms: int | None = None  # found: what is left of the value; busy: of the other's lease; None: unknown or never
+
+
+class BaseBackend:
+    """A backend with plain methods. Keys are str (see docs/life-of-a-call.md), data is bytes."""
+
+    capabilities: frozenset[str] = frozenset()
+
+    def get(self, key: str, *, budget: float) -> bytes | None:
+        """The stored bytes, or None."""
+        raise NotImplementedError
+
+    def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> bool:
+        """Store for ``ttl_ms`` (None: for ever).
+
+        With a token: only while the lease of this key still holds it, and give the lease back in the same step;
+        False when it does not. Without: in any case, and end any lease of the key.
+        """
+        raise NotImplementedError
+
+    def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
+        """Remove values and their leases in one step per key, so that a load in flight cannot store afterwards."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back connections. A later call opens them again."""
+        raise NotImplementedError
+
+    # Optional from here on; `capabilities` tells.
+
+    def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
+        """As `get`, for several keys in one round trip."""
+        raise NotImplementedError
+
+    def get_or_lease(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Leased:
+        """The value, or the right to compute it: ``held`` when no one else has it (or the same token has)."""
+        raise NotImplementedError
+
+    def lease(
+        self, key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool, *, budget: float
+    ) -> Leased:
+        """A lease although a value lies there. ``found`` when it no longer begins with ``seen``."""
+        raise NotImplementedError
+
+    def release(self, key: str, token: bytes, *, budget: float) -> None:
+        """Give a lease back without storing."""
+        raise NotImplementedError
+
+    def renew(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> bool:
+        """Hold a lease longer; False when it is no longer ours."""
+        raise NotImplementedError
+
+    def stamps(self, names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int, *, budget: float) -> list[bytes]:
+        """Read the stamps of these names; one that is absent becomes its ``fresh`` value."""
+        raise NotImplementedError
+
+    def clear(self, names: Sequence[str], *, budget: float) -> None:
+        """Delete stamps: everything stored under them is outdated from now on."""
+        raise NotImplementedError
+
+    def store_if(
+        self, key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool, *, budget: float
+    ) -> bool:
+        """Store if the value is absent (with ``absent``) or still begins with ``seen``."""
+        raise NotImplementedError
+
+    def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
+        """Add to a plain decimal integer, which starts at 0 and lives for ``ttl_ms`` from its creation."""
+        raise NotImplementedError
+
+    def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:
+        """Change what is left of a value's life; False when absent."""
+        raise NotImplementedError
+
+    def remaining(self, key: str, *, budget: float) -> int | None | Literal[False]:
+        """Milliseconds left, None for ever, False when absent."""
+        raise NotImplementedError
+
+    def check(self, *, budget: float) -> dict[str, str]:
+        """Facts for `cachekit doctor`: server, version, memory policy and the like."""
+        raise NotImplementedError
+
+
+class AsyncBaseBackend:
+    """A backend whose methods are coroutines; names, arguments and promises as in `BaseBackend`."""
+
+    capabilities: frozenset[str] = frozenset()
+
+    async def get(self, key: str, *, budget: float) -> bytes | None:
+        raise NotImplementedError
+
+    async def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> bool:
+        raise NotImplementedError
+
+    async def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """The two faces of an opened backend; one may be missing (a third-party backend with only one kind of method)."""
+
+    sync: BaseBackend | None
+    aio: Any  # AsyncBaseBackend | None; Any because optional coroutines are found by name
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What both faces offer."""
+        offered = [face.capabilities for face in (self.sync, self.aio) if face is not None]
+        return frozenset.intersection(*offered) if offered else frozenset()

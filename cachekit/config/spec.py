@@ -1,0 +1,157 @@
+"""A validated configuration as frozen dataclasses of the standard library; `settings` makes them, everybody reads them.
+
+All times are seconds (float), ``None`` means never; sizes are bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+DEFAULT_NAMESPACE = "cachekit"
+NO_BACKEND = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class L1Spec:
+    """Bounds of a region's table in the process."""
+
+    mode: str = "on"  # on | off
+    max_entries: int = 10_000
+    max_bytes: int = 64 * 1024 * 1024
+    ttl: float | None = None  # cap; None: as the entry's TTL
+    policy: str = "s3fifo"  # s3fifo | lru
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSpec:
+    """How values become bytes."""
+
+    serializer: str = "msgpack"
+    compression: str = "lz4"  # lz4 | zstd | none
+    compress_above: int = 1024
+    max_value_bytes: int = 16 * 1024 * 1024
+    on_unstorable: str = "warn"  # warn | raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSpec:
+    """When the circuit breaker of a backend opens, and for how long."""
+
+    failures: int = 5
+    ratio: float = 0.5
+    window: float = 10.0
+    open_for: float = 2.0
+    open_max: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSSpec:
+    """Certificates for a rediss:// or valkeys:// backend."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    check_hostname: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """One store (L2). ``url`` may carry a password, so it is not part of the repr."""
+
+    name: str = "default"
+    type: str = "redis"
+    url: str = field(default="", repr=False)
+    url_origin: str = ""  # where the URL came from: "cachekit.toml:3", "env REDIS_URL"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TLSSpec = TLSSpec()
+    credential_provider: str | None = None
+    max_connections: int = 50
+    budget: float = 0.25
+    budget_min: float = 0.02
+    adaptive: bool = True
+    breaker: BreakerSpec = BreakerSpec()
+    coherence: str = "auto"  # auto | tracking | ttl
+    max_staleness: float = 3.0
+    disconnected_ttl: float = 30.0
+    heartbeat: float = 1.0
+    replay_window: float = 60.0
+    pending_invalidations: int = 10_000
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionSpec:
+    """One profile, inheritance resolved. ``backend`` is the name of a backend, or ``"none"`` for L1 only."""
+
+    name: str = "default"
+    backend: str = "default"
+    ttl: float | None = 300.0
+    jitter: float = 0.10  # a share of the TTL if at most 1 and `jitter_is_share`, else seconds
+    jitter_is_share: bool = True
+    negative_ttl: float | None = None  # for None; `negative_ttl_set` tells "as ttl" from "never"
+    negative_ttl_set: bool = False
+    cache_none: bool = True
+    tags: tuple[str, ...] = ()
+    counters: bool = False
+    isolation: str = "auto"  # auto | copy | share
+    lease: str = "auto"
+    lease_wait: float = 5.0
+    l1: L1Spec = L1Spec()
+    codec: CodecSpec = CodecSpec()
+    origin: str = ""  # the table that declared it: "cachekit.toml:5", "built-in", "define()"
+
+    def but(self, **changes: Any) -> "RegionSpec":
+        """A copy with these fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSpec:
+    """The /metrics endpoint of web applications."""
+
+    enabled: bool = True
+    path: str = "/metrics"
+    token: str | None = field(default=None, repr=False)
+    allow: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """A whole configuration. ``backends`` holds only usable ones: a backend without a URL is not in it."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    namespace_given: bool = False
+    enabled: bool = True
+    strict: bool = False
+    metrics: MetricsSpec = MetricsSpec()
+    backends: Mapping[str, BackendSpec] = field(default_factory=dict, hash=False)
+    regions: Mapping[str, RegionSpec] = field(default_factory=dict, hash=False)
+    files: tuple[str, ...] = ()  # that were read, base first
+
+
+# Built-in profiles that exist today, as differences from `default`. `production` and `secure` need features that are
+# not built yet; `config.settings` refuses them by name instead of running without what they promise.
+BUILT_IN: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "minimal": {"jitter": 0.0, "lease": "off"},
+    "dev": {"ttl": 30.0, "on_unstorable": "raise"},
+    "test": {"backend": NO_BACKEND, "jitter": 0.0, "on_unstorable": "raise"},
+    "local": {"backend": NO_BACKEND},
+}
+NOT_YET_BUILT_IN = ("production", "secure")
+
+
+def built_in_regions() -> dict[str, RegionSpec]:
+    """The regions that exist without any configuration."""
+    regions = {}
+    for name, differences in BUILT_IN.items():
+        fields = dict(differences)
+        codec = CodecSpec(on_unstorable=fields.pop("on_unstorable", "warn"))
+        regions[name] = RegionSpec(name=name, codec=codec, origin="built-in", **fields)
+    return regions
+
+
+def default_service() -> ServiceSpec:
+    """What runs without a file and without a variable: every region in the process only."""
+    return ServiceSpec(regions=built_in_regions())

@@ -1,0 +1,69 @@
+"""What happened: plain integers per function for the metrics, and frozen records for observers. Never anything per L1 hit."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+class Tally:
+    """Counts of one function, or of a region's direct use (``function == ""``). Read by metrics, reset by nobody.
+
+    L1 hits are not here: the table counts them per slot, without Python per hit on the native core.
+    """
+
+    __slots__ = (
+        "errors", "function", "hit_seconds", "l1_hits", "l2_hits", "load_errors", "loads", "miss_seconds", "misses",
+        "region", "stores", "waited",
+    )  # fmt: skip
+
+    def __init__(self, region: str, function: str, l1_hits: Callable[[], int]) -> None:
+        self.region = region
+        self.function = function
+        self.l1_hits = l1_hits
+        self.l2_hits = 0
+        self.misses = 0  # neither tier had a usable entry
+        self.loads = 0  # runs of the function that ended well
+        self.load_errors = 0  # ... that raised
+        self.stores = 0  # values that L2 took
+        self.waited = 0  # calls answered by another caller's load
+        self.errors: dict[tuple[str, str], int] = {}  # (operation, reason) -> count
+        self.hit_seconds: deque[float] = deque(maxlen=4096)  # L2 hits, until the next pump
+        self.miss_seconds: deque[float] = deque(maxlen=4096)  # misses, until the next pump
+
+    def error(self, operation: str, reason: str) -> None:
+        """Count a failure; operation is get, store, invalidate, load, ...; reason a bounded label."""
+        self.errors[operation, reason] = self.errors.get((operation, reason), 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Neither tier could answer. ``reason``: absent, expired, outdated, damaged:<why>, unavailable."""
+
+    region: str
+    function: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The function ran. ``error`` is the name of the exception's class, or empty."""
+
+    region: str
+    function: str
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An operation on L2 failed or stored bytes were unusable."""
+
+    region: str
+    function: str
+    operation: str
+    reason: str
+
+
+Event: TypeAlias = Missed | Loaded | Failed
+Observer: TypeAlias = Callable[[Event], None]
