@@ -1,0 +1,184 @@
+"""A backend in a dictionary: every operation of the protocol in its plainest form, for tests and as a model to read."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Faces, Leased
+from cachekit.errors import BackendError, Fault
+
+
+class Shelf:
+    """Bytes by name, each with the time of its end (None: never)."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.items: dict[str, tuple[bytes, float | None]] = {}
+
+    def get(self, name: str) -> bytes | None:
+        data, until = self.items.get(name, (None, None))
+        if until is not None and until <= self.clock():
+            del self.items[name]
+            return None
+        return data
+
+    def put(self, name: str, data: bytes, ttl_ms: int | None) -> None:
+        self.items[name] = (bytes(data), None if ttl_ms is None else self.clock() + ttl_ms / 1000)
+
+    def left(self, name: str) -> int | None:
+        until = self.items[name][1]
+        return None if until is None else max(1, round((until - self.clock()) * 1000))
+
+
+class MemoryBackend(BaseBackend):
+    """Keeps everything in this process, for ever if not told a TTL. ``clock`` gives seconds and may be a test's."""
+
+    capabilities = OPTIONAL
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.values, self.leases, self.names = Shelf(clock), Shelf(clock), Shelf(clock)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def _step(self, budget: float) -> Iterator[None]:
+        """One atomic operation within its budget."""
+        if budget <= 0 or not self._lock.acquire(timeout=budget):
+            raise BackendError(Fault.DOWN, "timeout")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def get(self, key: str, *, budget: float) -> bytes | None:
+        with self._step(budget):
+            return self.values.get(key)
+
+    def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
+        with self._step(budget):
+            return [self.values.get(key) for key in keys]
+
+    def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> bool:
+        with self._step(budget):
+            if token is not None and self.leases.get(key) != token:
+                return False
+            self._put(key, data, ttl_ms)
+            return True
+
+    def store_if(
+        self, key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool, *, budget: float
+    ) -> bool:
+        with self._step(budget):
+            there = self.values.get(key)
+            if not (absent if there is None else seen is not None and there.startswith(seen)):
+                return False
+            self._put(key, data, ttl_ms)
+            return True
+
+    def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
+        with self._step(budget):
+            for key in keys:
+                self.leases.items.pop(key, None)
+                self.values.items.pop(key, None)
+
+    def get_or_lease(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Leased:
+        with self._step(budget):
+            there = self.values.get(key)
+            if there is not None:
+                return Leased("found", there, self.values.left(key))
+            return self._lease(key, token, lease_ms)
+
+    def lease(self, key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool, *, budget: float) -> Leased:
+        with self._step(budget):
+            there = self.values.get(key)
+            if there is not None and seen is not None and not there.startswith(seen):
+                return Leased("found", there, self.values.left(key))
+            if steal:
+                self.leases.items.pop(key, None)
+            return self._lease(key, token, lease_ms)
+
+    def release(self, key: str, token: bytes, *, budget: float) -> None:
+        with self._step(budget):
+            if self.leases.get(key) == token:
+                del self.leases.items[key]
+
+    def renew(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> bool:
+        with self._step(budget):
+            if self.leases.get(key) != token:
+                return False
+            self.leases.put(key, token, lease_ms)
+            return True
+
+    def stamps(self, names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int, *, budget: float) -> list[bytes]:
+        with self._step(budget):
+            current = [(name, self.names.get(name) or new) for name, new in zip(names, fresh, strict=True)]
+            for name, stamp in current:
+                self.names.put(name, stamp, ttl_ms)
+            return [stamp for _, stamp in current]
+
+    def clear(self, names: Sequence[str], *, budget: float) -> None:
+        with self._step(budget):
+            for name in names:
+                self.names.items.pop(name, None)
+
+    def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
+        with self._step(budget):
+            there = self.values.get(key)
+            try:
+                total = int(there or b"0") + by
+            except ValueError:
+                raise BackendError(Fault.COMMAND, "command", "the value is not an integer") from None
+            self._put(key, b"%d" % total, ttl_ms if there is None else self.values.left(key))
+            return total
+
+    def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:
+        with self._step(budget):
+            there = self.values.get(key)
+            if there is not None:
+                self.values.put(key, there, ttl_ms)
+            return there is not None
+
+    def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
+        with self._step(budget):
+            return False if self.values.get(key) is None else self.values.left(key)
+
+    def check(self, *, budget: float) -> dict[str, str]:
+        with self._step(budget):
+            return {"server": "memory", "keys": str(len(self.values.items))}
+
+    def close(self) -> None:
+        """Nothing to give back; what is stored stays."""
+
+    def _put(self, key: str, data: bytes, ttl_ms: int | None) -> None:
+        self.leases.items.pop(key, None)
+        self.values.put(key, data, ttl_ms)
+
+    def _lease(self, key: str, token: bytes, lease_ms: int) -> Leased:
+        holder = self.leases.get(key)
+        if holder not in (None, token):
+            return Leased("busy", None, self.leases.left(key))
+        self.leases.put(key, token, lease_ms)
+        return Leased("held")
+
+
+def memory_faces(clock: Callable[[], float] = time.monotonic) -> Faces:
+    """One new store with both kinds of method."""
+    backend = MemoryBackend(clock)
+    return Faces(backend, as_coroutines(backend))
+
+
+def as_coroutines(backend: BaseBackend) -> AsyncBaseBackend:
+    """The same store with coroutines. Only for a backend that never waits."""
+
+    def twin(name: str) -> Any:
+        async def method(self: AsyncBaseBackend, *args: Any, **kwargs: Any) -> Any:
+            return getattr(backend, name)(*args, **kwargs)
+
+        return method
+
+    names = ("get", "store", "invalidate", "close", *backend.capabilities)
+    kind = type(f"Async{type(backend).__name__}", (AsyncBaseBackend,), {name: twin(name) for name in names})
+    made: AsyncBaseBackend = kind()
+    made.capabilities = backend.capabilities
+    return made
