@@ -107,7 +107,7 @@ class BaseBackend:
         """Change what is left of a value's life; False when absent."""
         raise NotImplementedError
 
-    def remaining(self, key: str, *, budget: float) -> int | None | Literal[False]:
+    def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
         """Milliseconds left, None for ever, False when absent."""
         raise NotImplementedError
 
