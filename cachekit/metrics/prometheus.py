@@ -1,0 +1,286 @@
+"""The metrics of a service as ordinary prometheus_client metrics, fed by `Metrics.pump`.
+
+Nothing here runs while a cached function is called. The engine counts in plain integers (`Tally`, `Table.stats`);
+`pump` adds what they grew by since the last pump. It runs at every scrape, so a process's own figures are exact, at the
+service's tick once a second, so that in prometheus_client's multi-process mode the files of other workers lag by no
+more, and when the service closes. After a fork the child starts from what it inherited, which the parent reports.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from cachekit.engine.events import Tally
+    from cachekit.service import Service
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BREAKER = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class Instruments:
+    """One set of prometheus_client metrics in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"cachekit_cache_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str) -> Histogram:
+            return Histogram(
+                f"cachekit_cache_{name}_seconds", text, ("region", "function"), registry=registry, buckets=SECONDS
+            )
+
+        self.hits = counter("hits", "Calls answered from a tier, l1 or l2.", "region", "tier", "function")
+        self.misses = counter("misses", "Calls that neither tier could answer.", "region", "function")
+        self.waited = counter("waited", "Calls answered by another caller's load.", "region", "function")
+        self.loads = counter("loads", "Runs of the cached function, ok or error.", "region", "function", "result")
+        self.stores = counter("stores", "Values that the second tier took.", "region", "function")
+        self.errors = counter(
+            "errors", "Failed operations; the caller was served nevertheless.", "region", "function", "op", "reason"
+        )
+        self.evictions = counter("evictions", "Entries that left the first tier.", "region", "reason")
+        self.hit_latency = histogram(
+            "hit_latency",
+            "Time of second-tier hits, a sample: at most the last 4096 per function and second. "
+            "Hits of the first tier take well under a microsecond in the native core and are not timed.",
+        )
+        self.miss_latency = histogram(
+            "miss_latency", "Time of misses, load included, a sample: at most the last 4096 per function and second."
+        )
+        self.entries = self._gauge("cache_entries", "Entries in the first tier.", "region", "livesum")
+        self.bytes = self._gauge("cache_bytes", "Estimated bytes of the first tier.", "region", "livesum")
+        self.up = self._gauge("backend_up", "1 while the backend answers, 0 while not.", "backend", "livemin")
+        self.breaker = self._gauge(
+            "backend_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", "backend", "livemax"
+        )
+        self.budget = self._gauge(
+            "backend_budget_seconds", "Longest wait for one operation at present.", "backend", "livemax"
+        )
+
+    def _gauge(self, name: str, text: str, label: str, mode: str) -> Gauge:
+        return Gauge(f"cachekit_{name}", text, (label,), registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+
+class Reading(NamedTuple):
+    """A plain integer of the engine that only grows, and the counter that follows it."""
+
+    source: object
+    counter: Counter
+    labels: tuple[str, ...]
+    value: int
+
+
+class Metrics:
+    """The metrics of one service, or of all services of the process that share one exposition."""
+
+    def __init__(self) -> None:
+        self.instruments = Instruments()
+        # What has been reported of each service: (source, counter, labels) -> value.
+        self._reported: WeakKeyDictionary[Service, dict[tuple[object, ...], int]] = WeakKeyDictionary()
+        self._shown: dict[tuple[Gauge, str], float] = {}
+
+    def add(self, service: "Service") -> None:
+        """Include a service; a second time does nothing."""
+        with _lock:
+            if service in self._reported:
+                return
+            self._reported[service] = {}
+        service.on_tick(self.pump)
+        service.on_close(self.pump)
+        service.on_fork(self.forget_inherited)
+
+    def remove(self, service: "Service") -> None:
+        """Report a service no longer."""
+        with _lock:
+            self._reported.pop(service, None)
+
+    def pump(self) -> None:
+        """Add what the engine counted since the last pump and show the present state."""
+        # Everything that may take a lock of the service is read before ours is taken, so ours is always the last one.
+        for service in list(self._reported):
+            readings = list(_readings(service, self.instruments))
+            with _lock:
+                self._report(self._reported.get(service, {}), readings)
+            _observe(service, self.instruments)
+        shown = self._state()
+        with _lock:
+            self._show(shown)
+
+    def _report(self, reported: dict[tuple[object, ...], int], readings: list[Reading]) -> None:
+        for source, counter, labels, value in readings:
+            known = reported.get((source, counter, labels))
+            if known is None or value > known:  # below: a concurrent pump has reported a later reading
+                reported[source, counter, labels] = value
+                counter.labels(*labels).inc(value - (known or 0))
+
+    def _state(self) -> dict[tuple[Gauge, str], float]:
+        """The gauges, summed (tables) or worst case (backends) over the services."""
+        to = self.instruments
+        state: dict[tuple[Gauge, str], float] = {}
+        for service in list(self._reported):
+            for region, table in service.tables():
+                stats = table.stats()
+                state[to.entries, region] = state.get((to.entries, region), 0) + stats.entries
+                state[to.bytes, region] = state.get((to.bytes, region), 0) + stats.weight
+            for name, health in service.health().backends.items():
+                state[to.up, name] = min(state.get((to.up, name), 1), float(health.state == "up"))
+                state[to.breaker, name] = max(state.get((to.breaker, name), 0), BREAKER.get(health.breaker, 0))
+                state[to.budget, name] = max(state.get((to.budget, name), 0), health.budget_ms / 1000)
+        return state
+
+    def _show(self, state: dict[tuple[Gauge, str], float]) -> None:
+        # A series that is gone shows 0: prometheus_client cannot remove one in multi-process mode.
+        for gauge, label in self._shown.keys() - state.keys():
+            gauge.labels(label).set(0)
+        for (gauge, label), value in state.items():
+            gauge.labels(label).set(value)
+        self._shown = state
+
+    def forget_inherited(self) -> None:
+        """In a forked child: what was counted before the fork is the parent's to report."""
+        for service, reported in self._reported.items():
+            reported.update({(r.source, r.counter, r.labels): r.value for r in _readings(service, self.instruments)})
+            for tally in service.tallies():
+                tally.hit_seconds.clear()
+                tally.miss_seconds.clear()
+
+    # The face of a prometheus_client collector, for `register`.
+
+    def describe(self) -> Iterator[Metric]:
+        """The families, without samples; prometheus_client asks for them when the collector is registered."""
+        for metric in self.instruments.registry.collect():
+            metric.samples = []
+            yield metric
+
+    def collect(self) -> Iterator[Metric]:
+        """The families as they are now."""
+        self.pump()
+        yield from self.instruments.registry.collect()
+
+
+def _readings(service: "Service", to: Instruments) -> Iterator[Reading]:
+    for tally in service.tallies():
+        yield from _tally_readings(tally, to)
+    for region, table in service.tables():
+        for reason, count in table.stats().evictions.items():
+            yield Reading(table, to.evictions, (region, reason), count)
+
+
+def _tally_readings(tally: "Tally", to: Instruments) -> Iterator[Reading]:
+    where = (tally.region, tally.function)
+    yield Reading(tally, to.hits, (tally.region, "l1", tally.function), tally.l1_hits())
+    yield Reading(tally, to.hits, (tally.region, "l2", tally.function), tally.l2_hits)
+    yield Reading(tally, to.misses, where, tally.misses)
+    yield Reading(tally, to.waited, where, tally.waited)
+    yield Reading(tally, to.loads, (*where, "ok"), tally.loads)
+    yield Reading(tally, to.loads, (*where, "error"), tally.load_errors)
+    yield Reading(tally, to.stores, where, tally.stores)
+    for (operation, reason), count in list(tally.errors.items()):
+        yield Reading(tally, to.errors, (*where, operation, reason), count)
+
+
+def _observe(service: "Service", to: Instruments) -> None:
+    for tally in service.tallies():
+        for histogram, seconds in ((to.hit_latency, tally.hit_seconds), (to.miss_latency, tally.miss_seconds)):
+            if not seconds:
+                continue
+            child = histogram.labels(tally.region, tally.function)
+            for _ in range(len(seconds)):  # not "while": the engine goes on appending
+                try:
+                    child.observe(seconds.popleft())
+                except IndexError:  # another pump took the rest
+                    break
+
+
+# Which metrics belong to which service. Ordinarily each service has its own. In multi-process mode all services of a
+# process share one set, since their values lie in one file under names that do not tell them apart; and so do services
+# that joined an application's registry, which refuses the same names twice.
+
+_lock = threading.Lock()
+_of: "WeakKeyDictionary[Service, Metrics]" = WeakKeyDictionary()
+_shared: Metrics | None = None
+_joined: "WeakSet[CollectorRegistry]" = WeakSet()
+
+
+def attach(service: "Service") -> Metrics:
+    """Begin to report a service: the same `Metrics` for every call."""
+    with _lock:
+        metrics = _of.get(service)
+        if metrics is None:
+            metrics = _of[service] = _shared_metrics() if _multiprocess() else Metrics()
+    metrics.add(service)
+    return metrics
+
+
+def exposition(service: "Service", accept_header: str | None = None) -> tuple[str, bytes]:
+    """Content type and body of a scrape, in OpenMetrics or the text format, whichever ``accept_header`` asks for.
+
+    In prometheus_client's multi-process mode (``PROMETHEUS_MULTIPROC_DIR``) the figures of all processes.
+    """
+    metrics = attach(service)
+    metrics.pump()
+    encode, content_type = choose_encoder(accept_header or "")
+    if _multiprocess():
+        registry = CollectorRegistry()
+        registry.register(_AllProcesses())
+        return content_type, encode(registry)
+    return content_type, encode(metrics.instruments.registry)
+
+
+def register(service: "Service | None" = None, registry: CollectorRegistry = prometheus_client.REGISTRY) -> None:
+    """Make the metrics part of a registry that the application exposes itself; a second time does nothing.
+
+    Args:
+        service: Whose metrics; without it, the process's own service.
+        registry: Where they join; without it, the one that prometheus_client uses by itself.
+    """
+    from cachekit.service import default_service  # not needed by those who bring their own
+
+    joining = default_service() if service is None else service
+    with _lock:
+        shared = _shared_metrics()
+        before = _of.get(joining)
+        _of[joining] = shared
+        new = registry not in _joined
+        _joined.add(registry)
+    if before is not None and before is not shared:
+        before.remove(joining)
+    shared.add(joining)
+    if new:
+        registry.register(shared)
+
+
+class _AllProcesses:
+    """Our families from the files of all processes; the application's own are its own business."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in MultiProcessCollector(None).collect():  # type: ignore[no-untyped-call]
+            if metric.name.startswith("cachekit_"):
+                yield metric
+
+
+def _multiprocess() -> bool:
+    """Whether prometheus_client keeps values in files; it decides that once, when it is imported."""
+    return bool(getattr(values.ValueClass, "_multiprocess", False))
+
+
+def _shared_metrics() -> Metrics:
+    global _shared
+    if _shared is None:
+        _shared = Metrics()
+    return _shared
+
+
+# Held across a fork, so that the child inherits neither half-done sums nor a lock that nobody will release.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
