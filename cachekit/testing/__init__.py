@@ -3,13 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachekit.testing.clock import FrozenClock as FrozenClock
+    from cachekit.testing.conformance import BackendContract as BackendContract
     from cachekit.testing.faults import FaultProxy as FaultProxy
     from cachekit.testing.servers import Server as Server
     from cachekit.testing.servers import available as available
     from cachekit.testing.servers import start_server as start_server
 
 HOME = {
+    "BackendContract": "conformance",
     "FaultProxy": "faults",
+    "FrozenClock": "clock",
     "Server": "servers",
     "available": "servers",
     "start_server": "servers",

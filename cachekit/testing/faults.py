@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 HOST = "127.0.0.1"
 CHUNK = 65_536
+A_DAY = 86_400.0
 LINGER_ZERO = struct.pack("ii", 1, 0)  # closing sends RST
 
 
@@ -97,6 +98,14 @@ class FaultProxy:
     def drop_replies(self) -> None:
         """Let requests reach the server and swallow its answers."""
         self._set(Mode("drop_replies"))
+
+    def hold_requests(self) -> None:
+        """Keep requests back until the mode changes, then deliver them late, even if their client has left."""
+        self._set(Mode("hold_requests"))
+
+    def hold_replies(self) -> None:
+        """Keep answers and pushes back until the mode changes."""
+        self._set(Mode("latency", seconds=A_DAY))
 
     def close(self) -> None:
         """End all connections and the thread. May be called twice."""
@@ -201,6 +210,8 @@ class Link:
         proxy, commands = self.proxy, self.commands.feed(chunk)
         proxy.requests += commands
         proxy.bytes_in += len(chunk)
+        while proxy._mode.name == "hold_requests":
+            await proxy._changed.wait()
         if proxy._mode.name == "reply":
             await self.answer(proxy._mode.data * commands)
         elif proxy._mode.name != "black_hole" and self.upstream is not None:
