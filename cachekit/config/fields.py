@@ -1,0 +1,327 @@
+"""What each key accepts: one parser per key, the same for files, the environment, decorators and `define`.
+
+A parser takes what was written and returns the value, or raises `ValueError` saying what to write instead. It also
+takes its own result. Keys of features that do not exist yet are here with their types, but accept only "off".
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from cachekit.config.units import (
+    format_duration,
+    format_size,
+    nearest,
+    parse_bool,
+    parse_duration,
+    parse_list,
+    parse_size,
+)
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
+NAME_HINT = "names begin with a letter and have up to 64 letters, digits, '.', '_' and '-'"
+NOT_YET = "not yet available in this version"
+
+Parser = Callable[[object], Any]
+
+
+class Jitter(NamedTuple):
+    """How much is added to a TTL: a share of it, or seconds."""
+
+    amount: float
+    is_share: bool
+
+
+class Field(NamedTuple):
+    """One key: how its value is read, and how it is shown again."""
+
+    parse: Parser
+    show: Callable[[Any], str] = lambda value: _plain(value)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = ..." for key in value) + "}"
+    return f'"{value}"' if isinstance(value, str) else "-" if value is None else f"{value:g}"
+
+
+def _duration(text: Callable[[float | None], str] = format_duration, *, zero: bool, never: bool) -> Field:
+    def parse(value: object) -> float | None:
+        seconds = parse_duration(value, zero=zero)
+        if seconds is None and not never:
+            raise ValueError("must have an end; write a duration such as '250ms' or '30s'")
+        return seconds
+
+    return Field(parse, lambda value: f'"{text(value)}"')
+
+
+def _whole(least: int) -> Field:
+    def parse(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value.strip(), re.ASCII):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"not a whole number from {least}")
+        return value
+
+    return Field(parse, str)
+
+
+def _size(least: int) -> Field:
+    def parse(value: object) -> int:
+        size = parse_size(value)
+        if size < least:
+            raise ValueError(f"must be at least {least} bytes")
+        return size
+
+    return Field(parse, lambda value: f'"{format_size(value)}"')
+
+
+def _choice(*names: str) -> Field:
+    def parse(value: object) -> str:
+        if isinstance(value, str):
+            if value.strip().casefold() in names:
+                return value.strip().casefold()
+            if (known := nearest(value, names)) is not None:
+                raise ValueError(f"did you mean '{known}'?")
+        raise ValueError("must be one of " + ", ".join(f"'{name}'" for name in names))
+
+    return Field(parse)
+
+
+def parse_text(value: object) -> str:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("not a text")
+    return value
+
+
+def parse_name(value: object) -> str:
+    """A name of a namespace, profile or backend: nothing that breaks a Redis key, a hash tag or a metric label."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError(f"not a name; {NAME_HINT}")
+    return value
+
+
+def parse_jitter(value: object) -> Jitter:
+    """``"10%"`` of the TTL, or a duration."""
+    if isinstance(value, Jitter):
+        return value
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%", value.strip(), re.ASCII)):
+        share = float(match[1]) / 100
+        if share <= 1:
+            return Jitter(share, True)
+        raise ValueError("more than 100%")
+    try:
+        seconds = parse_duration(value, zero=True)
+    except ValueError:
+        seconds = None
+    if seconds is None:
+        raise ValueError("neither a share nor a duration; write '10%', '5s' or 0")
+    return Jitter(seconds, seconds == 0)
+
+
+def _show_jitter(value: Jitter) -> str:
+    if not value.amount:
+        return "0"
+    return (
+        f'"{value.amount:.4%}"'.replace("0000%", "%").replace(".%", "%")
+        if value.is_share
+        else (f'"{format_duration(value.amount)}"')
+    )
+
+
+def _parse_ratio(value: object) -> float:
+    try:
+        ratio = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        ratio = math.nan
+    if not 0 < ratio <= 1:
+        raise ValueError("not a ratio above 0 and up to 1, such as 0.5")
+    return ratio
+
+
+def _parse_table(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("not a table")
+    return dict(value)
+
+
+def _parse_backend(value: object) -> str:
+    return "none" if value is None else parse_name(value)
+
+
+def _parse_beta(value: object) -> float | str:
+    if isinstance(value, str) and value.strip().casefold() in ("auto", "off"):
+        return value.strip().casefold()
+    try:
+        beta = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        beta = math.nan
+    if not 0 < beta < math.inf:
+        raise ValueError("must be 'auto', 'off' or a number above 0")
+    return beta
+
+
+def _parse_soft_timeout(value: object) -> float | str | None:
+    return "auto" if isinstance(value, str) and value.strip() == "auto" else parse_duration(value)
+
+
+def _not_yet(parse: Parser, off: object) -> Field:
+    def parse_off(value: object) -> object:
+        parsed = parse(value)
+        if parsed != off:
+            raise ValueError(NOT_YET)
+        return parsed
+
+    return Field(parse_off)
+
+
+def _zero_or_more(value: object) -> float | None:
+    return parse_duration(value, zero=True)
+
+
+BOOL = Field(parse_bool)
+LIST = Field(parse_list)
+TEXT = Field(parse_text)
+
+L1: Mapping[str, Field] = {
+    "mode": _choice("on", "off"),
+    "max_entries": _whole(1),
+    "max_bytes": _size(1),
+    "ttl": _duration(zero=False, never=True),
+    "policy": _choice("s3fifo", "lru"),
+}
+
+# Keys that do something today. `l1` is a table and `extends` is for files only; both are added where they apply.
+BUILT: Mapping[str, Field] = {
+    "backend": Field(_parse_backend),
+    "ttl": _duration(zero=False, never=True),
+    "jitter": Field(parse_jitter, _show_jitter),
+    "negative_ttl": _duration(zero=False, never=True),
+    "cache_none": BOOL,
+    "lease": _choice("auto", "on", "off"),
+    "lease_wait": _duration(zero=True, never=False),
+    "tags": LIST,
+    "compression": _choice("lz4", "zstd", "none"),
+    "compress_above": _size(0),
+    "counters": BOOL,
+    "max_value_bytes": _size(1),
+    "on_unstorable": _choice("warn", "raise"),
+    "isolation": _choice("auto", "copy", "share"),
+}
+
+UNBUILT: Mapping[str, Field] = {
+    "stale_ttl": _not_yet(_zero_or_more, 0),
+    "stale_on_error": _not_yet(parse_bool, False),
+    "stale_throttle": _not_yet(_zero_or_more, 0),
+    "swr": _not_yet(parse_bool, False),
+    "early_refresh": _not_yet(_parse_beta, "off"),
+    "soft_timeout": _not_yet(_parse_soft_timeout, None),
+    "hard_timeout": _not_yet(parse_duration, None),
+    "outage": _not_yet(_choice("call", "fallback").parse, "call"),
+    "negative_exceptions": _not_yet(_parse_table, {}),
+    "stale_without_proof": _not_yet(_zero_or_more, 0),
+    "serializer": _not_yet(parse_name, "msgpack"),
+    "encrypt": _not_yet(parse_bool, False),
+    "sign": _not_yet(parse_bool, False),
+    "fail_closed": _not_yet(parse_bool, False),
+    "require_tenant": _not_yet(parse_bool, False),
+    "rewrap": _not_yet(parse_bool, False),
+}
+
+PROFILE: Mapping[str, Field] = {**BUILT, **UNBUILT}
+
+BREAKER: Mapping[str, Field] = {
+    "failures": _whole(1),
+    "ratio": Field(_parse_ratio),
+    "window": _duration(zero=False, never=False),
+    "open_for": _duration(zero=False, never=False),
+    "open_max": _duration(zero=False, never=False),
+}
+
+TLS: Mapping[str, Field] = {"ca": TEXT, "cert": TEXT, "key": TEXT, "check_hostname": BOOL}
+
+
+def _parse_url_env(value: object) -> tuple[str, ...]:
+    names = parse_list(value)
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) for name in names):
+        raise ValueError("not names of environment variables")
+    return names
+
+
+def _parse_coherence(value: object) -> str:
+    parsed: str = _choice("auto", "tracking", "ttl").parse(value)
+    if parsed == "tracking":
+        raise ValueError(NOT_YET)
+    return parsed
+
+
+def _parse_dotted(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)+", value):
+        raise ValueError("not a dotted path; write 'package.module.name'")
+    return value
+
+
+BACKEND: Mapping[str, Field] = {
+    "type": Field(parse_name),
+    "url": TEXT,
+    "url_env": Field(_parse_url_env),
+    "username": TEXT,
+    "password": TEXT,
+    "credential_provider": Field(_parse_dotted),
+    "max_connections": _whole(1),
+    "budget": _duration(zero=False, never=False),
+    "budget_min": _duration(zero=False, never=False),
+    "adaptive": BOOL,
+    "coherence": Field(_parse_coherence),
+    "max_staleness": _duration(zero=False, never=False),
+    "disconnected_ttl": _duration(zero=True, never=False),
+    "heartbeat": _duration(zero=False, never=False),
+    "replay_window": _duration(zero=False, never=False),
+    "pending_invalidations": _whole(1),
+    "options": Field(_parse_table),
+}
+
+
+def _parse_path(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"/[\w./~-]+", value, re.ASCII):
+        raise ValueError("not a path; write '/metrics'")
+    return value
+
+
+def _parse_networks(value: object) -> tuple[str, ...]:
+    from ipaddress import ip_network  # for those who set it only
+
+    networks = parse_list(value)
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError:
+            raise ValueError("not a list of networks; write ['10.0.0.0/8', '::1']") from None
+    return networks
+
+
+METRICS: Mapping[str, Field] = {
+    "enabled": BOOL,
+    "path": Field(_parse_path),
+    "token": TEXT,
+    "allow": Field(_parse_networks),
+}
+
+
+def _refused(value: object) -> object:
+    raise ValueError(NOT_YET)
+
+
+KEYS = ("master_key", "previous_keys", "signing_key")  # of encryption and signatures
+SERVICE: Mapping[str, Field] = {
+    "namespace": Field(parse_name),
+    "enabled": BOOL,
+    "strict": BOOL,
+    **dict.fromkeys(KEYS, Field(_refused)),
+}
