@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachekit.testing.asserts import assert_cached as assert_cached
     from cachekit.testing.clock import FrozenClock as FrozenClock
     from cachekit.testing.conformance import BackendContract as BackendContract
     from cachekit.testing.faults import FaultProxy as FaultProxy
@@ -15,6 +16,7 @@ HOME = {
     "FaultProxy": "faults",
     "FrozenClock": "clock",
     "Server": "servers",
+    "assert_cached": "asserts",
     "available": "servers",
     "start_server": "servers",
 }

@@ -27,7 +27,7 @@ class FrozenClock:
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return self._ns / 1e9
+        return self._ns / 10**9  # of integers: exact to the last digit
 
     def ns(self) -> int:
         """Monotonic nanoseconds."""
@@ -35,7 +35,7 @@ class FrozenClock:
 
     def wall(self) -> float:
         """Seconds since 1970."""
-        return (self._ns + self._wall_offset_ns) / 1e9
+        return (self._ns + self._wall_offset_ns) / 10**9  # of integers: exact to the last digit
 
     def advance(self, by: float | str) -> None:
         """Move on by seconds or by a duration like "5m". ValueError when that is negative."""
@@ -56,7 +56,7 @@ def seconds(duration: float | str) -> float:
         return float(duration)
     from cachekit.config.units import parse_duration  # numbers need no parser
 
-    parsed = parse_duration(duration)
+    parsed = parse_duration(duration, zero=True)
     if parsed is None:
         raise ValueError(f"{duration!r} is not a time to wait")
     return float(parsed)

@@ -572,10 +572,11 @@ class BehaviourTests(Setup):
 
     def test_a_budget_that_is_used_up_is_a_backend_error_at_once(self, subject: Subject) -> None:
         key = some_key()
-        for operation in (
+        operations: list[Callable[[], Any]] = [
             lambda: subject.get(key, budget=0.0),
             lambda: subject.store(key, b"value", None, None, budget=-1.0),
-        ):
+        ]
+        for operation in operations:
             with pytest.raises(BackendError) as caught:
                 operation()
             assert caught.value.fault is Fault.DOWN
