@@ -1,0 +1,228 @@
+"""cachekit as a guest of a Starlette application: start, stop, ``/metrics``, and which service a request belongs to.
+
+FastAPI applications are Starlette applications, so this is also the whole of `cachekit.integrations.fastapi` but for
+its dependencies.
+"""
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cachekit.errors import ConfigError
+from cachekit.service import Service, default_service
+
+if TYPE_CHECKING:
+    from cachekit.region import Region
+
+Config: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | None"
+Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+SCOPE_KEY = "cachekit"
+ROUTE_NAME = "cachekit_metrics"
+
+logger = logging.getLogger("cachekit")
+
+
+class CacheKit:
+    """Make an application start, show and stop its cache.
+
+    ``CacheKit(app)``, or ``CacheKit().init_app(app)``, or ``Starlette(lifespan=CacheKit().lifespan())``. Nothing is
+    needed for the cache to work: without a start-up (a test client, a mounted application) it starts on first use.
+
+    Args:
+        app: The application, if it exists already.
+        config: A configuration file's path, or a dict shaped like the file: a service for this application only, which
+            `get_region` and FastAPI's ``cache_region`` use inside it. ``@cache`` functions stay with the process's own
+            service, and without ``config`` the application does too.
+        metrics: Whether to show the metrics at ``metrics.path``; also switched off by ``metrics.enabled = false``.
+    """
+
+    def __init__(self, app: Starlette | None = None, *, config: Config = None, metrics: bool = True) -> None:
+        self._config = config
+        self._metrics = metrics
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Starlette) -> None:
+        """Install into an application that has not served a request yet. A second time does nothing.
+
+        Raises:
+            ConfigError: Another `CacheKit` is installed there.
+        """
+        installation = self._installation(app)
+        if not installation.wired:
+            installation.wired = True
+            app.add_middleware(_Mark, installation=installation)
+            app.router.lifespan_context = installation.lifespan(app.router.lifespan_context)
+
+    def lifespan(self, inner: Lifespan | None = None) -> Lifespan:
+        """A lifespan for the application's constructor: ours around yours, whose state is passed on.
+
+        Ours starts first, which raises `ConfigError` if the configuration is wrong, and stops last.
+        """
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[Any]:
+            async with self._installation(app).lifespan(inner or _nothing)(app) as state:
+                yield state
+
+        return lifespan
+
+    def _installation(self, app: Starlette) -> "Installation":
+        there = _installed_in(app)
+        if there is None:
+            there = app.state.cachekit = Installation(self, self._config, self._metrics)
+        elif there.kit is not self:
+            raise ConfigError("another CacheKit is installed in this application; install one, with one config=")
+        return there
+
+
+class Installation:
+    """What one application has of us: its service, and whether its metrics are shown."""
+
+    def __init__(self, kit: CacheKit, config: Config, metrics: bool) -> None:
+        self.kit = kit
+        self.wired = False
+        self._config = config
+        self._metrics = metrics
+        self._own: Service | None = None
+        self._shown: Service | None = None  # whose metrics this application shows
+        self._route: Route | None = None
+        self._lock = threading.RLock()
+
+    def service(self) -> Service:
+        """The application's own service, or the process's; reads the configuration on first use."""
+        if self._config is None:
+            return default_service()
+        if self._own is None:
+            with self._lock:
+                if self._own is None:
+                    self._own = _load(self._config)
+        return self._own
+
+    def prepare(self, app: Starlette) -> None:
+        """Validate, bind and show the metrics: once, and again if `configure` has replaced the service."""
+        service = self.service()
+        if service is self._shown:
+            return
+        with self._lock:
+            if service is not self._shown:
+                service.start()
+                self._show_metrics(app, service)
+                self._shown = service
+
+    def lifespan(self, inner: Lifespan) -> Lifespan:
+        """``inner`` between our start and our stop."""
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[Any]:
+            self.service().start()
+            self.prepare(app)
+            try:
+                async with inner(app) as state:
+                    yield state
+            finally:
+                await self.service().aclose()
+
+        return lifespan
+
+    def _show_metrics(self, app: Starlette, service: Service) -> None:
+        spec = service.spec.metrics
+        if self._route is not None:
+            app.router.routes.remove(self._route)
+            self._route = None
+        if not (self._metrics and spec.enabled):
+            return
+        from cachekit.metrics import Access, attach, register  # loads prometheus_client
+
+        if _has_route(app.router.routes, spec.path):
+            register(service)
+            logger.info("the application has a route at %s: metrics join prometheus_client.REGISTRY", spec.path)
+            return
+        Access.of(spec)  # a wrong network stops here, not at the first scrape
+        attach(service)
+        # In front, since a catch-all route of the application would hide it. Not `app.mount`: that wants a slash.
+        self._route = Route(spec.path, self._scrape, name=ROUTE_NAME, include_in_schema=False)
+        app.router.routes.insert(0, self._route)
+
+    def _scrape(self, request: Request) -> Response:  # sync: Starlette runs it in a worker thread, not in the loop
+        from cachekit.metrics import respond
+
+        answer = respond(
+            self.service(),
+            accept=", ".join(request.headers.getlist("accept")),
+            authorization=request.headers.get("authorization"),
+            address=request.client.host if request.client else None,
+        )
+        return Response(answer.body, answer.status, answer.headers)
+
+
+class _Mark:
+    """ASGI middleware: what belongs to the start-up happens at the first request at the latest, and the applications
+    mounted in this one find its service."""
+
+    def __init__(self, app: ASGIApp, installation: Installation) -> None:
+        self.app = app
+        self.installation = installation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            self.installation.prepare(scope["app"])
+            scope[SCOPE_KEY] = self.installation
+        await self.app(scope, receive, send)
+
+
+def service_of(connection: HTTPConnection) -> Service:
+    """The service of the application that handles this request or web socket: its own, that of the application it is
+    mounted in, or the process's."""
+    app = connection.scope.get("app")
+    installation = _installed_in(app) or connection.scope.get(SCOPE_KEY)
+    return default_service() if installation is None else installation.service()
+
+
+def get_region(connection: HTTPConnection, name: str = "default") -> "Region":
+    """A region of `service_of` the request or web socket."""
+    return service_of(connection).region(name)
+
+
+def _installed_in(app: Any) -> Installation | None:
+    there = getattr(getattr(app, "state", None), "cachekit", None)
+    return there if isinstance(there, Installation) else None  # the name may also be the application's own
+
+
+def _load(config: "str | PathLike[str] | Mapping[str, Any]") -> Service:
+    from cachekit.config.settings import load
+
+    if isinstance(config, Mapping):
+        return Service(load(settings=config))
+    return Service(load(config))
+
+
+def _has_route(routes: list[BaseRoute], path: str) -> bool:
+    """Whether a route or mount lies at exactly this path. One that only covers it, like ``/{page}``, does not count."""
+    return any(_lies_at(route, candidate) for route in routes for candidate in (path, path.rstrip("/") + "/"))
+
+
+def _lies_at(route: BaseRoute, path: str) -> bool:
+    scope: Scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "path_params": {}, "headers": []}
+    match, child = route.matches(scope)
+    if match is not Match.FULL or child.get("path_params"):
+        return False
+    inside = path.removeprefix(child.get("root_path", ""))
+    if not isinstance(route, Mount):
+        return True
+    return inside in ("", "/") and route.path != "" or _has_route(route.routes, inside)
+
+
+@asynccontextmanager
+async def _nothing(app: Starlette) -> AsyncIterator[None]:
+    yield None
