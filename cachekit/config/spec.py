@@ -154,4 +154,4 @@ def built_in_regions() -> dict[str, RegionSpec]:
 
 def default_service() -> ServiceSpec:
     """What runs without a file and without a variable: every region in the process only."""
-    return ServiceSpec(regions=built_in_regions())
+    return ServiceSpec(regions={name: region.but(backend=NO_BACKEND) for name, region in built_in_regions().items()})

@@ -1,0 +1,535 @@
+"""Load the configuration: the merged tree, validated by pydantic, becomes a frozen `ServiceSpec`.
+
+Imported on first use only; everything that needs no pydantic is in `tree`, `fields` and `options`.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, WithJsonSchema, field_validator
+from pydantic import Field as ModelField
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cachekit.config import fields
+from cachekit.config.fields import NOT_YET, Field, Jitter, parse_name
+from cachekit.config.options import FOREIGN, apply_options, shown, suggest
+from cachekit.config.spec import (
+    DEFAULT_NAMESPACE,
+    NO_BACKEND,
+    NOT_YET_BUILT_IN,
+    BackendSpec,
+    BreakerSpec,
+    MetricsSpec,
+    RegionSpec,
+    ServiceSpec,
+    TLSSpec,
+)
+from cachekit.config.tree import Found, Keys, Tree, build, find_files, is_secret
+from cachekit.config.units import nearest
+from cachekit.config.urls import TLS_SCHEMES, carries_password, check_url, redact_url
+from cachekit.errors import ConfigError
+
+log = logging.getLogger("cachekit")
+
+Duration: TypeAlias = Annotated[
+    float | None, WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]})
+]
+DurationOrZero: TypeAlias = Annotated[
+    float | None, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]})
+]
+Size: TypeAlias = Annotated[int, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})]
+JitterValue: TypeAlias = Annotated[
+    Jitter, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]})
+]
+Secret: TypeAlias = Annotated[SecretStr | None, WithJsonSchema({"type": "string", "description": "environment only"})]
+
+
+class Table(BaseModel):
+    """A table of the configuration: unknown keys are refused, and every value goes through its parser first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    parsers: ClassVar[Mapping[str, Field]] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def parse(cls, value: object, info: Any) -> object:
+        field = cls.parsers.get(info.field_name)
+        return value if field is None else field.parse(value)
+
+    def given(self) -> dict[str, Any]:
+        """What was set, by this table's own names."""
+        return self.model_dump(exclude_unset=True)
+
+
+REGION = RegionSpec()
+BACKEND = BackendSpec()
+
+
+class L1Table(Table):
+    """``[profiles.NAME.l1]``"""
+
+    parsers = fields.L1
+    mode: Literal["on", "off"] = "on"
+    max_entries: int = REGION.l1.max_entries
+    max_bytes: Size = REGION.l1.max_bytes
+    ttl: Duration = REGION.l1.ttl
+    policy: Literal["s3fifo", "lru"] = "s3fifo"
+
+
+class ProfileTable(Table):
+    """``[profiles.NAME]``"""
+
+    parsers = {**fields.PROFILE, "extends": Field(parse_name)}
+    extends: str = "default"
+    backend: str = REGION.backend
+    ttl: Duration = REGION.ttl
+    jitter: JitterValue = Jitter(REGION.jitter, REGION.jitter_is_share)
+    stale_ttl: DurationOrZero = 0.0
+    stale_on_error: bool = False
+    stale_throttle: DurationOrZero = 0.0
+    swr: bool = False
+    early_refresh: Literal["auto", "off"] | float = "off"
+    soft_timeout: Literal["auto"] | Duration = None
+    hard_timeout: Duration = None
+    outage: Literal["call", "fallback"] = "call"
+    negative_ttl: Duration = None
+    cache_none: bool = REGION.cache_none
+    negative_exceptions: dict[str, Duration] = {}
+    lease: Literal["auto", "on", "off"] = "auto"
+    lease_wait: DurationOrZero = REGION.lease_wait
+    stale_without_proof: DurationOrZero = 0.0
+    tags: tuple[str, ...] = REGION.tags
+    serializer: str = REGION.codec.serializer
+    compression: Literal["lz4", "zstd", "none"] = "lz4"
+    compress_above: Size = REGION.codec.compress_above
+    counters: bool = REGION.counters
+    max_value_bytes: Size = REGION.codec.max_value_bytes
+    on_unstorable: Literal["warn", "raise"] = "warn"
+    isolation: Literal["auto", "copy", "share"] = "auto"
+    encrypt: bool = False
+    sign: bool = False
+    fail_closed: bool = False
+    require_tenant: bool = False
+    rewrap: bool = False
+    l1: L1Table = L1Table()
+
+
+class BreakerTable(Table):
+    """``[backends.NAME.breaker]``"""
+
+    parsers = fields.BREAKER
+    failures: int = BACKEND.breaker.failures
+    ratio: float = BACKEND.breaker.ratio
+    window: Duration = BACKEND.breaker.window
+    open_for: Duration = BACKEND.breaker.open_for
+    open_max: Duration = BACKEND.breaker.open_max
+
+
+class TLSTable(Table):
+    """``[backends.NAME.tls]``"""
+
+    parsers = fields.TLS
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    check_hostname: bool = BACKEND.tls.check_hostname
+
+
+class BackendTable(Table):
+    """``[backends.NAME]``"""
+
+    parsers = fields.BACKEND
+    type: str = BACKEND.type
+    url: str | None = ModelField(default=None, repr=False)
+    url_env: tuple[str, ...] | None = None
+    username: str | None = None
+    password: Secret = None
+    tls: TLSTable = TLSTable()
+    credential_provider: str | None = None
+    max_connections: int = BACKEND.max_connections
+    budget: Duration = BACKEND.budget
+    budget_min: Duration = BACKEND.budget_min
+    adaptive: bool = BACKEND.adaptive
+    breaker: BreakerTable = BreakerTable()
+    coherence: Literal["auto", "tracking", "ttl"] = "auto"
+    max_staleness: Duration = BACKEND.max_staleness
+    disconnected_ttl: DurationOrZero = BACKEND.disconnected_ttl
+    heartbeat: Duration = BACKEND.heartbeat
+    replay_window: Duration = BACKEND.replay_window
+    pending_invalidations: int = BACKEND.pending_invalidations
+    options: dict[str, Any] = ModelField(default={}, repr=False)
+
+
+class MetricsTable(Table):
+    """``[metrics]``"""
+
+    parsers = fields.METRICS
+    enabled: bool = True
+    path: str = MetricsSpec().path
+    token: Secret = None
+    allow: tuple[str, ...] = ()
+
+
+class TreeSource(PydanticBaseSettingsSource):
+    """Hands the merged tree to pydantic-settings, in place of its own sources."""
+
+    def __init__(self, settings_cls: type[BaseSettings], values: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self.values = values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self.values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self.values
+
+
+class Settings(BaseSettings):
+    """The whole of ``cachekit.toml``."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+    namespace: str = DEFAULT_NAMESPACE
+    enabled: bool = True
+    strict: bool = False
+    master_key: Secret = None
+    previous_keys: Secret = None
+    signing_key: Secret = None
+    metrics: MetricsTable = MetricsTable()
+    backends: dict[str, BackendTable] = {}
+    profiles: dict[str, ProfileTable] = {}
+
+    def __init__(self, *, tree: dict[str, Any]) -> None:
+        super().__init__(tree=tree)
+
+    @field_validator(*fields.SERVICE, mode="before")
+    @classmethod
+    def parse(cls, value: object, info: Any) -> object:
+        return fields.SERVICE[info.field_name].parse(value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, *args: Any, **kwargs: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the tree: no variable or file may reach a field past its rules."""
+        return (TreeSource(settings_cls, init_settings.init_kwargs["tree"]),)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and what is known about how it came to be."""
+
+    spec: ServiceSpec
+    tree: Tree
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def origins(self) -> Mapping[Keys, str]:
+        """Where each value came from: ``("profiles", "users", "ttl") -> "cachekit.toml:6"``."""
+        return self.tree.origins
+
+    def origin(self, keys: Keys) -> str:
+        """Where an effective value came from, through inheritance; ``"default"`` when nobody set it."""
+        return _inherited_origin(self.tree, keys)
+
+
+def load(
+    paths: Sequence[Path] | None = None,
+    *,
+    settings: Mapping[str, Any] = {},
+    definitions: Mapping[str, Mapping[str, Any]] = {},
+    environ: Mapping[str, str] | None = None,
+    start: Path | None = None,
+) -> ServiceSpec:
+    """Read and validate the configuration, and log where it came from.
+
+    ``paths`` (base first) replace ``CACHEKIT_CONFIG`` and the search from ``start`` upward. ``settings`` are those of
+    `configure()`, above everything; ``definitions`` those of `define()`, below the files.
+    Raises `ConfigError` with all problems, one per line.
+    """
+    loaded = load_tree(paths, settings=settings, definitions=definitions, environ=environ, start=start)
+    for file in loaded.spec.files:
+        log.info("configuration read from %s", file)
+    for backend in loaded.spec.backends.values():
+        log.info("backend %s: URL %s from %s", backend.name, redact_url(backend.url), backend.url_origin)
+    for warning in loaded.tree.warnings:
+        log.warning("%s", warning)
+    return loaded.spec
+
+
+def load_tree(
+    paths: Sequence[Path] | None = None,
+    *,
+    settings: Mapping[str, Any] = {},
+    definitions: Mapping[str, Mapping[str, Any]] = {},
+    environ: Mapping[str, str] | None = None,
+    start: Path | None = None,
+) -> Loaded:
+    """As `load`, with origins and warnings for ``cachekit config``, and without logging."""
+    environ = os.environ if environ is None else environ
+    found = find_files(environ, start) if paths is None else Found(tuple(map(Path, paths)))
+    if found.missing:
+        raise ConfigError("\n".join(found.missing))
+    tree = build(found.files, definitions, environ, settings)
+    model, left_out = _validate(tree)
+    backends = dict(_backends(model, tree))
+    regions = _regions(model, tree, backends, left_out)
+    if tree.problems:
+        raise ConfigError("\n".join(dict.fromkeys(tree.problems)))
+    spec = ServiceSpec(
+        namespace=model.namespace,
+        namespace_given="namespace" in model.model_fields_set,
+        enabled=model.enabled,
+        strict=model.strict,
+        metrics=_metrics(model.metrics),
+        backends=backends,
+        regions=regions,
+        files=tuple(map(str, found.files)),
+    )
+    tree.warnings.extend(found.ignored)
+    return Loaded(spec, tree, (*tree.warnings, *_warnings(spec, model, tree)))
+
+
+# --- validation ------------------------------------------------------------------------------------------------------
+
+
+def _validate(tree: Tree) -> tuple[Settings, set[Keys]]:
+    """The model of the tree, and the keys that had to be left out of it; their problems are in the tree.
+
+    Leaving out and going on finds what is wrong between values as well, so that all problems are told at once.
+    """
+    left_out: set[Keys] = set()
+    while True:
+        try:
+            return Settings(tree=tree.values), left_out
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        # Outside the handler: a chained pydantic error would carry the input, passwords included, into tracebacks.
+        bad = {keys: detail for detail in details if (keys := _keys(tree, detail["loc"]))}
+        tree.problems.extend(_problem(tree, keys, detail) for keys, detail in bad.items())
+        for keys in bad:
+            del tree.get(*keys[:-1])[keys[-1]]
+        left_out |= bad.keys()
+        if not bad:
+            raise ConfigError("\n".join(tree.problems) or "the configuration is not valid")
+
+
+def _problem(tree: Tree, keys: Keys, detail: ErrorDetails) -> str:
+    place, name = tree.origin(keys), ".".join(keys)
+    if detail["type"] == "extra_forbidden":
+        return f"{place}: {name}: no such key{_nearest_key(keys)}"
+    if detail["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return f"{place}: {name}: not a table"
+    reason = str(detail.get("ctx", {}).get("error", detail["msg"]))
+    value = tree.get(*keys)
+    if is_secret(keys) or (reason == NOT_YET and keys[-1] in fields.KEYS):
+        return f"{place}: {name}: {reason}"
+    return f"{place}: {name} = {shown(value)}: {reason}"
+
+
+def _keys(tree: Tree, loc: tuple[int | str, ...]) -> Keys:
+    """The location without what pydantic adds for members of a union."""
+    keys: Keys = ()
+    node: Any = tree.values
+    for key in map(str, loc):
+        if not isinstance(node, dict) or key not in node:
+            break
+        keys, node = (*keys, key), node[key]
+    return keys
+
+
+def _nearest_key(keys: Keys) -> str:
+    table: type[BaseModel] = Settings
+    for key in keys[:-1]:
+        table = _TABLES.get(key, table)
+    name = FOREIGN.get(keys[-1], keys[-1])
+    if table is ProfileTable and name in L1Table.model_fields and name not in ProfileTable.model_fields:
+        return f"; did you mean 'l1.{name}'?"
+    return suggest(keys[-1], table.model_fields)
+
+
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "metrics": MetricsTable,
+    "backends": BackendTable,
+    "profiles": ProfileTable,
+    "l1": L1Table,
+    "breaker": BreakerTable,
+    "tls": TLSTable,
+}
+
+
+# --- from the model to the spec --------------------------------------------------------------------------------------
+
+
+def _backends(model: Settings, tree: Tree) -> Iterator[tuple[str, BackendSpec]]:
+    for name, table in model.backends.items():
+        keys = ("backends", name)
+        given = table.given()
+        for key in ("url_env", "url", "password"):
+            given.pop(key, None)
+        breaker, tls = BreakerSpec(**given.pop("breaker", {})), TLSSpec(**given.pop("tls", {}))
+        spec = BackendSpec(
+            name=name,
+            url=table.url or "",
+            url_origin=tree.origin((*keys, "url")) if table.url else "",
+            password=table.password.get_secret_value() if table.password else None,
+            breaker=breaker,
+            tls=tls,
+            **given,
+        )
+        tree.problems.extend(
+            f"{tree.origin((*keys, *at))}: {'.'.join((*keys, *at))}{text}" for at, text in _unfit(spec)
+        )
+        if spec.url or spec.type != "redis":
+            yield name, spec
+
+
+def _unfit(spec: BackendSpec) -> Iterator[tuple[Keys, str]]:
+    """What is wrong with values that are right one by one."""
+    if spec.type != "redis" and spec.type not in (types := _backend_types()):
+        meant = nearest(spec.type, types)
+        hint = f"did you mean '{meant}'?" if meant else f"installed are {', '.join(sorted(types))}"
+        yield ("type",), f" = '{spec.type}': no such backend type; {hint}"
+    if spec.url and spec.type == "redis":
+        try:
+            check_url(spec.url)
+        except ValueError as error:
+            yield ("url",), f" = '{redact_url(spec.url)}': {error}"
+    if spec.budget_min > spec.budget:
+        yield ("budget_min",), f": longer than budget ({spec.budget:g} s)"
+    if spec.breaker.open_for > spec.breaker.open_max:
+        yield ("breaker", "open_for"), f": longer than open_max ({spec.breaker.open_max:g} s)"
+
+
+def _backend_types() -> set[str]:
+    from importlib.metadata import entry_points  # 15 ms, and only for those who name another type
+
+    return {point.name for point in entry_points(group="cachekit.backends")} | {"redis"}
+
+
+def _inherited_origin(tree: Tree, keys: Keys) -> str:
+    while keys not in tree.origins:
+        parent = _parent(tree, keys[1]) if keys[0] == "profiles" and len(keys) > 2 else None
+        if parent is None:
+            return "default"
+        keys = ("profiles", parent, *keys[2:])
+    return tree.origins[keys]
+
+
+def _parent(tree: Tree, name: str) -> str | None:
+    extends = tree.get("profiles", name, "extends")
+    if extends is None:
+        return None if name == "default" else "default"
+    return None if extends == "none" else str(extends)
+
+
+def _regions(
+    model: Settings, tree: Tree, backends: Mapping[str, BackendSpec], left_out: set[Keys]
+) -> dict[str, RegionSpec]:
+    regions: dict[str, RegionSpec] = {}
+
+    def resolve(name: str, chain: Keys) -> RegionSpec:
+        if name in regions:
+            return regions[name]
+        parent = _parent(tree, name)
+        base = RegionSpec()
+        if parent is not None:
+            problem = _bad_parent(parent, (*chain, name), model.profiles)
+            if problem:
+                keys = ("profiles", name, "extends")
+                tree.problems.append(f"{tree.origin(keys)}: {'.'.join(keys)} = {shown(parent)}: {problem}")
+            else:
+                base = resolve(parent, (*chain, name))
+        given = model.profiles[name].given()
+        if "jitter" in given:
+            given["jitter"] = model.profiles[name].jitter
+        region = apply_options(base, given).but(name=name, origin=tree.origin(("profiles", name)))
+        regions[name] = region
+        return region
+
+    for name in model.profiles:
+        resolve(name, ())
+    return {name: _bind(regions[name], tree, model, backends, left_out) for name in model.profiles}
+
+
+def _bad_parent(parent: str, chain: Keys, profiles: Mapping[str, ProfileTable]) -> str:
+    if parent in chain:
+        return f"extends itself: {' -> '.join((*chain[chain.index(parent) :], parent))}"
+    if parent in profiles:
+        return ""
+    if parent in NOT_YET_BUILT_IN:
+        return NOT_YET
+    meant = nearest(parent, profiles)
+    return f"no such profile; did you mean '{meant}'?" if meant else "no such profile"
+
+
+def _bind(
+    region: RegionSpec, tree: Tree, model: Settings, backends: Mapping[str, BackendSpec], left_out: set[Keys]
+) -> RegionSpec:
+    """The region with its backend; without any URL the region "default" of backends is this process alone."""
+    if region.codec.compression == "zstd" and not _has_zstd():
+        place = _inherited_origin(tree, ("profiles", region.name, "compression"))
+        tree.problems.append(f"{place}: profiles.{region.name}.compression = 'zstd': pip install 'cachekit[compress]'")
+    if region.backend == NO_BACKEND or region.backend in backends:
+        return region
+    if region.backend == "default":
+        return replace(region, backend=NO_BACKEND)
+    keys = ("backends", region.backend)
+    if keys in left_out or (*keys, "url") in left_out:
+        return region  # its own problem was told
+    place = _inherited_origin(tree, ("profiles", region.name, "backend"))
+    if region.backend in model.backends:
+        reason = f"this backend has no URL; set backends.{region.backend}.url"
+    else:
+        meant = nearest(region.backend, (*model.backends, "default", NO_BACKEND))
+        reason = f"no such backend; did you mean '{meant}'?" if meant else "no such backend"
+    tree.problems.append(f"{place}: profiles.{region.name}.backend = '{region.backend}': {reason}")
+    return region
+
+
+def _has_zstd() -> bool:
+    from importlib.util import find_spec  # for those who ask for zstd
+
+    return find_spec("zstandard") is not None
+
+
+def _metrics(table: MetricsTable) -> MetricsSpec:
+    token = table.token.get_secret_value() if table.token else None
+    return MetricsSpec(enabled=table.enabled, path=table.path, token=token, allow=table.allow)
+
+
+def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
+    """What works and may still surprise."""
+    if spec.backends and not spec.namespace_given:
+        yield (
+            f"namespace: not set; services that share a server and have functions of the same name would share "
+            f"their entries under '{spec.namespace}'; set namespace"
+        )
+    if spec.metrics.enabled and not (spec.metrics.token or spec.metrics.allow):
+        yield (
+            f"metrics: {spec.metrics.path} is open to everybody and shows names of functions; "
+            "set metrics.allow or CACHEKIT_METRICS__TOKEN"
+        )
+    for name, table in model.backends.items():
+        keys = ("backends", name, "url")
+        origin = tree.origin(keys)
+        if table.url is None and table.type == "redis" and name != "default":
+            yield f"{tree.origin(keys[:2])}: backends.{name}: has no URL and is not used"
+        if table.url and carries_password(table.url) and not origin.startswith(("env ", "configure")):
+            yield f"{origin}: backends.{name}.url: holds a password; set it in the environment instead"
+        if table.url and "tls" in table.model_fields_set and table.url.partition("://")[0] not in TLS_SCHEMES:
+            yield f"{tree.origin((*keys[:2], 'tls'))}: backends.{name}.tls: not used, since the URL is not rediss://"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of ``cachekit.toml``, for editors."""
+    schema = Settings.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    for key in fields.KEYS:
+        schema["properties"].pop(key)
+    return schema
