@@ -35,7 +35,7 @@ class FrozenClock:
 
     def wall(self) -> float:
         """Seconds since 1970."""
-        return (self._ns + self._wall_offset_ns) / 10**9  # of integers: exact to the last digit
+        return (self._ns + self._wall_offset_ns) / 10**9
 
     def advance(self, by: float | str) -> None:
         """Move on by seconds or by a duration like "5m". ValueError when that is negative."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        secret = f":{self._password}@" if self._password else ""
+        secret = f":{quote(self._password, safe='')}@" if self._password else ""
         return f"redis://{secret}{HOST}:{self.port}/0"
 
     def pass_(self) -> None:
@@ -286,8 +287,11 @@ class CommandCounter:
         if not data.startswith(b"*"):
             self.rest = b""
             return 1
-        while (after := self.skip(data)) is not None:
-            data, count = data[after:], count + 1
+        try:
+            while (after := self.skip(data)) is not None:
+                data, count = data[after:], count + 1
+        except ValueError:  # it only looked like RESP
+            data, count = b"", count + 1
         self.rest = data
         return count
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, TypeAlias
+from urllib.parse import quote
 
 Kind: TypeAlias = Literal["valkey", "redis"]
 
@@ -49,7 +50,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        secret = f":{self.password}@" if self.password else ""
+        secret = f":{quote(self.password, safe='')}@" if self.password else ""
         return f"{'rediss' if self.ca else 'redis'}://{secret}{HOST}:{self.port}/0"
 
     @property
