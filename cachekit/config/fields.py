@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cachekit.config.units import (
+    check_name,
     format_duration,
     format_size,
     nearest,
@@ -19,8 +20,6 @@ from cachekit.config.units import (
     parse_size,
 )
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
-NAME_HINT = "names begin with a letter and have up to 64 letters, digits, '.', '_' and '-'"
 NOT_YET = "not yet available in this version"
 
 Parser = Callable[[object], Any]
@@ -100,13 +99,6 @@ def parse_text(value: object) -> str:
     return value
 
 
-def parse_name(value: object) -> str:
-    """A name of a namespace, profile or backend: nothing that breaks a Redis key, a hash tag or a metric label."""
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise ValueError(f"not a name; {NAME_HINT}")
-    return value
-
-
 def parse_jitter(value: object) -> Jitter:
     """``"10%"`` of the TTL, or a duration."""
     if isinstance(value, Jitter):
@@ -152,7 +144,7 @@ def _parse_table(value: object) -> dict[str, Any]:
 
 
 def _parse_backend(value: object) -> str:
-    return "none" if value is None else parse_name(value)
+    return "none" if value is None else check_name(value)
 
 
 def _parse_beta(value: object) -> float | str:
@@ -226,7 +218,7 @@ UNBUILT: Mapping[str, Field] = {
     "outage": _not_yet(_choice("call", "fallback").parse, "call"),
     "negative_exceptions": _not_yet(_parse_table, {}),
     "stale_without_proof": _not_yet(_zero_or_more, 0),
-    "serializer": _not_yet(parse_name, "msgpack"),
+    "serializer": _not_yet(check_name, "msgpack"),
     "encrypt": _not_yet(parse_bool, False),
     "sign": _not_yet(parse_bool, False),
     "fail_closed": _not_yet(parse_bool, False),
@@ -268,7 +260,7 @@ def _parse_dotted(value: object) -> str:
 
 
 BACKEND: Mapping[str, Field] = {
-    "type": Field(parse_name),
+    "type": Field(check_name),
     "url": TEXT,
     "url_env": Field(_parse_url_env),
     "username": TEXT,
@@ -320,7 +312,7 @@ def _refused(value: object) -> object:
 
 KEYS = ("master_key", "previous_keys", "signing_key")  # of encryption and signatures
 SERVICE: Mapping[str, Field] = {
-    "namespace": Field(parse_name),
+    "namespace": Field(check_name),
     "enabled": BOOL,
     "strict": BOOL,
     **dict.fromkeys(KEYS, Field(_refused)),

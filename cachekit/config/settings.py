@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cachekit.config import fields
-from cachekit.config.fields import NOT_YET, Field, Jitter, parse_name
+from cachekit.config.fields import NOT_YET, Field, Jitter
 from cachekit.config.options import FOREIGN, apply_options, shown, suggest
 from cachekit.config.spec import (
     DEFAULT_NAMESPACE,
@@ -31,7 +31,7 @@ from cachekit.config.spec import (
     TLSSpec,
 )
 from cachekit.config.tree import Found, Keys, Tree, build, find_files, is_secret
-from cachekit.config.units import nearest
+from cachekit.config.units import check_name, nearest
 from cachekit.config.urls import TLS_SCHEMES, carries_password, check_url, redact_url
 from cachekit.errors import ConfigError
 
@@ -85,7 +85,7 @@ class L1Table(Table):
 class ProfileTable(Table):
     """``[profiles.NAME]``"""
 
-    parsers = {**fields.PROFILE, "extends": Field(parse_name)}
+    parsers = {**fields.PROFILE, "extends": Field(check_name)}
     extends: str = "default"
     backend: str = REGION.backend
     ttl: Duration = REGION.ttl

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cachekit.config.fields import KEYS, NAME, NAME_HINT, NOT_YET
+from cachekit.config.fields import KEYS, NOT_YET
 from cachekit.config.spec import BUILT_IN, NO_BACKEND, NOT_YET_BUILT_IN
-from cachekit.config.units import fold, nearest, parse_list
+from cachekit.config.units import check_name, fold, nearest, parse_list
 
 Keys = tuple[str, ...]
 
@@ -409,8 +409,11 @@ def _check_names(tree: Tree, kind: str) -> None:
             problem = NOT_YET
         elif fold(name) == NO_BACKEND:
             problem = f"'{NO_BACKEND}' is a reserved name"
-        elif not NAME.fullmatch(name) or "__" in fold(name):
-            problem = f"not a name; {NAME_HINT}, without two of '_', '-' and '.' in a row"
+        else:
+            try:
+                check_name(name)
+            except ValueError as error:
+                problem = str(error)
         if problem:
             tree.problems.append(f"{place}: {problem}")
             del tree.values[kind][name]

@@ -1,11 +1,9 @@
 """Durations, sizes, booleans and lists as people write them, and the nearest name to a misspelt one."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import TypeAlias
 
 Duration: TypeAlias = int | float | str | timedelta
@@ -15,12 +13,17 @@ LONGEST = 100 * 365.25 * 86400.0  # timers of the operating system overflow at a
 
 DURATION_HINT = "write 30, '30s', '5m', '2h5m', '1d' or 'never'"
 SIZE_HINT = "write 65536, '64KiB', '10MB' or '1GiB'"
+NAME_HINT = (
+    "begin with a letter and use up to 64 letters, digits, '.', '_' and '-', without two of '.', '_' and '-' in a row"
+)
 BOOL_HINT = "write true or false (also 1/0, yes/no, on/off)"
 
 _UNITS: Mapping[str, float] = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit}(?![a-z]))?" for unit in _UNITS), re.ASCII)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]i?B|Ki?B|B)?", re.ASCII)
+# Compiled on first use: every import of the package would pay for it.
+_DURATION = r"\s*".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?)\s*{unit}(?![a-z]))?" for unit in _UNITS)
+_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
+_NAME = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
+_SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*([kKMG]i?B|B)?"
 _SIZES: Mapping[str, int] = {
     "B": 1,
     "kB": 1000,
@@ -71,9 +74,9 @@ def _seconds(value: object) -> float | None:
     text = value.strip()
     if text.casefold() == "never":
         return None
-    if _NUMBER.fullmatch(text):
+    if re.fullmatch(_NUMBER, text):
         return float(text)
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text)
     if not text or match is None:
         raise ValueError(f"not a duration; {DURATION_HINT}")
     return math.fsum(float(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
@@ -100,7 +103,7 @@ def parse_size(value: object) -> int:
     """Bytes from a whole number or a text such as ``"64MiB"``. Raises `ValueError` with what to write instead."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+    if isinstance(value, str) and (match := re.fullmatch(_SIZE, value.strip())):
         size = float(match[1]) * _SIZES[match[2] or "B"]
         if size.is_integer() and size < 2**53:
             return int(size)
@@ -129,6 +132,8 @@ def parse_list(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         text = value.strip()
         if text.startswith("["):
+            import json  # rarely written so, and every import of the package would pay for it
+
             try:
                 value = json.loads(text)
             except ValueError:
@@ -145,8 +150,20 @@ def fold(name: str) -> str:
     return name.casefold().replace("-", "_").replace(".", "_")
 
 
+def check_name(name: object) -> str:
+    """The name of a namespace, profile or backend: nothing that breaks a Redis key, a hash tag or a metric label.
+
+    Raises `ValueError` for anything else.
+    """
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name) or "__" in fold(name):
+        raise ValueError(f"not a name; {NAME_HINT}")
+    return name
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of ``names`` that ``name`` was probably meant to be, or None."""
+    from difflib import get_close_matches  # for mistakes only
+
     by_fold = {fold(known): known for known in names}
     matches = get_close_matches(fold(name), by_fold, n=1, cutoff=0.6)
     return by_fold[matches[0]] if matches else None

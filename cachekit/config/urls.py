@@ -1,7 +1,6 @@
 """URLs of backends: which schemes exist, and how to show one without its password."""
 
 import re
-from urllib.parse import urlsplit
 
 from cachekit.config.units import nearest
 
@@ -11,8 +10,7 @@ NOT_YET = tuple(f"{base}+{kind}" for base in SCHEMES[:4] for kind in ("sentinel"
 HIDDEN = "***"
 
 # What may be shown of a URL without credentials. Anything else might be a password in the wrong place.
-_HARMLESS = re.compile(r"(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)?(?::\d{1,5})?(?:/[a-z0-9._/-]*)?", re.ASCII | re.IGNORECASE)
-_DATABASE = re.compile(r"(?:/\d*)?", re.ASCII)
+_HARMLESS = r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)?(?::[0-9]{1,5})?(?:/[A-Za-z0-9._/-]*)?"
 
 
 def check_url(url: str) -> str:
@@ -37,6 +35,8 @@ def check_url(url: str) -> str:
 
 
 def _check_parts(url: str) -> None:
+    from urllib.parse import urlsplit  # only where a URL is configured
+
     problem = ""
     try:
         parts = urlsplit(url)
@@ -44,7 +44,7 @@ def _check_parts(url: str) -> None:
             problem = "the host is missing; write redis://host:6379/0"
         elif parts.port == 0:
             problem = "port 0 cannot be reached"
-        elif not _DATABASE.fullmatch(parts.path):
+        elif not re.fullmatch(r"(?:/[0-9]*)?", parts.path):
             problem = "the database after the port is not a number; write redis://host:6379/0"
         elif parts.fragment:
             problem = "it contains '#'; write %23 inside a password"
@@ -63,7 +63,7 @@ def redact_url(url: str) -> str:
     if "@" in query:
         return f"{scheme}://{HIDDEN}"
     credentials, at, place = visible.rpartition("@")
-    if not _HARMLESS.fullmatch(place):
+    if not re.fullmatch(_HARMLESS, place):
         place = HIDDEN
     return f"{scheme}://{f'{HIDDEN}@' if at and credentials else ''}{place}{f'?{HIDDEN}' if question else ''}"
 
