@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.applications import Starlette
@@ -125,7 +126,7 @@ class Installation:
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[Any]:
-            self.service().start()
+            self._shown = None  # the service may have been closed by an earlier shutdown
             self.prepare(app)
             try:
                 async with inner(app) as state:
@@ -200,11 +201,11 @@ def _installed_in(app: Any) -> Installation | None:
 
 
 def _load(config: "str | PathLike[str] | Mapping[str, Any]") -> Service:
-    from cachekit.config.settings import load
+    from cachekit.config.settings import load  # pydantic, on first use only
 
     if isinstance(config, Mapping):
-        return Service(load(settings=config))
-    return Service(load(config))
+        return Service(load([], settings=config))
+    return Service(load([Path(config)]))
 
 
 def _has_route(routes: list[BaseRoute], path: str) -> bool:
@@ -220,7 +221,7 @@ def _lies_at(route: BaseRoute, path: str) -> bool:
     inside = path.removeprefix(child.get("root_path", ""))
     if not isinstance(route, Mount):
         return True
-    return inside in ("", "/") and route.path != "" or _has_route(route.routes, inside)
+    return (inside in ("", "/") and route.path != "") or _has_route(route.routes, inside)
 
 
 @asynccontextmanager

@@ -59,7 +59,9 @@ class Instruments:
         )
         self.entries = self._gauge("cache_entries", "Entries in the first tier.", "region", "livesum")
         self.bytes = self._gauge("cache_bytes", "Estimated bytes of the first tier.", "region", "livesum")
-        self.up = self._gauge("backend_up", "1 while the backend answers, 0 while not.", "backend", "livemin")
+        self.up = self._gauge(
+            "backend_up", "1 while the backend answers, 0 while not; absent until it is used.", "backend", "livemin"
+        )
         self.breaker = self._gauge(
             "backend_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", "backend", "livemax"
         )
@@ -87,7 +89,7 @@ class Metrics:
         self.instruments = Instruments()
         # What has been reported of each service: (source, counter, labels) -> value.
         self._reported: WeakKeyDictionary[Service, dict[tuple[object, ...], int]] = WeakKeyDictionary()
-        self._shown: dict[tuple[Gauge, str], float] = {}
+        self._full: set[str] = set()  # regions whose gauges may not be zero
 
     def add(self, service: "Service") -> None:
         """Include a service; a second time does nothing."""
@@ -112,9 +114,8 @@ class Metrics:
             with _lock:
                 self._report(self._reported.get(service, {}), readings)
             _observe(service, self.instruments)
-        shown = self._state()
-        with _lock:
-            self._show(shown)
+        self._show_tables()
+        self._show_backends()
 
     def _report(self, reported: dict[tuple[object, ...], int], readings: list[Reading]) -> None:
         for source, counter, labels, value in readings:
@@ -123,28 +124,32 @@ class Metrics:
                 reported[source, counter, labels] = value
                 counter.labels(*labels).inc(value - (known or 0))
 
-    def _state(self) -> dict[tuple[Gauge, str], float]:
-        """The gauges, summed (tables) or worst case (backends) over the services."""
-        to = self.instruments
-        state: dict[tuple[Gauge, str], float] = {}
+    def _show_tables(self) -> None:
+        """Entries and bytes, summed over the tables of a region: one of its own, and private ones of functions."""
+        totals = {region: [0, 0] for region in self._full}  # prometheus_client cannot remove a series in every mode
         for service in list(self._reported):
             for region, table in service.tables():
                 stats = table.stats()
-                state[to.entries, region] = state.get((to.entries, region), 0) + stats.entries
-                state[to.bytes, region] = state.get((to.bytes, region), 0) + stats.weight
-            for name, health in service.health().backends.items():
-                state[to.up, name] = min(state.get((to.up, name), 1), float(health.state == "up"))
-                state[to.breaker, name] = max(state.get((to.breaker, name), 0), BREAKER.get(health.breaker, 0))
-                state[to.budget, name] = max(state.get((to.budget, name), 0), health.budget_ms / 1000)
-        return state
+                total = totals.setdefault(region, [0, 0])
+                total[0] += stats.entries
+                total[1] += stats.weight
+        for region, (entries, weight) in totals.items():
+            self.instruments.entries.labels(region).set(entries)
+            self.instruments.bytes.labels(region).set(weight)
+        self._full = set(totals)
 
-    def _show(self, state: dict[tuple[Gauge, str], float]) -> None:
-        # A series that is gone shows 0: prometheus_client cannot remove one in multi-process mode.
-        for gauge, label in self._shown.keys() - state.keys():
-            gauge.labels(label).set(0)
-        for (gauge, label), value in state.items():
-            gauge.labels(label).set(value)
-        self._shown = state
+    def _show_backends(self) -> None:
+        """The state of every backend that was used; the worse one if two services have backends of one name."""
+        worst: dict[str, tuple[int, int, float]] = {}
+        for service in list(self._reported):
+            for name, health in service.health().backends.items():
+                if health.state != "unused":
+                    now = (int(health.state == "down"), BREAKER.get(health.breaker, 0), health.budget_ms / 1000)
+                    worst[name] = max(worst.get(name, now), now)
+        for name, (down, breaker, budget) in worst.items():
+            self.instruments.up.labels(name).set(1 - down)
+            self.instruments.breaker.labels(name).set(breaker)
+            self.instruments.budget.labels(name).set(budget)
 
     def forget_inherited(self) -> None:
         """In a forked child: what was counted before the fork is the parent's to report."""
@@ -153,6 +158,8 @@ class Metrics:
             for tally in service.tallies():
                 tally.hit_seconds.clear()
                 tally.miss_seconds.clear()
+            if _multiprocess():
+                service.keep_ticking()  # the thread did not survive the fork, and others read this process's file
 
     # The face of a prometheus_client collector, for `register`.
 
@@ -219,6 +226,7 @@ def attach(service: "Service") -> Metrics:
         if metrics is None:
             metrics = _of[service] = _shared_metrics() if _multiprocess() else Metrics()
     metrics.add(service)
+    service.keep_ticking()  # it may have been closed since
     return metrics
 
 
@@ -244,18 +252,19 @@ def register(service: "Service | None" = None, registry: CollectorRegistry = pro
         service: Whose metrics; without it, the process's own service.
         registry: Where they join; without it, the one that prometheus_client uses by itself.
     """
-    from cachekit.service import default_service  # not needed by those who bring their own
+    if service is None:
+        from cachekit.service import default_service  # not needed by those who bring their own
 
-    joining = default_service() if service is None else service
+        service = default_service()
     with _lock:
         shared = _shared_metrics()
-        before = _of.get(joining)
-        _of[joining] = shared
+        before = _of.get(service)
+        _of[service] = shared
         new = registry not in _joined
         _joined.add(registry)
     if before is not None and before is not shared:
-        before.remove(joining)
-    shared.add(joining)
+        before.remove(service)
+    shared.add(service)
     if new:
         registry.register(shared)
 

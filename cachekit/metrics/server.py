@@ -55,13 +55,14 @@ def serve(
         ConfigError: The configuration is wrong.
         OSError: The port is taken.
     """
-    from cachekit.service import default_service  # not needed by those who bring their own
+    if service is None:
+        from cachekit.service import default_service  # not needed by those who bring their own
 
-    scraped = default_service() if service is None else service
-    attach(scraped)
-    spec = scraped.spec.metrics
+        service = default_service()
+    attach(service)
+    spec = service.spec.metrics
     access = Access(token or spec.token, spec.allow)
-    return MetricsServer(_server_class(addr)((addr, port), _handler_class(scraped, access)))
+    return MetricsServer(_server_class(addr)((addr, port), _handler_class(service, access)))
 
 
 def _server_class(addr: str) -> type[ThreadingHTTPServer]:
