@@ -1,0 +1,576 @@
+"""The L1 table in pure Python: entries found by arguments, bounded by S3-FIFO or LRU. `table` describes the interface.
+
+Three structures hold an entry:
+
+* the index of its slot, a dictionary from the arguments to a chain of entries. Python's ``==`` is coarser than ours
+  (``1 == True == 1.0``), so entries whose arguments are equal but of other types hang in one chain;
+* a ring, which is a queue of the eviction policy, linked through the entries, so that removal leaves no hole;
+* the index by ``khash``.
+
+User code may run in between and come back into the table: ``__eq__`` and ``__hash__`` of arguments, destructors, signal
+handlers. So every single step leaves all three usable, and the steps that change several fields of a ring are straight
+lines of code without a call, which nothing can interrupt. An entry that is removed keeps its value, since a hit in
+another thread may be about to return it; it is released with the last reference, when the table holds no lock.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from math import copysign
+from typing import Any, Final
+
+from cachekit.engine.miss import MISS
+from cachekit.errors import ConfigError
+from cachekit.l1.memo import Memo, compile_memo
+from cachekit.l1.values import Admission, adopt, copy
+from cachekit.l1.versions import Versions
+from cachekit.l1.views import NEVER, EntryView, Stats
+
+__all__ = ["TWIN", "Memo", "Table", "compile_memo"]
+
+TWIN: Final = "pure"
+HAND = 4  # entries that the expiry hand looks at per insertion
+PENDING, LIVE, DEAD = range(3)
+
+
+class Slot:
+    """The entries of one function and what happened to them."""
+
+    __slots__ = ("entries", "evictions", "index", "misses", "number", "puts", "refused", "retired", "weight")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.index: dict[Any, Entry] = {}  # cleared in place, never replaced: memos hold it
+        self.retired = 0  # hits of entries that are gone; an entry counts its own
+        self.misses = 0
+        self.entries = 0
+        self.weight = 0
+        self.puts = 0
+        self.refused = 0
+        self.evictions = {"capacity": 0, "expired": 0, "invalidated": 0}
+
+
+class Entry:
+    """One cached value. Memos read types, ``until`` and ``value`` and count ``hits``, without a lock."""
+
+    __slots__ = (
+        "born", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark", "mode",
+        "negative", "next", "prev", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "tree", "twin", "until",
+        "value", "weight",
+    )  # fmt: skip
+
+    born: int
+    fresh_until: int
+    keep_until: int
+    khash: int
+    load_ms: int
+    mode: str
+    negative: bool
+    next: "Entry"
+    prev: "Entry"
+    ring: "Ring"
+    tags: tuple[str, ...]
+    tree: bool  # a copy needs no memo
+
+    def __init__(self, slot: Slot, args: tuple[Any, ...]) -> None:
+        self.slot = slot
+        self.key = args[0] if len(args) == 1 else args
+        self.kinds = kinds_of(args)
+        self.t0, self.t1, self.t2, self.t3 = (*self.kinds[:4], None, None, None, None)[:4]
+        self.ghost = hash((slot.number, self.key))
+        self.state = PENDING
+        self.until = 0  # a memo may return the value before this time; 0: only the table may
+        self.hits = 0
+        self.mark = 0  # hits that the policy has taken into account
+        self.twin: Entry | None = None  # next in the chain of its key
+        self.value: Any = None
+        self.weight = 0
+        self.prev = self.next = GONE
+
+
+GONE: Entry = object.__new__(Entry)  # the neighbour of an entry in no ring
+
+
+class Ring:
+    """A queue of entries; the oldest is ``head.next``."""
+
+    __slots__ = ("entries", "head", "weight")
+
+    def __init__(self) -> None:
+        self.head: Entry = object.__new__(Entry)
+        self.head.prev = self.head.next = self.head
+        self.entries = 0
+        self.weight = 0
+
+    def append(self, entry: Entry) -> None:
+        """Make the entry the youngest. No call in here."""
+        head = self.head
+        last = head.prev
+        entry.prev = last
+        entry.next = head
+        entry.ring = self
+        last.next = entry
+        head.prev = entry
+        self.entries += 1
+        self.weight += entry.weight
+
+
+PLUS_ZERO, MINUS_ZERO = object(), object()
+
+
+def kinds_of(args: Iterable[Any]) -> tuple[Any, ...]:
+    """What tells equal arguments apart: the type of each, and of what a tuple or frozenset holds; the sign of 0.0."""
+    return tuple([_kind(arg) for arg in args])
+
+
+def _kind(arg: Any) -> Any:
+    cls = type(arg)
+    if cls is tuple:
+        return (tuple, *kinds_of(arg))
+    if cls is frozenset:
+        return (frozenset, frozenset([(_kind(item), item) for item in arg]))
+    if cls is float and arg == 0.0:
+        return PLUS_ZERO if copysign(1.0, arg) > 0 else MINUS_ZERO
+    return cls
+
+
+def _chain(entry: Entry | None) -> list[Entry]:
+    chain = []
+    while entry is not None:
+        chain.append(entry)
+        entry = entry.twin
+    return chain
+
+
+class Table:
+    """See `cachekit.l1.table`."""
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        max_entries: int,
+        max_bytes: int,
+        policy: str,
+        versions: Versions,
+        clock: Callable[[], int] | None = None,
+        isolation: str = "auto",
+    ) -> None:
+        if policy not in ("s3fifo", "lru"):
+            raise ConfigError(f"l1.policy is 's3fifo' or 'lru', not {policy!r}")
+        if isolation not in ("auto", "copy", "share"):
+            raise ConfigError(f"isolation is 'auto', 'copy' or 'share', not {isolation!r}")
+        if max_entries < 1 or max_bytes < 1:
+            raise ConfigError("l1.max_entries and l1.max_bytes are at least 1; l1.mode = 'off' switches L1 off")
+        self.region = region
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self.versions = versions
+        self.clock: Callable[[], int] = clock or time.monotonic_ns
+        self.alive_until = NEVER
+        self._lru = policy == "lru"
+        self._share = isolation == "share"
+        self._names: dict[str, int] = {}
+        self._slots: dict[int, Slot] = {0: Slot(0)}
+        self._empty()
+
+    def _empty(self) -> None:
+        self._small = Ring()  # always empty with LRU
+        self._main = Ring()
+        self._hand = self._small.head
+        self._ghosts: OrderedDict[int, None] = OrderedDict()
+        self._by_khash: dict[int, Entry | set[Entry]] = {}
+
+    def slot(self, name: str) -> int:
+        """The number of the slot of this name; the first call makes it."""
+        with self.versions.lock:
+            number = self._names.get(name)
+            if number is None:
+                number = self._names[name] = self.versions.new_slot()
+                self._slots[number] = Slot(number)
+            return number
+
+    # -------------------------------------------------------------------------------------------------------- looking
+
+    def get(self, slot: int, args: tuple[Any, ...]) -> Any:
+        """The value, the caller's own copy if it can be changed, or MISS."""
+        place = self._slots[slot]
+        entry = self._find(place, args)
+        if entry is not None:
+            value = self.hit(entry)
+            if value is not MISS:
+                return value
+        place.misses += 1
+        return MISS
+
+    def hit(self, entry: Entry) -> Any:
+        """The value for a caller, counted; or MISS, not counted. Memos call it where ``until`` does not suffice."""
+        now = self.clock()
+        if entry.state != LIVE or now >= entry.fresh_until or now >= self.alive_until or self._outdated(entry):
+            return MISS
+        value = self._for_caller(entry)
+        if value is not MISS:
+            entry.hits += 1
+            if self._lru:
+                with self.versions.lock:
+                    self._move(entry, self._main)
+        return value
+
+    def entry(self, slot: int, args: tuple[Any, ...]) -> EntryView | None:
+        """What is kept for these arguments, fresh or not. Counts nothing."""
+        entry = self._find(self._slots[slot], args)
+        now = self.clock()
+        if entry is None or entry.state != LIVE or now >= entry.keep_until or self._outdated(entry):
+            return None
+        value = self._for_caller(entry)
+        if value is MISS:
+            return None
+        fresh_until = min(entry.fresh_until, self.alive_until)
+        return EntryView(
+            value, fresh_until, entry.keep_until, entry.born, entry.tags, entry.load_ms, entry.khash, entry.mode,
+            entry.negative, now,
+        )  # fmt: skip
+
+    def _find(self, slot: Slot, args: tuple[Any, ...]) -> Entry | None:
+        entry = slot.index.get(args[0] if len(args) == 1 else args)
+        if entry is None:
+            return None
+        kinds = kinds_of(args)
+        while entry is not None and entry.kinds != kinds:
+            entry = entry.twin
+        return entry
+
+    def _outdated(self, entry: Entry) -> bool:
+        """Whether one of its tags was invalidated after its ticket."""
+        for tag in entry.tags:  # noqa: SIM110  any() with a generator costs a hit three times as much
+            if self.versions.tag_event(tag) > entry.born:
+                return True
+        return False
+
+    def _for_caller(self, entry: Entry) -> Any:
+        if entry.mode != "copy":
+            return entry.value
+        try:
+            return copy(entry.value, None if entry.tree else {})
+        except Exception:  # RecursionError on a stack that is deep already: better compute than fail
+            return MISS
+
+    # ------------------------------------------------------------------------------------------------------ inserting
+
+    def put(
+        self,
+        slot: int,
+        args: tuple[Any, ...],
+        value: Any,
+        *,
+        khash: int,
+        fresh_until: int,
+        keep_until: int,
+        ticket: int,
+        tags: Iterable[str] = (),
+        admission: Admission,
+        load_ms: int = 0,
+        negative: bool = False,
+    ) -> bool:
+        """Keep a value. False if it was refused: invalidated since the ticket, or heavier than the table."""
+        place = self._slots[slot]
+        entry = Entry(place, args)
+        mode = "share" if self._share and admission.mode == "copy" else admission.mode
+        entry.value, entry.mode, entry.tree = adopt(value, mode)
+        entry.weight = admission.weight
+        entry.khash = khash
+        entry.fresh_until = fresh_until
+        entry.keep_until = max(keep_until, fresh_until)
+        entry.born = ticket
+        entry.tags = tuple(tags)
+        entry.load_ms = load_ms
+        entry.negative = negative
+        dead: list[Entry] = []  # dies with this frame, after the lock is let go: destructors may take other locks
+        with self.versions.lock:
+            stored = self._allowed(entry) and self._insert(entry, args, dead)
+        if stored:
+            place.puts += 1
+        else:
+            place.refused += 1
+        return stored
+
+    def _allowed(self, entry: Entry) -> bool:
+        return self.versions.allows(entry.born, entry.khash, entry.tags, entry.slot.number, self.region)
+
+    def _insert(self, entry: Entry, args: tuple[Any, ...], dead: list[Entry]) -> bool:
+        queue = self._main if self._lru else self._small
+        old = self._find(entry.slot, args)
+        if old is not None:
+            queue = old.ring  # the key keeps its queue, with a fresh counter
+            self._remove(old, dead)
+        if entry.weight > self.max_bytes:
+            return False
+        self._expire(HAND, dead)
+        self._make_room(entry.weight, dead)
+        if self._ghosts.pop(entry.ghost, MISS) is not MISS:
+            queue = self._main
+        self._link(entry, queue)
+        try:
+            self._enter(entry)
+        except BaseException:  # from __hash__ or __eq__ of an argument
+            self._remove(entry, dead)
+            raise
+        return self._activate(entry, dead)
+
+    def _activate(self, entry: Entry, dead: list[Entry]) -> bool:
+        """Let the entry be seen, unless it was invalidated meanwhile by what ran on this thread during the insertion.
+
+        It is in its place by now, so such an invalidation found it; tags and regions are asked for again. Nothing can
+        come between the test of the state and its change.
+        """
+        simple = entry.mode != "copy" and not entry.tags and not entry.negative and not self._lru
+        until = entry.fresh_until if simple else 0
+        if not self._allowed(entry):
+            self._remove(entry, dead)
+        if entry.state == PENDING:
+            entry.state = LIVE
+            entry.until = until
+            return True
+        self._leave(entry, dead)
+        return False
+
+    def _link(self, entry: Entry, queue: Ring) -> None:
+        queue.append(entry)
+        entry.slot.entries += 1
+        entry.slot.weight += entry.weight
+        same = self._by_khash.setdefault(entry.khash, entry)
+        if isinstance(same, set):
+            same.add(entry)
+        elif same is not entry:
+            self._by_khash[entry.khash] = {same, entry}
+
+    def _enter(self, entry: Entry) -> None:
+        """Make the entry the head of its chain, without the dead and those of the same arguments."""
+        index = entry.slot.index
+        head = index.setdefault(entry.key, entry)
+        if head is not entry:
+            others = [other for other in _chain(head) if other.state == LIVE and other.kinds != entry.kinds]
+            _relink([entry, *others])
+            index[entry.key] = entry
+
+    # ------------------------------------------------------------------------------------------------------- evicting
+
+    def _make_room(self, weight: int, dead: list[Entry]) -> None:
+        small, main = self._small, self._main
+        while small.entries + main.entries >= self.max_entries or small.weight + main.weight + weight > self.max_bytes:
+            victim = self._victim()
+            if victim is None:
+                return
+            if not self._remove(victim, dead, "capacity"):
+                self._unlink(victim)
+
+    def _victim(self) -> Entry | None:
+        """The entry that S3-FIFO gives up: what was wanted at most once leaves before it can crowd the main queue.
+
+        With LRU only the main queue is used and its order is that of use.
+        """
+        small, main = self._small, self._main
+        while small.entries or main.entries:
+            full = small.entries * 10 >= self.max_entries or small.weight * 10 >= self.max_bytes
+            if small.entries and (full or not main.entries):
+                entry = small.head.next
+                wanted = min(entry.hits - entry.mark, 3)
+                if wanted < 2:
+                    self._remember(entry)
+                    return entry
+                entry.mark = entry.hits - wanted
+            else:
+                entry = main.head.next
+                wanted = min(entry.hits - entry.mark, 3)
+                if wanted < 1 or self._lru:
+                    return entry
+                entry.mark = entry.hits - wanted + 1
+            self._move(entry, main)
+        return None
+
+    def _remember(self, entry: Entry) -> None:
+        """A key that comes back soon goes straight to the main queue."""
+        self._ghosts[entry.ghost] = None
+        while len(self._ghosts) * 10 > (self._small.entries + self._main.entries) * 9:
+            self._ghosts.popitem(last=False)
+
+    def _expire(self, limit: int, dead: list[Entry]) -> int:
+        """Let the hand look at the next entries, round both queues, and remove those that nobody can use any more."""
+        removed = 0
+        now = self.clock()
+        for _ in range(min(limit, len(self))):
+            entry = self._advance()
+            if entry is None:
+                break
+            if now >= entry.keep_until:
+                removed += self._remove(entry, dead, "expired")
+            elif entry.tags and self._outdated(entry):
+                removed += self._remove(entry, dead, "invalidated")
+        return removed
+
+    def _advance(self) -> Entry | None:
+        """Move the hand to the next entry."""
+        small, main = self._small.head, self._main.head
+        hand = self._hand.next
+        for _ in range(2):
+            if hand is small:
+                hand = main.next
+            elif hand is main:
+                hand = small.next
+        self._hand = hand
+        return None if hand is small or hand is main else hand
+
+    def _move(self, entry: Entry, queue: Ring) -> None:
+        """Make the entry the youngest of a queue."""
+        if entry.state == LIVE:
+            self._unlink(entry)
+            queue.append(entry)
+            if entry.state == DEAD:  # removed between the two
+                self._unlink(entry)
+
+    def _unlink(self, entry: Entry) -> None:
+        """Out of its ring, if it is in one; the hand steps back from it. No call in here."""
+        before = entry.prev
+        if before is not GONE:
+            after = entry.next
+            ring = entry.ring
+            if self._hand is entry:
+                self._hand = before
+            before.next = after
+            after.prev = before
+            entry.prev = GONE
+            entry.next = GONE
+            ring.entries -= 1
+            ring.weight -= entry.weight
+
+    # ------------------------------------------------------------------------------------------------------- removing
+
+    def drop(self, slot: int, args: tuple[Any, ...]) -> bool:
+        """Remove the entry of these arguments. Whether there was one."""
+        dead: list[Entry] = []
+        with self.versions.lock:
+            entry = self._find(self._slots[slot], args)
+            return entry is not None and self._remove(entry, dead, "invalidated")
+
+    def drop_key(self, khash: int) -> int:
+        """Remove every entry of this hash. How many there were."""
+        dead: list[Entry] = []
+        with self.versions.lock:
+            same = self._by_khash.get(khash)
+            entries = [] if same is None else list(same) if isinstance(same, set) else [same]
+            return sum([self._remove(entry, dead, "invalidated") for entry in entries])
+
+    def drop_slot(self, slot: int) -> int:
+        """Remove every entry of a slot. How many there were."""
+        dead: list[Entry] = []
+        with self.versions.lock:
+            return self._forget(self._slots[slot], dead)
+
+    def clear(self) -> int:
+        """Remove every entry. How many there were."""
+        dead: list[Entry] = []
+        with self.versions.lock:
+            return sum([self._forget(slot, dead) for slot in list(self._slots.values())])
+
+    def _remove(self, entry: Entry, dead: list[Entry], reason: str | None = None) -> bool:
+        """Take an entry out of everything. False if that was done before."""
+        if self._kill(entry, dead, reason):
+            self._leave(entry, dead)
+            return True
+        return False
+
+    def _kill(self, entry: Entry, dead: list[Entry], reason: str | None) -> bool:
+        """Make an entry invisible and take it out of all but the index of its slot."""
+        if entry.state == DEAD:
+            return False
+        entry.state = DEAD
+        entry.until = 0
+        slot = entry.slot
+        slot.entries -= 1
+        slot.weight -= entry.weight
+        slot.retired += entry.hits
+        if reason is not None:
+            slot.evictions[reason] += 1
+        dead.append(entry)
+        self._unlink(entry)
+        same = self._by_khash.get(entry.khash)
+        if isinstance(same, set):
+            same.discard(entry)
+        if same is entry or same == set():
+            del self._by_khash[entry.khash]
+        return True
+
+    def _leave(self, entry: Entry, dead: list[Entry]) -> None:
+        """Out of the index. A key whose hash has changed or fails is not found again: then its slot is forgotten."""
+        index = entry.slot.index
+        try:
+            head = index.get(entry.key)
+            rest = [other for other in _chain(head) if other.state != DEAD]
+            _relink(rest)
+            if rest:
+                index[entry.key] = rest[0]
+            elif head is not None:
+                del index[entry.key]
+        except Exception:
+            head = None
+        if head is None and any(other is entry for other in list(index.values())):
+            self._forget(entry.slot, dead)
+
+    def _forget(self, slot: Slot, dead: list[Entry]) -> int:
+        """Remove every entry of a slot without asking the keys for their hashes."""
+        entries = [entry for head in list(slot.index.values()) for entry in _chain(head)]
+        slot.index.clear()
+        return sum([self._kill(entry, dead, "invalidated") for entry in entries])
+
+    def alive(self, until: int) -> None:
+        """No hits from this time on (ns of the clock), whatever the entries say, until it is moved on."""
+        self.alive_until = until
+
+    def sweep(self, limit: int) -> int:
+        """Look at the next `limit` entries and remove those that expired. How many were removed."""
+        dead: list[Entry] = []
+        with self.versions.lock:
+            return self._expire(limit, dead)
+
+    def reset(self) -> None:
+        """In a forked child, before anything else: an empty table, whatever other threads were doing to it."""
+        old = [list(slot.index.values()) for slot in self._slots.values()]
+        for slot in self._slots.values():
+            slot.retired += _hits(slot)
+            slot.index.clear()
+            slot.entries = slot.weight = 0
+        self._empty()
+        del old  # values are released here, when the table is usable again
+
+    # ------------------------------------------------------------------------------------------------------- counting
+
+    def stats(self, slot: int | None = None) -> Stats:
+        """Counts of one slot, or of all. Adds up the hits of the entries: for scrapes and ticks, not for every call."""
+        with self.versions.lock:
+            slots = list(self._slots.values()) if slot is None else [self._slots[slot]]
+            return Stats(
+                sum([place.retired + _hits(place) for place in slots]),
+                sum([place.misses for place in slots]),
+                sum([place.entries for place in slots]),
+                sum([place.weight for place in slots]),
+                {reason: sum([place.evictions[reason] for place in slots]) for reason in slots[0].evictions},
+                sum([place.puts for place in slots]),
+                sum([place.refused for place in slots]),
+            )
+
+    def __len__(self) -> int:
+        return self._small.entries + self._main.entries
+
+    @property
+    def weight(self) -> int:
+        """The estimated bytes of all values."""
+        return self._small.weight + self._main.weight
+
+
+def _relink(chain: list[Entry]) -> None:
+    for entry, twin in zip(chain, [*chain[1:], None], strict=False):
+        entry.twin = twin
+
+
+def _hits(slot: Slot) -> int:
+    return sum([entry.hits for head in list(slot.index.values()) for entry in _chain(head) if entry.state == LIVE])
