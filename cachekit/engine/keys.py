@@ -1,0 +1,176 @@
+"""Call -> key: what an entry is called in both tiers, and what its stamps are called.
+
+    NAMESPACE:v:{REGION:FN:DIGEST}     a call; FN is module.qualname:version, DIGEST that of the bound arguments
+    NAMESPACE:v:{REGION:=TEXT}         a region key that is a short printable str
+    NAMESPACE:v:{REGION:DIGEST}        any other region key
+    NAMESPACE:t:{_}:DIGEST             the stamp of a tag;        NAMESPACE:t:{_}:#clock  the clock of all tags
+    NAMESPACE:t:{REGION}:#             the stamp of a region;     NAMESPACE:t:{REGION}:#f:FN  of a function in it
+
+The braces are the hash tag of Redis Cluster. Namespace and region contain neither colon nor brace. Digests are
+BLAKE2b: whoever chooses arguments must not be able to choose a collision.
+"""
+
+import sys
+from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import zip_longest
+from types import NoneType
+from typing import Any, NamedTuple
+
+from cachekit.engine.binding import Binder as Binder
+from cachekit.engine.binding import compile_binder as compile_binder
+from cachekit.engine.encoding import encode as encode
+from cachekit.engine.functions import function_id as function_id
+from cachekit.errors import UncacheableArgument
+
+MAX_TEXT = 200  # bytes of a tag, and of a region key that stays readable
+_PLAIN = frozenset({int, str, bytes, bool, NoneType})
+
+
+class Key(NamedTuple):
+    """An entry: the full key in L2 and the 64 bits of it by which L1 finds what an invalidation names."""
+
+    text: str
+    khash: int
+
+
+class EntryKey(str):
+    """The full key of a function's entry, as ``f.key(...)`` returns it. Region methods take it as it is."""
+
+    slot: int  # where L1 of this process has the entry
+    args: tuple[Any, ...]
+    function_stamp: str
+
+    @classmethod
+    def of(cls, key: Key, *, slot: int, args: tuple[Any, ...], function_stamp: str) -> "EntryKey":
+        """The key with what this process needs to find the entry."""
+        made = cls(key.text)
+        made.slot, made.args, made.function_stamp = slot, args, function_stamp
+        return made
+
+
+class Digest(bytes):
+    """Stands in L1 for the arguments of a call that are not plain."""
+
+    __slots__ = ()
+
+
+def is_plain(args: tuple[Any, ...]) -> bool:
+    """Whether L1 may compare these arguments itself: types whose ``==``, once the types agree, is equality of keys."""
+    return _PLAIN.issuperset(map(type, args))
+
+
+def digest(args: tuple[Any, ...], names: Sequence[str] = ()) -> Digest:
+    """The digest of an argument array. ``names`` are its parameters, for the message of ``UncacheableArgument``."""
+    try:
+        encoded = encode(args)
+    except UncacheableArgument as error:
+        raise _with_parameter(error, args, names) from None
+    return Digest(blake2b(encoded, digest_size=16).digest())
+
+
+def call_ident(fn_id: str, args: tuple[Any, ...], names: Sequence[str] = ()) -> str:
+    """The part of a key that stands for a call. ``args`` is an argument array, or a ``Digest`` in its place."""
+    only = args[0] if len(args) == 1 else None
+    return f"{fn_id}:{(only if type(only) is Digest else digest(args, names)).hex()}"
+
+
+def _with_parameter(error: UncacheableArgument, args: tuple[Any, ...], names: Sequence[str]) -> UncacheableArgument:
+    for name, value in zip_longest(names[: len(args)], args):
+        try:
+            encode(value)
+        except UncacheableArgument as reason:
+            return UncacheableArgument(f"argument {name!r}: {reason}" if name else str(reason))
+    return error
+
+
+def region_ident(key: object) -> str:
+    """The part of a key that stands for a region key: a str, int, UUID, bytes or a tuple of those.
+
+    A subclass of these counts as its base. Anything else is a ``TypeError``, bool too: in Python ``True`` equals 1.
+    """
+    plain = _region_key(key)
+    # a str has at least as many bytes as characters; the first test spares the others for long texts
+    if type(plain) is str and len(plain) <= MAX_TEXT and plain.isprintable() and len(plain.encode()) <= MAX_TEXT:
+        return "=" + plain
+    return blake2b(encode(plain), digest_size=16).hexdigest()
+
+
+def _region_key(key: Any) -> object:
+    """The key made of exact types."""
+    if isinstance(key, str) and not isinstance(key, EntryKey):
+        return str.__str__(key)
+    if isinstance(key, int) and not isinstance(key, bool):
+        return int.__int__(key)
+    if isinstance(key, tuple):
+        return tuple(map(_region_key, key))
+    if isinstance(key, bytes):
+        return b"".join((key,))
+    uuid = sys.modules.get("uuid")  # not imported before there is one
+    if uuid is not None and isinstance(key, uuid.UUID):
+        return uuid.UUID(int=key.int)
+    raise TypeError(f"a region key is a str, int, UUID, bytes or a tuple of those, not {type(key).__qualname__}")
+
+
+def full_key(namespace: str, region: str, ident: str) -> Key:
+    """The key of a value, from ``call_ident`` or ``region_ident``."""
+    text = f"{namespace}:v:{{{region}:{ident}}}"
+    return Key(text, khash(text.encode()))
+
+
+def khash(key: bytes) -> int:
+    """The 64 bits that stand for a full key in L1, from the bytes that a server's invalidation names."""
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
+
+
+def parse_key(text: str) -> Key:
+    """A key from its full text."""
+    return Key(str.__str__(text), khash(text.encode()))
+
+
+def tag_stamp(namespace: str, digest: bytes) -> str:
+    """The key of a tag's stamp, by its digest: an entry carries digests, so its reader need not know the names.
+
+    Tags belong to the namespace: one act reaches every region.
+    """
+    return f"{namespace}:t:{{_}}:{digest.hex()}"
+
+
+def tag_id(tag: str) -> str:
+    """What a tag is called inside this process."""
+    return tag_digest(tag).hex()
+
+
+def clock_stamp(namespace: str) -> str:
+    """The key of the clock that every clear of a tag moves."""
+    return f"{namespace}:t:{{_}}:#clock"
+
+
+def region_stamp(namespace: str, region: str) -> str:
+    """The key of a region's stamp."""
+    return f"{namespace}:t:{{{region}}}:#"
+
+
+def function_stamp(namespace: str, region: str, fn_id: str) -> str:
+    """The key of the stamp of a function in a region."""
+    return f"{namespace}:t:{{{region}}}:#f:{fn_id}"
+
+
+def check_tag(tag: object) -> str:
+    """The tag, or ``TypeError`` or ``ValueError`` if it is none."""
+    if not isinstance(tag, str):
+        raise TypeError(f'a tag is a str, not {type(tag).__qualname__}: write f"user:{{user_id}}" or str(...)')
+    if not tag:
+        raise ValueError("a tag must not be empty")
+    if tag.startswith("#"):
+        raise ValueError(f"the tag {tag!r} begins with '#', which marks the stamps of cachekit itself: leave it out")
+    if not tag.isprintable():
+        raise ValueError(f"the tag {tag!r} contains characters that are not printable: remove or escape them")
+    if len(tag.encode()) > MAX_TEXT:
+        raise ValueError(f"the tag {tag[:40]!r}... is longer than {MAX_TEXT} bytes of UTF-8: use a digest of it")
+    return str.__str__(tag)
+
+
+def tag_digest(tag: str) -> bytes:
+    """The 8 bytes that stand for a tag in an envelope."""
+    return blake2b(tag.encode(), digest_size=8).digest()
