@@ -1,0 +1,48 @@
+"""What a running load knows about itself: the flights it is inside of, and `current_entry()`."""
+
+from contextvars import ContextVar
+
+from cachekit.engine.flight import Chain
+
+LOADING: ContextVar[Chain | None] = ContextVar("cachekit_loading", default=None)
+ENTRY: "ContextVar[Entry | None]" = ContextVar("cachekit_entry", default=None)
+
+
+class Entry:
+    """The entry that the running cached function is about to fill.
+
+    ``ttl`` (seconds, a duration like "5m", or None for never) and ``tags`` may be set by the function; ``no_store()``
+    keeps the result out of the cache.
+    """
+
+    __slots__ = ("_ttl", "stored", "tags", "ttl_given")
+
+    def __init__(self, ttl: float | None, tags: tuple[str, ...]) -> None:
+        self._ttl = ttl
+        self.ttl_given = False
+        self.tags: set[str] = set(tags)
+        self.stored = True
+
+    @property
+    def ttl(self) -> float | None:
+        """Time to live in seconds; None is never."""
+        return self._ttl
+
+    @ttl.setter
+    def ttl(self, value: object) -> None:
+        from cachekit.config.units import parse_duration  # light, but only needed here
+
+        self._ttl = parse_duration(value)
+        self.ttl_given = True
+
+    def no_store(self) -> None:
+        """Return the result to the caller and keep nothing."""
+        self.stored = False
+
+
+def current_entry() -> Entry:
+    """The entry that the running cached function fills. Outside of one: `RuntimeError`."""
+    entry = ENTRY.get()
+    if entry is None:
+        raise RuntimeError("current_entry() works only inside a cached function while it is being computed")
+    return entry

@@ -1,0 +1,184 @@
+"""One computation per key and process: who leads, who waits, who must not wait. No clock, no IO.
+
+A *flight* is the one load of a key. The first caller leads it, later callers wait for its result. Nobody may wait in a
+circle: the flights that a caller is already inside of travel with its context (`Chain`), each flight knows what its own
+function is waiting for, and whoever would close a circle computes alone.
+"""
+
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple
+
+HANDED_OVER: Final = object()  # result of a flight whose leader gave up before the function ran: join again
+
+
+class Flight:
+    """One load of one key. `ticket` and `started` are the leader's sample, by which a joiner judges it."""
+
+    __slots__ = ("future", "interested", "key", "loading", "loop", "started", "stop", "ticket", "waits_for")
+
+    def __init__(self, key: Hashable, ticket: int, started: float, loop: object) -> None:
+        self.key = key
+        self.ticket = ticket
+        self.started = started
+        self.loop = loop  # of the leader, when it is a task; None for a thread
+        self.future: Future[Any] | None = None  # made when a second caller joins
+        self.interested = 1  # callers who still want the result, the leader's among them
+        self.loading = False  # the function has been called; from here on nobody can take over
+        self.stop: Callable[[], object] | None = None  # cancels the load; only where a load can be cancelled
+        self.waits_for: list[Flight] = []  # what the function inside is waiting for
+
+
+class Chain(NamedTuple):
+    """The flights that a context is inside of, innermost first."""
+
+    flight: Flight
+    parent: "Chain | None"
+
+    def holds(self, flight: Flight) -> bool:
+        """Whether this context runs inside of ``flight``."""
+        link: Chain | None = self
+        while link is not None:
+            if link.flight is flight:
+                return True
+            link = link.parent
+        return False
+
+
+class Lead:
+    """The caller computes; `end` or `hand_over` must follow whatever happens."""
+
+    __slots__ = ("_flights", "flight")
+
+    def __init__(self, flights: "Flights", flight: Flight) -> None:
+        self._flights = flights
+        self.flight = flight
+
+    def end(self) -> "Future[Any] | None":
+        """Nobody joins any more; the future of those who wait, if any. The caller fills it."""
+        return self._flights.remove(self.flight)
+
+    def hand_over(self) -> None:
+        """Give up; one of the waiters leads next."""
+        future = self.end()
+        if future is not None and not future.done():
+            future.set_result(HANDED_OVER)
+
+    def leave(self) -> None:
+        """The leading caller is gone; the load goes on for those who wait, if any."""
+        self._flights.leave(self.flight)
+
+
+class Wait:
+    """The caller waits for another one's load. `leave` exactly once, whatever the wait brought."""
+
+    __slots__ = ("_chain", "_flights", "flight", "future")
+
+    def __init__(self, flights: "Flights", flight: Flight, future: "Future[Any]", chain: Chain | None) -> None:
+        self._flights = flights
+        self._chain = chain
+        self.flight = flight
+        self.future = future
+
+    def leave(self) -> None:
+        """No longer interested: the result is here, or the caller gave up."""
+        self._flights.leave(self.flight, self._chain)
+
+
+class Alone:
+    """Waiting would close a circle: compute without leading a flight."""
+
+    __slots__ = ()
+
+
+ALONE: Final = Alone()
+
+
+class Flights:
+    """All flights of a process. One lock, held for a few dictionary operations only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def join(
+        self,
+        key: Hashable,
+        *,
+        ticket: int,
+        started: float,
+        chain: Chain | None,
+        loop: object,
+        blocked: Callable[[], object],
+        may_join: Callable[[Flight], bool],
+    ) -> Lead | Wait | Alone:
+        """Lead the load of ``key``, or wait for the one that runs, if ``may_join`` finds its sample good enough.
+
+        ``loop`` is the caller's event loop if it is a task; ``blocked()`` is the loop that would stand still while the
+        caller waits (a blocking call on a thread that runs a loop), else None.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is None or not (chain is not None and chain.holds(flight)) and not may_join(flight):
+                flight = Flight(key, ticket, started, loop)
+                self._flights[key] = flight  # replaces one that started before the last invalidation
+                return Lead(self, flight)
+            if _would_circle(flight, chain, blocked()):
+                return ALONE
+            if flight.future is None:
+                flight.future = Future()
+                # Marked as running so that one cancelled waiter cannot cancel it for all.
+                flight.future.set_running_or_notify_cancel()
+            flight.interested += 1
+            if chain is not None:
+                chain.flight.waits_for.append(flight)
+            return Wait(self, flight, flight.future, chain)
+
+    def leave(self, flight: Flight, chain: Chain | None = None) -> None:
+        """One caller less is interested; without any the load is stopped where that is possible."""
+        with self._lock:
+            flight.interested -= 1
+            if chain is not None and flight in chain.flight.waits_for:
+                chain.flight.waits_for.remove(flight)
+            abandoned = flight.interested <= 0 and flight.stop is not None
+            if abandoned and self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+            stop = flight.stop if abandoned else None
+        if stop is not None:
+            stop()
+
+    def remove(self, flight: Flight) -> "Future[Any] | None":
+        """End a flight and return the future of its waiters."""
+        with self._lock:
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+            flight.stop = None
+            return flight.future
+
+    def after_fork(self) -> None:
+        """In a forked child: the leaders do not exist here."""
+        self._lock = threading.Lock()
+        self._flights = {}
+
+
+def _would_circle(flight: Flight, chain: Chain | None, blocked: object) -> bool:
+    """Follow leader -> what it waits for; true if that reaches one of ours, or a task of a loop that we would block."""
+    if chain is None and blocked is None:
+        return False
+    seen: set[int] = set()
+    todo = [flight]
+    while todo:
+        current = todo.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if chain is not None and chain.holds(current):
+            return True
+        if blocked is not None and current.loop is blocked:
+            return True
+        todo.extend(current.waits_for)
+    return False

@@ -1,0 +1,50 @@
+"""How long an entry lives: soft and hard end, the cap in L1. Pure: values and a random draw in, times out."""
+
+from typing import Final, NamedTuple
+
+from cachekit.config.spec import RegionSpec
+
+MAX_JITTER: Final = 60.0  # seconds
+NEVER_MS: Final = 2**63 - 1
+NEVER_NS: Final = 2**62  # for the table's clock: further than any monotonic clock gets
+
+
+class Life(NamedTuple):
+    """The ends of a new entry, as seconds from now; None means never."""
+
+    soft: float | None
+    hard: float | None
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """What L2 is told, at least a millisecond."""
+        return None if self.hard is None else max(1, round(self.hard * 1000))
+
+
+def life(ttl: float | None, spec: RegionSpec, draw: float) -> Life:
+    """The life of an entry with this TTL in seconds. ``draw`` in [0, 1) spreads the end: jitter only ever lengthens."""
+    if ttl is None:
+        return Life(None, None)
+    spread = min(ttl * spec.jitter if spec.jitter_is_share else spec.jitter, MAX_JITTER)
+    soft = ttl + spread * draw
+    return Life(soft, soft)
+
+
+def left(created_ms: int, end_ms: int, now_ms: float, hard_ms: int) -> float | None:
+    """Seconds until ``end_ms`` of a stored entry, by a reader whose wall clock may differ from the writer's.
+
+    The age is clamped between 0 and the entry's whole life, so that a wrong clock moves an expiry by at most its error
+    and never makes an entry eternal.
+    """
+    if end_ms == NEVER_MS:
+        return None
+    age = max(now_ms - created_ms, 0.0)
+    if hard_ms != NEVER_MS:
+        age = min(age, float(hard_ms - created_ms))
+    return (end_ms - created_ms - age) / 1000.0
+
+
+def earliest(*ends: float | None) -> float | None:
+    """The smallest of several ends in seconds, where None means never."""
+    given = [end for end in ends if end is not None]
+    return min(given) if given else None

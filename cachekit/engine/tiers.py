@@ -1,0 +1,140 @@
+"""The two tiers of one region as the flow sees them, and the call that runs through them. Data, no decisions."""
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+from cachekit.config.spec import RegionSpec
+from cachekit.engine import keys
+from cachekit.engine.events import Event, Observer, Tally
+from cachekit.engine.flight import Flights
+from cachekit.engine.ports import Load
+from cachekit.l1.table import Table
+from cachekit.l1.versions import Versions
+from cachekit.l2.remote import Remote
+
+if TYPE_CHECKING:
+    from cachekit.codec.codec import Codec
+
+logger = logging.getLogger("cachekit")
+
+
+class Tiers:
+    """What one region (or one function with bounds of its own) stands on."""
+
+    __slots__ = (
+        "clock_stamp", "codec", "enabled", "flights", "namespace", "observers", "region_stamp", "remote", "reported", "rng",
+        "spec", "table", "tables", "versions",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        namespace: str,
+        spec: RegionSpec,
+        *,
+        table: Table | None,
+        remote: Remote | None,
+        versions: Versions,
+        flights: Flights,
+        rng: Callable[[], float],
+        observers: list[Observer],
+        tables: list[Table],
+        enabled: bool = True,
+    ) -> None:
+        self.namespace = namespace
+        self.spec = spec
+        self.table = table  # None: l1.mode = "off"
+        self.remote = remote  # None: L1 only
+        self.codec = None if remote is None else _codec(spec)
+        self.versions = versions
+        self.flights = flights
+        self.rng = rng
+        self.observers = observers
+        self.enabled = enabled  # false: the whole service is switched off
+        self.tables = tables  # every table of the region, those of single functions included
+        self.region_stamp = keys.region_stamp(namespace, spec.name)
+        self.clock_stamp = keys.clock_stamp(namespace)
+        self.reported: set[str] = set()  # what has been logged once
+
+    @property
+    def remotes(self) -> tuple[Remote, ...]:
+        """The L2 of this region, if any."""
+        return () if self.remote is None else (self.remote,)
+
+    def but(self, spec: RegionSpec) -> "Tiers":
+        """The same tiers for a function with entry options of its own."""
+        return Tiers(
+            self.namespace,
+            spec,
+            table=self.table,
+            remote=self.remote,
+            versions=self.versions,
+            flights=self.flights,
+            rng=self.rng,
+            observers=self.observers,
+            tables=self.tables,
+            enabled=self.enabled,
+        )
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers; one that fails is dropped, it must not break a call."""
+        for observer in tuple(self.observers):
+            try:
+                observer(event)
+            except Exception:
+                self.observers.remove(observer)
+                logger.exception("an observer failed and was removed: %r", observer)
+
+    def once(self, what: str) -> bool:
+        """True the first time."""
+        if what in self.reported:
+            return False
+        self.reported.add(what)
+        return True
+
+
+def _codec(spec: RegionSpec) -> "Codec":
+    from cachekit.codec.codec import Codec  # only where there is an L2
+
+    return Codec(spec.codec)
+
+
+class Call:
+    """One key on its way through the tiers."""
+
+    __slots__ = (
+        "args", "condition", "flight_key", "function_stamp", "key", "load", "slot", "tag_ids", "tags", "tally", "tiers",
+        "ttl",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        tiers: Tiers,
+        key: keys.Key | None,
+        slot: int,
+        args: tuple[Any, ...],
+        tally: Tally,
+        *,
+        function_stamp: str = "",
+        load: Load | None = None,
+        tags: tuple[str, ...] = (),
+        ttl: Any = None,
+        condition: Callable[[Any], object] | None = None,
+    ) -> None:
+        self.tiers = tiers
+        self.key = key  # None: arguments without a stable identity, in a region without L2
+        self.slot = slot
+        self.args = args
+        self.tally = tally
+        self.function_stamp = function_stamp  # its name in L2; empty for region keys
+        self.load = load
+        self.tags = tags
+        self.tag_ids = tuple(map(keys.tag_id, tags)) if tags else ()  # by which this process knows them
+        self.ttl = ttl  # seconds, None for never, or a callable of the value
+        self.condition = condition
+        self.flight_key: Hashable = key.text if key is not None else (slot, tuple(map(type, args)), args)
+
+    @property
+    def khash(self) -> int:
+        """What the tables and the versions know the key by."""
+        return self.key.khash if self.key is not None else hash(self.flight_key) & 0xFFFF_FFFF_FFFF_FFFF

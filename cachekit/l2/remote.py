@@ -1,0 +1,169 @@
+"""One backend in use: gate, budget, the call itself, undelivered invalidations, and what went wrong last."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from cachekit.backends.base import Faces
+from cachekit.backends.registry import open_backend
+from cachekit.config.spec import BackendSpec
+from cachekit.engine.ports import Port
+from cachekit.errors import BackendError, ConfigError, Fault
+from cachekit.l1.versions import Versions
+from cachekit.l2.breaker import Breaker, Gate
+from cachekit.l2.budget import Budget
+from cachekit.l2.outbox import Outbox
+from cachekit.l2.stamps import Cells, fresh_stamps
+
+logger = logging.getLogger("cachekit")
+
+READS = frozenset({"get", "get_many", "remaining", "check"})
+
+
+class Unavailable(Exception):
+    """L2 cannot be used for this call. Inside only; the flow goes on without L2."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.final = reason == "noperm"  # the server will refuse the same thing for ever
+
+
+class Remote:
+    """A backend behind its breaker and its budget. Opens no connection before the first operation."""
+
+    def __init__(self, spec: BackendSpec, versions: Versions) -> None:
+        self.spec = spec
+        self.breaker = Breaker(spec.breaker)
+        self.budget = Budget(spec)
+        self.outbox = Outbox(spec.pending_invalidations)
+        self.cells = Cells(spec.max_staleness)
+        self.last_error = ""
+        self.used = False
+        self.well = True  # the last operation that says anything about the backend succeeded
+        self._versions = versions  # its lock guards outbox and cells, as it guards L1
+        self._faces: Faces | None = None
+        self._reported: set[str] = set()
+
+    @classmethod
+    def of(cls, backend: object, versions: Versions) -> "Remote":
+        """A backend object that a decorator was given."""
+        from cachekit.backends.base import AsyncBaseBackend, BaseBackend
+
+        remote = cls(BackendSpec(name=type(backend).__name__), versions)
+        if isinstance(backend, BaseBackend):
+            remote._faces = Faces(backend, None)
+        elif isinstance(backend, AsyncBaseBackend):
+            remote._faces = Faces(None, backend)
+        else:
+            raise ConfigError(f"backend={backend!r}: not None, the name of a backend, or a cachekit BaseBackend object")
+        return remote
+
+    @property
+    def faces(self) -> Faces:
+        """The opened backend; opening connects to nothing."""
+        if self._faces is None:
+            with self._versions.lock:
+                if self._faces is None:
+                    self._faces = open_backend(self.spec)
+        return self._faces
+
+    def offers(self, operation: str) -> bool:
+        """Whether the backend has this optional operation."""
+        return operation in self.faces.capabilities
+
+    async def do(self, port: Port, method: str, *args: Any) -> Any:
+        """One operation within one budget, after everything that is still to be delivered. Raises `Unavailable`."""
+        if len(self.outbox):
+            await self.deliver(port)
+        return await self._call(port, method, *args)
+
+    async def deliver(self, port: Port) -> None:
+        """Tell L2 the invalidations that could not reach it before. Raises `Unavailable`."""
+        pending = self.outbox.peek()
+        if pending.keys:
+            await self._call(port, "invalidate", pending.keys)
+        if pending.stamps and self.offers("clear"):
+            await self._call(port, "clear", pending.stamps)
+        with self._versions.lock:
+            self.outbox.delivered(pending)
+
+    async def stamps(self, names: Sequence[str], life_ms: int, port: Port, *, known: bool = True) -> list[bytes]:
+        """The stamps of these names, from cells if ``known`` and possible, else from L2. Raises `Unavailable`."""
+        cells = self.cells.get(names, port.now()) if known else None
+        if cells is not None:
+            return cells
+        ticket, asked = self.cells.ticket(), port.now()
+        found: list[bytes] = await self.do(port, "stamps", names, fresh_stamps(len(names)), life_ms)
+        with self._versions.lock:
+            self.cells.put(names, found, asked, ticket)
+        return found
+
+    async def _call(self, port: Port, method: str, *args: Any) -> Any:
+        started = port.now()
+        write = method not in READS
+        self.used = True
+        if self.breaker.allow(started, write) is Gate.OPEN:
+            raise Unavailable("breaker_open")
+        try:
+            answer = await port.call(self.faces, method, *args, budget=self.budget.next())
+        except BackendError as error:
+            self._failed(error, port.now(), started, write)
+            raise Unavailable(error.reason) from None
+        except Exception as error:  # a third-party backend that breaks its word must not break the application
+            self._failed(
+                BackendError(Fault.DOWN, "backend", f"{type(error).__name__}: {error}"), port.now(), started, write
+            )
+            raise Unavailable("backend") from None
+        now = port.now()
+        self.budget.observe(now - started, False)
+        self.breaker.record(now, None, write)
+        if not self.well or self._reported:
+            self._recovered(now)
+        return answer
+
+    def _failed(self, error: BackendError, now: float, started: float, write: bool) -> None:
+        if error.reason == "timeout":
+            self.budget.observe(now - started, True)
+        self.breaker.record(now, error.fault, write)
+        self.last_error = f"{error.reason}: {error}"
+        self.well = error.fault is Fault.COMMAND
+        if not self.once(error.reason):  # one line per kind of trouble, not one per request
+            return
+        level = logging.ERROR if error.fault is Fault.CONFIG else logging.WARNING
+        logger.log(
+            level,
+            "backend %r: %s; cachekit goes on without it%s",
+            self.spec.name,
+            self.last_error,
+            " (run `cachekit doctor`)" if error.fault is Fault.CONFIG else " and tries again",
+        )
+
+    def once(self, what: str) -> bool:
+        """True the first time since all was well."""
+        if what in self._reported:
+            return False
+        self._reported.add(what)
+        return True
+
+    def _recovered(self, now: float) -> None:
+        self.well = True
+        if self._reported and self.breaker.state(now) == "closed":
+            self._reported.clear()
+            logger.info("backend %r answers again", self.spec.name)
+
+    def close(self) -> None:
+        """Give back connections of the blocking face."""
+        if self._faces is not None and self._faces.sync is not None:
+            self._faces.sync.close()
+
+    async def aclose(self) -> None:
+        """Give back all connections, those of the running event loop included."""
+        self.close()
+        if self._faces is not None and self._faces.aio is not None:
+            await self._faces.aio.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: what the parent knew about the connection is not ours. Pending invalidations stay."""
+        self.breaker = Breaker(self.spec.breaker)
+        self.cells.forget_all()

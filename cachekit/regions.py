@@ -1,0 +1,430 @@
+"""A named region: one profile at work, as a store of keys and values.
+
+Every method that may touch L2 has a twin for coroutines with an ``a`` in front: `get` and `aget`.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
+
+from cachekit.config.units import parse_duration
+from cachekit.engine import flow, keys
+from cachekit.engine.events import Tally
+from cachekit.engine.freshness import left
+from cachekit.engine.keys import EntryKey
+from cachekit.engine.miss import MISS, Miss
+from cachekit.engine.outcome import Outcome
+from cachekit.engine.ports import Load, Port, drive
+from cachekit.engine.tiers import Call, Tiers
+from cachekit.errors import ConfigError, UnsupportedOperation
+from cachekit.l2 import operation
+from cachekit.l2.operation import Found
+from cachekit.l2.remote import Unavailable
+from cachekit.service import Service, default_service, follow
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from cachekit.config.units import Duration
+
+Key: TypeAlias = Union[str, int, bytes, "UUID", tuple["Key", ...]]
+
+NOT_GIVEN: Final = object()
+
+
+class _Bound:
+    """A region's name resolved against one service."""
+
+    __slots__ = ("service", "slot", "tally", "tiers")
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.service = service
+        self.tiers = service.tiers(name)
+        table = self.tiers.table
+        self.slot = 0 if table is None else table.slot("")
+        self.tally = service.tally(self.tiers, self.slot, "")
+        service.keep_ticking()
+
+
+class Region:
+    """Keys and values of one profile, in both tiers. Made by `cachekit.region(name)`; cheap, resolved on first use.
+
+    Keys are str, int, bytes, UUID or tuples of them, told apart by type: ``7`` is not ``"7"``. Entries of cached
+    functions live apart; ``f.key(7)`` gives a key that every method here takes.
+    """
+
+    def __init__(self, name: str, service: Callable[[], Service] = default_service) -> None:
+        self.name = name
+        self._service = service
+        self._bound: _Bound | None = None
+
+    def __repr__(self) -> str:
+        return f"<cachekit region {self.name!r}>"
+
+    def follow(self) -> None:
+        """Resolve again: the default service was replaced."""
+        self._bound = None
+
+    def _at(self) -> _Bound:
+        bound = self._bound
+        if bound is None:
+            bound = self._bound = _Bound(self._service(), self.name)
+        return bound
+
+    @property
+    def service(self) -> Service:
+        """The service that this region belongs to."""
+        return self._at().service
+
+    # Reading
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """The value, or ``default``. ``get(key, MISS)`` tells a cached None from a miss."""
+        at = self._at()
+        value = self._quick(at, key)
+        if value is MISS:
+            value = drive(flow.look(self._call(at, key), at.service.sync_port, first=False))
+        return default if value is MISS else value
+
+    async def aget(self, key: Key, default: Any = None) -> Any:
+        """As `get`."""
+        at = self._at()
+        value = self._quick(at, key)
+        if value is MISS:
+            value = await flow.look(self._call(at, key), at.service.async_port, first=False)
+        return default if value is MISS else value
+
+    def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
+        """The values of those keys that are cached; one round trip to L2 for all that L1 does not have."""
+        return drive(self._get_many(keys, self._at().service.sync_port))
+
+    async def aget_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
+        """As `get_many`."""
+        return await self._get_many(keys, self._at().service.async_port)
+
+    def get_or_set(
+        self, key: Key, factory: Callable[[], Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()
+    ) -> Any:
+        """The value; if there is none, ``factory()`` computes it, once for all who ask at the same time."""
+        at = self._at()
+        if not at.service.spec.enabled:
+            return factory()
+        value = self._quick(at, key)
+        if value is not MISS:
+            return value
+        call = self._call(at, key, ttl=ttl, tags=tags, load=Load(factory, (), {}, inspect.iscoroutinefunction(factory)))
+        return drive(flow.get_or_load(call, at.service.sync_port)).unwrap()
+
+    async def aget_or_set(
+        self,
+        key: Key,
+        factory: Callable[[], Any] | Callable[[], Awaitable[Any]],
+        *,
+        ttl: Any = NOT_GIVEN,
+        tags: Iterable[str] = (),
+    ) -> Any:
+        """As `get_or_set`; the factory may be a coroutine function, else it runs in a worker thread."""
+        at = self._at()
+        load = Load(factory, (), {}, inspect.iscoroutinefunction(factory))
+        if not at.service.spec.enabled:
+            return (await at.service.async_port.run(load)).unwrap()
+        value = self._quick(at, key)
+        if value is not MISS:
+            return value
+        call = self._call(at, key, ttl=ttl, tags=tags, load=load)
+        return (await flow.get_or_load(call, at.service.async_port)).unwrap()
+
+    def remaining(self, key: Key) -> "float | None | Miss":
+        """Seconds that an entry is still fresh, None for ever, `MISS` when there is none."""
+        return drive(self._remaining(key, self._at().service.sync_port))
+
+    async def aremaining(self, key: Key) -> "float | None | Miss":
+        """As `remaining`."""
+        return await self._remaining(key, self._at().service.async_port)
+
+    # Writing
+
+    def set(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> None:
+        """Store a value in both tiers. ``ttl`` in seconds, as a duration like "5m", or None for ever."""
+        drive(self._set(key, value, ttl, tags, self._at().service.sync_port))
+
+    async def aset(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> None:
+        """As `set`."""
+        await self._set(key, value, ttl, tags, self._at().service.async_port)
+
+    def set_many(
+        self, mapping: Mapping[Any, Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()
+    ) -> list[Any]:
+        """Store several values; returns the keys that could not be stored."""
+        return drive(self._set_many(mapping, ttl, tags, self._at().service.sync_port))
+
+    async def aset_many(
+        self, mapping: Mapping[Any, Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()
+    ) -> list[Any]:
+        """As `set_many`."""
+        return await self._set_many(mapping, ttl, tags, self._at().service.async_port)
+
+    def add(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> bool:
+        """Store only if there is no value; whether it was stored."""
+        return drive(self._set(key, value, ttl, tags, self._at().service.sync_port, only_if_absent=True))
+
+    async def aadd(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> bool:
+        """As `add`."""
+        return await self._set(key, value, ttl, tags, self._at().service.async_port, only_if_absent=True)
+
+    def touch(self, key: Key, *, ttl: Any = NOT_GIVEN) -> bool:
+        """Give an entry a new time to live, counted from now; False when there is none."""
+        return drive(self._touch(key, ttl, self._at().service.sync_port))
+
+    async def atouch(self, key: Key, *, ttl: Any = NOT_GIVEN) -> bool:
+        """As `touch`."""
+        return await self._touch(key, ttl, self._at().service.async_port)
+
+    def incr(self, key: Key, by: int = 1, *, ttl: Any = NOT_GIVEN) -> int:
+        """Add to a counter that starts at 0 and lives for ``ttl`` from its first use; the new number.
+
+        Needs ``counters = true``. With an L2 it counts for all processes, without one, or while L2 is away, in this
+        process only.
+        """
+        return drive(self._incr(key, by, ttl, self._at().service.sync_port))
+
+    async def aincr(self, key: Key, by: int = 1, *, ttl: Any = NOT_GIVEN) -> int:
+        """As `incr`."""
+        return await self._incr(key, by, ttl, self._at().service.async_port)
+
+    # Removing
+
+    def delete(self, key: Key) -> Outcome:
+        """Remove one entry."""
+        return self.delete_many((key,))
+
+    async def adelete(self, key: Key) -> Outcome:
+        """As `delete`."""
+        return await self.adelete_many((key,))
+
+    def delete_many(self, keys: Iterable[Key]) -> Outcome:
+        """Remove several entries."""
+        return drive(self._delete(keys, self._at().service.sync_port))
+
+    async def adelete_many(self, keys: Iterable[Key]) -> Outcome:
+        """As `delete_many`."""
+        return await self._delete(keys, self._at().service.async_port)
+
+    def clear(self) -> Outcome:
+        """Remove everything in this region, cached functions' entries included. Nothing outside of it is touched."""
+        return drive(self._clear(self._at().service.sync_port))
+
+    async def aclear(self) -> Outcome:
+        """As `clear`."""
+        return await self._clear(self._at().service.async_port)
+
+    def invalidate_tags(self, *tags: str) -> Outcome:
+        """Remove every entry of the namespace that carries one of these tags, in all regions."""
+        service = self._at().service
+        return drive(clear_tags(service, tags, service.sync_port))
+
+    async def ainvalidate_tags(self, *tags: str) -> Outcome:
+        """As `invalidate_tags`."""
+        service = self._at().service
+        return await clear_tags(service, tags, service.async_port)
+
+    # Functions and facts
+
+    def cached(self, fn: Any = None, /, **options: Any) -> Any:
+        """Cache a function in this region: ``@cache(profile=...)`` for this region's service."""
+        from cachekit.decorator import cached_in  # decorator.py stands on this module
+
+        return cached_in(self._service, self.name, fn, options)
+
+    def info(self) -> dict[str, Any]:
+        """What this region holds in this process, and how its direct use did."""
+        at = self._at()
+        stats = None if at.tiers.table is None else at.tiers.table.stats()
+        return {
+            "region": self.name,
+            "backend": at.tiers.spec.backend,
+            "ttl": at.tiers.spec.ttl,
+            "entries": 0 if stats is None else stats.entries,
+            "bytes": 0 if stats is None else stats.weight,
+            "l1_hits": at.tally.l1_hits(),
+            "l2_hits": at.tally.l2_hits,
+            "misses": at.tally.misses,
+        }
+
+    # The bodies, once for both kinds of callers
+
+    def _quick(self, at: _Bound, key: Key) -> Any:
+        """L1 alone."""
+        table = at.tiers.table
+        if table is None or not at.service.spec.enabled:
+            return MISS
+        slot, args = _place(at, key)
+        return table.get(slot, args)
+
+    def _call(
+        self, at: _Bound, key: Key, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = (), load: Load | None = None
+    ) -> Call:
+        tiers = at.tiers
+        slot, args = _place(at, key)
+        function_stamp = ""
+        if isinstance(key, EntryKey):
+            full = keys.parse_key(key)
+            function_stamp = key.function_stamp
+        else:
+            full = keys.full_key(tiers.namespace, self.name, keys.region_ident(key))
+        named = tuple(keys.check_tag(tag) for tag in tags)
+        return Call(
+            tiers,
+            full,
+            slot,
+            args,
+            at.tally,
+            function_stamp=function_stamp,
+            load=load,
+            tags=(*tiers.spec.tags, *named),
+            ttl=_ttl(tiers, ttl),
+        )
+
+    async def _get_many(self, wanted: Iterable[Key], port: Port) -> dict[Key, Any]:
+        at = self._at()
+        found: dict[Key, Any] = {}
+        missing: list[Key] = []
+        for key in dict.fromkeys(wanted):
+            value = self._quick(at, key)
+            if value is MISS:
+                missing.append(key)
+            else:
+                found[key] = value
+        if missing and at.service.spec.enabled:
+            calls = [self._call(at, key) for key in missing]
+            for key, value in zip(missing, await flow.look_many(calls, port), strict=True):
+                if value is not MISS:
+                    found[key] = value
+        return found
+
+    async def _set(
+        self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False
+    ) -> bool:
+        at = self._at()
+        if not at.service.spec.enabled:
+            return False
+        call = self._call(at, key, ttl=ttl, tags=tags)
+        return await flow.put(call, value, port, only_if_absent=only_if_absent)
+
+    async def _set_many(self, mapping: Mapping[Any, Any], ttl: Any, tags: Iterable[str], port: Port) -> list[Any]:
+        tags = tuple(tags)
+        return [key for key, value in mapping.items() if not await self._set(key, value, ttl, tags, port)]
+
+    async def _delete(self, wanted: Iterable[Key], port: Port) -> Outcome:
+        at = self._at()
+        return await flow.invalidate_keys(at.tiers, [self._call(at, key) for key in wanted], port)
+
+    async def _clear(self, port: Port) -> Outcome:
+        tiers = self._at().tiers
+
+        def local() -> None:
+            tiers.versions.bump_region(self.name)
+            for table in tiers.tables:
+                table.clear()
+
+        return await flow.clear_stamps(tiers.remotes, [tiers.region_stamp], tiers.versions, local, port)
+
+    async def _remaining(self, key: Key, port: Port) -> "float | None | Miss":
+        at = self._at()
+        call = self._call(at, key)
+        remote = at.tiers.remote
+        if remote is None:
+            return _left_in_l1(call)
+        try:
+            found = await operation.read(call, remote, port)
+            if not isinstance(found, Found):
+                return MISS
+            if found.header is not None:
+                return found.fresh_for
+            assert call.key is not None
+            ms = await remote.do(port, "remaining", call.key.text)
+            return MISS if ms is False else None if ms is None else ms / 1000
+        except Unavailable:
+            return _left_in_l1(call)
+
+    async def _touch(self, key: Key, ttl: Any, port: Port) -> bool:
+        """An entry's end is bound to its bytes, so a new end means new bytes, stored if the old ones are still there."""
+        at = self._at()
+        return await flow.touch(self._call(at, key, ttl=ttl), port)
+
+    async def _incr(self, key: Key, by: int, ttl: Any, port: Port) -> int:
+        at = self._at()
+        if not at.tiers.spec.counters:
+            raise UnsupportedOperation(
+                f"incr() needs plain numbers in region {self.name!r}: set counters = true in [profiles.{self.name}]"
+            )
+        return await flow.count(self._call(at, key, ttl=ttl), by, port)
+
+
+def _place(at: _Bound, key: Key) -> tuple[int, tuple[Any, ...]]:
+    """Where L1 keeps a key: slot and argument array."""
+    if isinstance(key, EntryKey):
+        return key.slot, key.args
+    args = (key,)
+    return at.slot, args if keys.is_plain(args) else (keys.digest(args),)
+
+
+def _left_in_l1(call: Call) -> "float | None | Miss":
+    table = call.tiers.table
+    entry = None if table is None else table.entry(call.slot, call.args)
+    if entry is None or not entry.fresh:
+        return MISS
+    return entry.fresh_for
+
+
+def _ttl(tiers: Tiers, ttl: Any) -> float | None:
+    if ttl is NOT_GIVEN:
+        return tiers.spec.ttl
+    try:
+        return parse_duration(ttl)
+    except ValueError as error:
+        raise ConfigError(f"ttl = {ttl!r}: {error}") from None
+
+
+async def clear_tags(service: Service, tags: Iterable[str], port: Port) -> Outcome:
+    """Outdate everything with one of these tags, on every backend of the service; the worst outcome counts."""
+    names = [keys.check_tag(tag) for tag in tags]
+    if not names:
+        return Outcome.DONE
+    namespace = service.spec.namespace
+    stamps = [keys.tag_stamp(namespace, keys.tag_digest(name)) for name in names]
+    ids = [keys.tag_id(name) for name in names]
+    remotes = service.remotes().values()
+    stamps.insert(0, keys.clock_stamp(namespace))
+
+    def local() -> None:
+        service.versions.bump_tags(ids)  # tagged entries are judged when they are hit
+
+    return await flow.clear_stamps(remotes, stamps, service.versions, local, port)
+
+
+_regions: dict[str, Region] = {}
+
+
+def region(name: str = "default", /) -> Region:
+    """The region of this name in the default service. May be called at import time: it is resolved on first use.
+
+    The same name gives the same object. An unknown name raises `ConfigError` on first use.
+    """
+    made = _regions.get(name)
+    if made is None:
+        made = _regions.setdefault(name, Region(name))
+        follow(made)
+    return made
+
+
+def invalidate_tags(*tags: str) -> Outcome:
+    """Remove every entry of the namespace with one of these tags, in both tiers and all regions, at constant cost."""
+    service = default_service()
+    return drive(clear_tags(service, tags, service.sync_port))
+
+
+async def ainvalidate_tags(*tags: str) -> Outcome:
+    """As `invalidate_tags`."""
+    service = default_service()
+    return await clear_tags(service, tags, service.async_port)

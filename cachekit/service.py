@@ -1,0 +1,470 @@
+"""What belongs to a process: a configuration at work, with its regions, backends, versions and maintenance tick.
+
+A process has one default service; `cache`, `region` and the functions of `cachekit` use it. Further ones (an
+application with a configuration of its own) are made explicitly.
+"""
+
+import atexit
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cachekit.config.options import apply_options, check_options
+from cachekit.config.spec import NO_BACKEND, RegionSpec, ServiceSpec
+from cachekit.config.spec import default_service as built_in_service
+from cachekit.config.tree import needs_loading
+from cachekit.config.units import nearest
+from cachekit.engine.events import Observer, Tally
+from cachekit.engine.flight import Flights
+from cachekit.engine.ports import AsyncPort, SyncPort, drive
+from cachekit.engine.tiers import Tiers
+from cachekit.errors import ConfigError
+from cachekit.l1.table import Table
+from cachekit.l1.versions import Versions
+from cachekit.l2.remote import Remote, Unavailable
+
+logger = logging.getLogger("cachekit")
+
+TICK = 1.0  # seconds between two maintenance runs
+SWEEP = 2_000  # entries looked at per table and tick
+
+
+class Clock(Protocol):
+    """Where a service takes its time from; tests inject a frozen one."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def ns(self) -> int:
+        """The same in nanoseconds."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+
+
+class SystemClock:
+    """The real time."""
+
+    now = staticmethod(time.monotonic)
+    ns = staticmethod(time.monotonic_ns)
+    wall = staticmethod(time.time)
+
+
+@dataclass(frozen=True)
+class BackendHealth:
+    """How a backend does, judged by real operations."""
+
+    state: str  # unused | up | down
+    breaker: str  # closed | open | half_open
+    coherence: str  # ttl: L1 entries live at most `max_staleness`
+    budget_ms: float
+    last_error: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a service does. ``ok`` is false as soon as a backend that is in use is down."""
+
+    ok: bool
+    backends: Mapping[str, BackendHealth] = field(default_factory=dict)
+
+
+class Service:
+    """One configuration at work. Opens no connection before the first operation, and starts no thread before the first
+    entry that can expire."""
+
+    def __init__(self, spec: ServiceSpec, *, clock: Clock | None = None) -> None:
+        self.spec = spec
+        self.clock: Clock = clock or SystemClock()
+        self.versions = Versions()
+        self.flights = Flights()
+        self.sync_port = SyncPort(self.clock.now, self.clock.wall)
+        self.observers: list[Observer] = []
+        self.rng: Callable[[], float] = random.SystemRandom().random  # forked children must not draw the same
+        self._async_port: AsyncPort | None = None
+        self._remotes: dict[str, Remote] = {}
+        self._objects: weakref.WeakKeyDictionary[Any, Remote] = weakref.WeakKeyDictionary()
+        self._tiers: dict[str, Tiers] = {}
+        self._tables: dict[str, list[Table]] = {}
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._lock = threading.RLock()
+        self._tick: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._on_tick: list[Callable[[], object]] = []
+        self._on_close: list[Callable[[], object]] = []
+        self._on_fork: list[Callable[[], object]] = []
+        if any(spec.regions[name].backend != NO_BACKEND for name in spec.regions) and not spec.namespace_given:
+            logger.warning(
+                "no namespace is configured: every service that shares this server uses %r and may read the others' "
+                "entries; set `namespace` in cachekit.toml or CACHEKIT_NAMESPACE",
+                spec.namespace,
+            )
+        _alive.add(self)
+
+    @property
+    def async_port(self) -> AsyncPort:
+        """The port for coroutines; asyncio is loaded on first use."""
+        if self._async_port is None:
+            self._async_port = AsyncPort(self.clock.now, self.clock.wall)
+        return self._async_port
+
+    # Regions
+
+    def region_spec(self, name: str) -> RegionSpec:
+        """The settings of a region; an unknown name is a `ConfigError` that says the nearest one."""
+        spec = self.spec.regions.get(name)
+        if spec is None:
+            near = nearest(name, self.spec.regions)
+            hint = f"; did you mean {near!r}?" if near else f"; known are {', '.join(sorted(self.spec.regions))}"
+            raise ConfigError(f"there is no profile {name!r}{hint} (declare it as [profiles.{name}] in cachekit.toml)")
+        return spec
+
+    def tiers(self, name: str) -> Tiers:
+        """The two tiers of a region."""
+        tiers = self._tiers.get(name)
+        if tiers is None:
+            with self._lock:
+                tiers = self._tiers.get(name) or self.private_tiers(self.region_spec(name))
+                self._tiers[name] = tiers
+        return tiers
+
+    def private_tiers(self, spec: RegionSpec, backend: object = None) -> Tiers:
+        """Tiers with a table of their own, labelled with the region they belong to."""
+        with self._lock:
+            tables = self._tables.setdefault(spec.name, [])
+            table = self._table(spec) if spec.l1.mode == "on" else None
+            if table is not None:
+                tables.append(table)
+            return Tiers(
+                self.spec.namespace,
+                spec,
+                table=table,
+                remote=self._adopt(backend) if backend is not None else self.remote(spec.backend),
+                versions=self.versions,
+                flights=self.flights,
+                rng=self.rng,
+                observers=self.observers,
+                tables=tables,
+                enabled=self.spec.enabled,
+            )
+
+    def _table(self, spec: RegionSpec) -> Table:
+        return Table(
+            region=spec.name,
+            max_entries=spec.l1.max_entries,
+            max_bytes=spec.l1.max_bytes,
+            policy=spec.l1.policy,
+            versions=self.versions,
+            clock=None if isinstance(self.clock, SystemClock) else self.clock.ns,
+            isolation=spec.isolation,
+        )
+
+    def remote(self, name: str) -> Remote | None:
+        """The backend of this name, shared by all regions that use it; None for "none"."""
+        if name == NO_BACKEND:
+            return None
+        with self._lock:
+            if name not in self._remotes:
+                if name not in self.spec.backends:
+                    near = nearest(name, self.spec.backends)
+                    raise ConfigError(f"there is no backend {name!r}{f'; did you mean {near!r}?' if near else ''}")
+                self._remotes[name] = Remote(self.spec.backends[name], self.versions)
+            return self._remotes[name]
+
+    def _adopt(self, backend: object) -> Remote:
+        """A backend object handed to a decorator."""
+        if backend not in self._objects:
+            self._objects[backend] = Remote.of(backend, self.versions)
+        return self._objects[backend]
+
+    def tally(self, tiers: Tiers, slot: int, function: str) -> Tally:
+        """The counts of a function, or of a region's direct use (an empty name)."""
+        key = (tiers.spec.name, function)
+        with self._lock:
+            if key not in self._tallies:
+                table = tiers.table
+                hits = (lambda: 0) if table is None else (lambda: table.stats(slot).hits)
+                self._tallies[key] = Tally(tiers.spec.name, function, hits)
+            return self._tallies[key]
+
+    def region(self, name: str = "default") -> "Any":
+        """The region of this name in this service."""
+        from cachekit.regions import Region  # regions.py stands on this module
+
+        self.region_spec(name)
+        return Region(name, lambda: self)
+
+    # For metrics, the command line and tests
+
+    def tallies(self) -> Iterable[Tally]:
+        """The counts of every function and region."""
+        return tuple(self._tallies.values())
+
+    def tables(self) -> Iterable[tuple[str, Table]]:
+        """Every L1 table with the name of its region."""
+        return tuple((name, table) for name, tables in list(self._tables.items()) for table in list(tables))
+
+    def remotes(self) -> Mapping[str, Remote]:
+        """Every backend, used or not."""
+        for name in self.spec.backends:
+            self.remote(name)
+        return dict(self._remotes)
+
+    def health(self) -> Health:
+        """What real operations showed. Opens no connection."""
+        now = self.clock.now()
+        backends = {}
+        for name, remote in {**{name: None for name in self.spec.backends}, **self._remotes}.items():
+            if remote is None or not remote.used:
+                backends[name] = BackendHealth("unused", "closed", "ttl", 0.0, "")
+                continue
+            breaker = remote.breaker.state(now)
+            state = "up" if remote.well and breaker == "closed" else "down"
+            backends[name] = BackendHealth(state, breaker, "ttl", remote.budget.next() * 1000, remote.last_error)
+        return Health(all(backend.state != "down" for backend in backends.values()), backends)
+
+    # Life
+
+    def start(self) -> None:
+        """Check every decorated function known so far against this configuration. Opens nothing."""
+        from cachekit import decorator  # decorator.py stands on this module
+
+        problems = decorator.problems(self)
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def on_tick(self, function: Callable[[], object]) -> None:
+        """Run this about once a second from now on."""
+        self._on_tick.append(function)
+        self.keep_ticking()
+
+    def on_close(self, function: Callable[[], object]) -> None:
+        """Run this when the service closes."""
+        self._on_close.append(function)
+
+    def on_fork(self, function: Callable[[], object]) -> None:
+        """Run this in every forked child."""
+        self._on_fork.append(function)
+
+    def keep_ticking(self) -> None:
+        """Start the maintenance thread unless it runs."""
+        if self._tick is not None or not isinstance(self.clock, SystemClock):
+            return
+        with self._lock:
+            if self._tick is None:
+                self._stop = threading.Event()
+                run = threading.Thread(target=_ticking, args=(weakref.ref(self), self._stop), daemon=True, name="cachekit")
+                self._tick = run
+                run.start()
+
+    def tick(self) -> None:
+        """One maintenance run: expired entries leave L1, pending invalidations are delivered, metrics are pumped."""
+        for _, table in self.tables():
+            table.sweep(SWEEP)
+        self._deliver()
+        for function in tuple(self._on_tick):
+            function()
+
+    def _deliver(self) -> None:
+        for remote in [*self._remotes.values(), *self._objects.values()]:
+            if len(remote.outbox) and remote.faces.sync is not None:
+                try:
+                    drive(remote.deliver(self.sync_port))
+                except Unavailable:
+                    continue
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Deliver queued invalidations, close connections. Idempotent; a later use starts again."""
+        self._closing()
+        for remote in [*self._remotes.values(), *self._objects.values()]:
+            remote.close()
+
+    async def aclose(self, timeout: float = 5.0) -> None:
+        """As `close`, for the connections of the running event loop too."""
+        self._closing()
+        for remote in [*self._remotes.values(), *self._objects.values()]:
+            await remote.aclose()
+
+    def _closing(self) -> None:
+        with self._lock:
+            tick, self._tick = self._tick, None
+            self._stop.set()
+        self._deliver()
+        for remote in self._remotes.values():
+            if len(remote.outbox):
+                logger.warning("%d invalidations could not be delivered to %r", len(remote.outbox), remote.spec.name)
+        for function in tuple(self._on_close):
+            function()
+        if tick is not None and tick is not threading.current_thread():
+            tick.join(TICK)
+
+    def after_fork(self) -> None:
+        """In a forked child: other threads, their locks, flights and sockets do not exist here."""
+        self._lock = threading.RLock()
+        self._tick = None
+        self._async_port = None
+        self.versions.reset_lock()
+        self.flights.after_fork()
+        for _, table in self.tables():
+            table.reset()
+        for remote in [*self._remotes.values(), *self._objects.values()]:
+            remote.after_fork()
+        for function in tuple(self._on_fork):
+            function()
+
+
+def _ticking(reference: "weakref.ref[Service]", stop: threading.Event) -> None:
+    """The maintenance thread. It holds no service alive."""
+    while not stop.wait(TICK):
+        service = reference()
+        if service is None:
+            return
+        try:
+            service.tick()
+        except Exception:
+            logger.exception("a maintenance run failed")
+        del service
+
+
+# The default service of the process.
+
+_alive: "weakref.WeakSet[Service]" = weakref.WeakSet()
+_default: Service | None = None
+_default_lock = threading.RLock()
+_configured: tuple[object, ...] | None = None
+_definitions: dict[str, dict[str, object]] = {}
+_followers: "weakref.WeakSet[Any]" = weakref.WeakSet()  # regions and functions that must follow a new default
+
+
+def default_service() -> Service:
+    """The process's service; loads the configuration on first use."""
+    global _default
+    service = _default
+    if service is None:
+        with _default_lock:
+            if _default is None:
+                _default = Service(_load(None, {}))
+            service = _default
+    return service
+
+
+def replace_default(service: Service | None) -> Service | None:
+    """Make this the process's service and return the one before; regions and functions follow. For tests and `configure`."""
+    global _default
+    with _default_lock:
+        before, _default = _default, service
+        for follower in list(_followers):
+            follower.follow()
+    return before
+
+
+def follow(follower: Any) -> None:
+    """Have ``follower.follow()`` called whenever the default service is replaced."""
+    _followers.add(follower)
+
+
+def configure(path: "str | os.PathLike[str] | None" = None, /, *, replace: bool = False, **settings: Any) -> None:
+    """Load and validate the configuration now, and check every decorated function known so far.
+
+    ``path`` is a file to read instead of the one that would be found; ``settings`` win over everything. Optional: the
+    first use does the same. A second, different call raises `ConfigError` unless ``replace=True``, which closes the old
+    service; regions and decorated functions follow the new one.
+    """
+    global _configured
+    wanted = (None if path is None else os.fspath(path), repr(sorted(settings.items())))
+    with _default_lock:
+        if _configured == wanted and _default is not None and not replace:
+            return
+        if _default is not None and not replace:
+            what = "with other settings" if _configured is not None else "after the first use"
+            raise ConfigError(f"configure() was called {what}; call it first, or pass replace=True")
+        service = Service(_load(path, settings))
+        service.start()
+        before = replace_default(service)
+        _configured = wanted
+    if before is not None:
+        before.close()
+
+
+def define(name: str, /, **profile_fields: Any) -> None:
+    """A profile from code, below the file and the environment: for libraries, whose applications may override it.
+
+    The same fields again are a no-op; different ones raise `ConfigError`, and so does a call after the configuration
+    was loaded without this profile.
+    """
+    from cachekit.config.units import check_name
+
+    check_name(name)
+    fields = {key: value for key, value in profile_fields.items() if key != "extends"}
+    check_options(fields)
+    with _default_lock:
+        if _definitions.get(name, profile_fields) != profile_fields:
+            raise ConfigError(f"profile {name!r} is already defined with other fields")
+        if name not in _definitions and _default is not None:
+            _default.spec = _with_profile(_default.spec, name, profile_fields)
+        _definitions[name] = profile_fields
+
+
+def _with_profile(spec: ServiceSpec, name: str, fields: Mapping[str, Any]) -> ServiceSpec:
+    """A profile that arrives after the configuration was loaded; the file may have one of the same name, which wins."""
+    from dataclasses import replace
+
+    if name in spec.regions:
+        return spec
+    base = spec.regions[str(fields.get("extends", "default"))]
+    parsed = check_options({key: value for key, value in fields.items() if key != "extends"})
+    added = apply_options(base.but(name=name, origin="define()"), parsed)
+    return replace(spec, regions={**spec.regions, name: added})
+
+
+def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) -> ServiceSpec:
+    """The configuration; without a file, a variable or a definition pydantic is never imported."""
+    if path is None and not settings and not _definitions and not needs_loading(os.environ, Path.cwd()):
+        return built_in_service()
+    from cachekit.config.settings import load  # pydantic, on first use only
+
+    paths = None if path is None else [Path(path)]
+    return load(paths, settings=settings, definitions=_definitions)
+
+
+def close(timeout: float = 5.0) -> None:
+    """Deliver queued invalidations and close every connection of the default service. A later use starts again."""
+    if _default is not None:
+        _default.close(timeout)
+
+
+async def aclose(timeout: float = 5.0) -> None:
+    """As `close`, from a coroutine."""
+    if _default is not None:
+        await _default.aclose(timeout)
+
+
+def health() -> Health:
+    """How the default service does, from real operations; never opens a connection."""
+    return default_service().health()
+
+
+def _after_fork() -> None:
+    global _default_lock
+    _default_lock = threading.RLock()
+    for service in list(_alive):
+        service.after_fork()
+
+
+def _at_exit() -> None:
+    for service in list(_alive):
+        try:
+            service.close()
+        except Exception:
+            logger.exception("closing failed")
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

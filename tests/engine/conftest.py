@@ -1,0 +1,52 @@
+"""Services for tests of the engine: in the process only, and with a real server behind."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cachekit.config.spec import BackendSpec, L1Spec, ServiceSpec, built_in_regions
+from cachekit.service import Service, replace_default
+from cachekit.testing.servers import Server
+
+numbers = itertools.count()
+
+MakeService = Callable[..., Service]
+
+
+@pytest.fixture
+def make_service(cachekit_server: Server) -> Iterator[MakeService]:
+    """``make_service("l1")`` or ``make_service("server", l1="off", backend={...}, **profile_fields)``.
+
+    The service becomes the default one; every test has a namespace of its own.
+    """
+    made: list[Service] = []
+    before: list[Service | None] = []
+
+    def make(mode: str = "l1", *, l1: str | None = None, backend: Any = None, clock: Any = None, **fields: Any) -> Service:
+        regions = {}
+        for name, spec in {**built_in_regions(), "users": built_in_regions()["default"].but(name="users")}.items():
+            changes = dict(fields) if name in ("default", "users") else {}
+            if mode == "l1":
+                changes["backend"] = "none"
+            if l1 is not None:
+                changes["l1"] = L1Spec(mode=l1)
+            regions[name] = spec.but(**changes)
+        options = {"url": cachekit_server.url, **(backend or {})}
+        spec = ServiceSpec(
+            namespace=f"test{next(numbers)}",
+            namespace_given=True,
+            backends={} if mode == "l1" else {"default": BackendSpec(**options)},
+            regions=regions,
+        )
+        service = Service(spec, clock=clock)
+        made.append(service)
+        before.append(replace_default(service))
+        return service
+
+    yield make
+    if before:
+        replace_default(before[0])
+    for service in made:
+        service.close()
