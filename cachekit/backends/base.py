@@ -71,9 +71,7 @@ class BaseBackend:
         """The value, or the right to compute it: ``held`` when no one else has it (or the same token has)."""
         raise NotImplementedError
 
-    def lease(
-        self, key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool, *, budget: float
-    ) -> Leased:
+    def lease(self, key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool, *, budget: float) -> Leased:
         """A lease although a value lies there. ``found`` when it no longer begins with ``seen``."""
         raise NotImplementedError
 
