@@ -1,0 +1,37 @@
+"""What all tests share: servers, an environment without configuration, and the seconds of slow files."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+from cachekit.testing.plugin import configures
+from cachekit.testing.servers import Server, available, start_server
+
+SLOW_FILE = 20.0  # seconds; a file above it belongs into make test-all
+
+seconds: dict[str, float] = defaultdict(float)
+
+
+def pytest_configure() -> None:
+    # Before any fixture and for every process that tests start: nothing may lead to a server that is not ours.
+    for variable in filter(configures, list(os.environ)):
+        del os.environ[variable]
+
+
+@pytest.fixture(scope="session", params=available())
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of each kind that this machine has. Tests share it, so they use keys of their own."""
+    with start_server(request.param) as server:
+        yield server
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    seconds[report.nodeid.partition("::")[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for file, spent in sorted(seconds.items(), key=lambda item: -item[1]):
+        if spent > SLOW_FILE:
+            terminalreporter.write_line(f"{file}: {spent:.0f} s, above {SLOW_FILE:.0f} s")
