@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
@@ -17,6 +17,8 @@ from cachekit.backends.redis.errors import Dead, broken, not_redis, timed_out, w
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader
 from cachekit.backends.redis.transport import credentials
 from cachekit.errors import BackendError, Fault
+
+T = TypeVar("T")
 
 GIVE_UP: Final = struct.pack("ii", 1, 0)  # SO_LINGER: the kernel forgets what it has not sent yet
 
@@ -245,7 +247,7 @@ async def farewell(pool: weakref.ref[AsyncPool]) -> AsyncGenerator[None]:
             await asyncio.sleep(0)  # the transports close their sockets in the next round of the loop
 
 
-async def run(pool: AsyncPool, command: Command, deadline: float) -> Any:
+async def run(pool: AsyncPool, command: Command[T], deadline: float) -> T:
     """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
     again = False
     while True:
@@ -264,7 +266,7 @@ async def run(pool: AsyncPool, command: Command, deadline: float) -> Any:
             pool.give(wire)
 
 
-async def converse(wire: AsyncWire, command: Command, deadline: float) -> Any:
+async def converse(wire: AsyncWire, command: Command[T], deadline: float) -> T:
     """Walk through the dialogue about a command."""
     steps = dialogue(command, wire.clock, deadline)
     packed = next(steps)
@@ -273,7 +275,8 @@ async def converse(wire: AsyncWire, command: Command, deadline: float) -> Any:
         try:
             packed = steps.send(reply)
         except StopIteration as stop:
-            return stop.value
+            result: T = stop.value
+            return result
 
 
 class AsyncPools:

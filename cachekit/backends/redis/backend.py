@@ -3,76 +3,71 @@
 import functools
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
+from typing import Literal, TypeVar
 
-from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend
+from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Leased
 from cachekit.backends.redis import aio, commands, transport
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Command
 from cachekit.errors import BackendError
 
+T = TypeVar("T")
 
-class Operations:
-    """Those that are one command. ``_run`` of a face gives the result, or a coroutine of it; hence ``Any``."""
+
+class RedisBackend(BaseBackend):
+    """With plain methods. Opens its first connection when it is first used, and again after `close`."""
 
     capabilities = OPTIONAL
-
-    def _run(self, command: Command, budget: float) -> Any:
-        raise NotImplementedError
-
-    def get(self, key: str, *, budget: float) -> Any:
-        return self._run(commands.get(key), budget)
-
-    def get_many(self, keys: Sequence[str], *, budget: float) -> Any:
-        return self._run(commands.get_many(keys), budget)
-
-    def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> Any:
-        return self._run(commands.store(key, data, ttl_ms, token), budget)
-
-    def get_or_lease(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Any:
-        return self._run(commands.get_or_lease(key, token, lease_ms), budget)
-
-    def lease(self, key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool, *, budget: float) -> Any:
-        return self._run(commands.lease(key, token, lease_ms, seen, steal), budget)
-
-    def release(self, key: str, token: bytes, *, budget: float) -> Any:
-        return self._run(commands.release(key, token), budget)
-
-    def renew(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Any:
-        return self._run(commands.renew(key, token, lease_ms), budget)
-
-    def stamps(self, names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int, *, budget: float) -> Any:
-        return self._run(commands.stamps(names, fresh, ttl_ms), budget)
-
-    def clear(self, names: Sequence[str], *, budget: float) -> Any:
-        return self._run(commands.clear(names), budget)
-
-    def store_if(
-        self, key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool, *, budget: float
-    ) -> Any:
-        return self._run(commands.store_if(key, data, ttl_ms, seen, absent), budget)
-
-    def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> Any:
-        return self._run(commands.incr(key, by, ttl_ms), budget)
-
-    def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> Any:
-        return self._run(commands.touch(key, ttl_ms), budget)
-
-    def remaining(self, key: str, *, budget: float) -> Any:
-        return self._run(commands.remaining(key), budget)
-
-
-class RedisBackend(Operations, BaseBackend):
-    """With plain methods. Opens its first connection when it is first used, and again after `close`."""
 
     def __init__(self, address: Address, max_connections: int) -> None:
         self.address = address
         self._pools = transport.Pools(max_connections, functools.partial(transport.open_wire, address))
 
-    def _run(self, command: Command, budget: float) -> Any:
+    def _run(self, command: Command[T], budget: float) -> T:
         if command.empty:
             return command.read([])
         return transport.run(self._pools.here(), command, monotonic() + budget)
+
+    def get(self, key: str, *, budget: float) -> bytes | None:
+        return self._run(commands.get(key), budget)
+
+    def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
+        return self._run(commands.get_many(keys), budget)
+
+    def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> bool:
+        return self._run(commands.store(key, data, ttl_ms, token), budget)
+
+    def get_or_lease(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Leased:
+        return self._run(commands.get_or_lease(key, token, lease_ms), budget)
+
+    def lease(self, key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool, *, budget: float) -> Leased:
+        return self._run(commands.lease(key, token, lease_ms, seen, steal), budget)
+
+    def release(self, key: str, token: bytes, *, budget: float) -> None:
+        self._run(commands.release(key, token), budget)
+
+    def renew(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> bool:
+        return self._run(commands.renew(key, token, lease_ms), budget)
+
+    def stamps(self, names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int, *, budget: float) -> list[bytes]:
+        return self._run(commands.stamps(names, fresh, ttl_ms), budget)
+
+    def clear(self, names: Sequence[str], *, budget: float) -> None:
+        self._run(commands.clear(names), budget)
+
+    def store_if(
+        self, key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool, *, budget: float
+    ) -> bool:
+        return self._run(commands.store_if(key, data, ttl_ms, seen, absent), budget)
+
+    def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
+        return self._run(commands.incr(key, by, ttl_ms), budget)
+
+    def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:
+        return self._run(commands.touch(key, ttl_ms), budget)
+
+    def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
+        return self._run(commands.remaining(key), budget)
 
     def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
         pool, deadline = self._pools.here(), monotonic() + budget
@@ -92,17 +87,62 @@ class RedisBackend(Operations, BaseBackend):
         self._pools.close()
 
 
-class AsyncRedisBackend(Operations, AsyncBaseBackend):
+class AsyncRedisBackend(AsyncBaseBackend):
     """With coroutines, in any number of loops. Opens a loop's first connection when it is first used there."""
+
+    capabilities = OPTIONAL
 
     def __init__(self, address: Address, max_connections: int) -> None:
         self.address = address
         self._pools = aio.AsyncPools(max_connections, functools.partial(aio.open_wire, address))
 
-    async def _run(self, command: Command, budget: float) -> Any:
+    async def _run(self, command: Command[T], budget: float) -> T:
         if command.empty:
             return command.read([])
         return await aio.run(self._pools.here(), command, monotonic() + budget)
+
+    async def get(self, key: str, *, budget: float) -> bytes | None:
+        return await self._run(commands.get(key), budget)
+
+    async def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
+        return await self._run(commands.get_many(keys), budget)
+
+    async def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> bool:
+        return await self._run(commands.store(key, data, ttl_ms, token), budget)
+
+    async def get_or_lease(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Leased:
+        return await self._run(commands.get_or_lease(key, token, lease_ms), budget)
+
+    async def lease(
+        self, key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool, *, budget: float
+    ) -> Leased:
+        return await self._run(commands.lease(key, token, lease_ms, seen, steal), budget)
+
+    async def release(self, key: str, token: bytes, *, budget: float) -> None:
+        await self._run(commands.release(key, token), budget)
+
+    async def renew(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> bool:
+        return await self._run(commands.renew(key, token, lease_ms), budget)
+
+    async def stamps(self, names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int, *, budget: float) -> list[bytes]:
+        return await self._run(commands.stamps(names, fresh, ttl_ms), budget)
+
+    async def clear(self, names: Sequence[str], *, budget: float) -> None:
+        await self._run(commands.clear(names), budget)
+
+    async def store_if(
+        self, key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool, *, budget: float
+    ) -> bool:
+        return await self._run(commands.store_if(key, data, ttl_ms, seen, absent), budget)
+
+    async def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
+        return await self._run(commands.incr(key, by, ttl_ms), budget)
+
+    async def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:
+        return await self._run(commands.touch(key, ttl_ms), budget)
+
+    async def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
+        return await self._run(commands.remaining(key), budget)
 
     async def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
         pool, deadline = self._pools.here(), monotonic() + budget

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from cachekit.backends.base import Leased, lease_key
 from cachekit.backends.redis import scripts
@@ -13,12 +13,14 @@ from cachekit.backends.redis.resp import ReplyError, Word, pack
 from cachekit.backends.redis.scripts import LATE, Script
 from cachekit.errors import BackendError, Fault
 
+T = TypeVar("T")
+
 CLOCK_KEPT: Final = 60.0  # seconds; two clocks that drift apart by 100 ppm differ by 6 ms then
 KEYS_AT_ONCE: Final = 128  # of one INVALIDATE: others wait for it
 
 
 @dataclass(slots=True)  # not frozen: that would make each one three times as dear
-class Command:
+class Command(Generic[T]):
     """One operation.
 
     ``words`` is a plain command, or the keys and arguments of ``script``. A ``timed`` one gets its "not after" as the
@@ -26,7 +28,7 @@ class Command:
     """
 
     words: tuple[Word, ...]
-    read: Callable[[Any], Any]
+    read: Callable[[Any], T]
     script: Script | None = None
     keys: int = 0
     timed: bool = False
@@ -67,7 +69,7 @@ class Clock:
         return monotonic() - self._measured > CLOCK_KEPT
 
 
-def dialogue(command: Command, clock: Clock, deadline: float) -> Generator[bytes, Any, Any]:
+def dialogue(command: Command[T], clock: Clock, deadline: float) -> Generator[bytes, Any, T]:
     """The whole exchange about one command: yields what to send, is sent the replies, returns the result."""
     if command.timed and clock.old:
         clock.learn(read_time((yield TIME)))
@@ -83,7 +85,7 @@ def dialogue(command: Command, clock: Clock, deadline: float) -> Generator[bytes
     return judged(reply, command.read)
 
 
-def judged(reply: Any, read: Callable[[Any], Any]) -> Any:
+def judged(reply: Any, read: Callable[[Any], T]) -> T:
     """The meaning of a reply."""
     if isinstance(reply, ReplyError):
         raise from_reply(reply)
@@ -131,25 +133,25 @@ def read_time(reply: Any) -> float:
 # The operations.
 
 
-def get(key: str) -> Command:
+def get(key: str) -> Command[bytes | None]:
     return Command(("GET", key), read_value)
 
 
-def get_many(keys: Sequence[str]) -> Command:
+def get_many(keys: Sequence[str]) -> Command[list[bytes | None]]:
     return Command(("MGET", *keys), lambda reply: read_values(reply, len(keys)))
 
 
-def get_or_lease(key: str, token: bytes, lease_ms: int) -> Command:
+def get_or_lease(key: str, token: bytes, lease_ms: int) -> Command[Leased]:
     words = (key, lease_key(key), token, whole(lease_ms))
     return Command(words, read_leased, scripts.GET_OR_LEASE, 2, timed=True)
 
 
-def lease(key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool) -> Command:
+def lease(key: str, token: bytes, lease_ms: int, seen: bytes | None, steal: bool) -> Command[Leased]:
     words = (key, lease_key(key), token, whole(lease_ms), seen or b"", int(steal))
     return Command(words, read_leased, scripts.LEASE, 2, timed=True)
 
 
-def store(key: str, data: bytes, ttl_ms: int | None, token: bytes | None) -> Command:
+def store(key: str, data: bytes, ttl_ms: int | None, token: bytes | None) -> Command[bool]:
     if token is None:
         return Command((key, lease_key(key), data, life(ttl_ms)), read_bool, scripts.SET, 2, timed=True)
     # Sent twice it would answer False the second time, although the first stored.
@@ -157,12 +159,12 @@ def store(key: str, data: bytes, ttl_ms: int | None, token: bytes | None) -> Com
     return Command(words, read_bool, scripts.STORE, 2, repeatable=False)
 
 
-def store_if(key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool) -> Command:
+def store_if(key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool) -> Command[bool]:
     words = (key, lease_key(key), data, life(ttl_ms), seen or b"", int(absent))
     return Command(words, read_bool, scripts.SET_IF, 2, timed=True, repeatable=False)
 
 
-def invalidate(keys: Sequence[str]) -> list[Command]:
+def invalidate(keys: Sequence[str]) -> list[Command[bool]]:
     """One command per batch."""
     batches = [keys[start : start + KEYS_AT_ONCE] for start in range(0, len(keys), KEYS_AT_ONCE)]
     return [
@@ -176,36 +178,36 @@ def invalidate(keys: Sequence[str]) -> list[Command]:
     ]
 
 
-def release(key: str, token: bytes) -> Command:
-    return Command((key, lease_key(key), token), lambda reply: None, scripts.RELEASE, 2)
+def release(key: str, token: bytes) -> Command[None]:
+    return Command((key, lease_key(key), token), ignore, scripts.RELEASE, 2)
 
 
-def renew(key: str, token: bytes, lease_ms: int) -> Command:
+def renew(key: str, token: bytes, lease_ms: int) -> Command[bool]:
     return Command((lease_key(key), token, whole(lease_ms)), read_bool, scripts.RENEW, 1)
 
 
-def stamps(names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int) -> Command:
+def stamps(names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int) -> Command[list[bytes]]:
     if not names:
         return Command((), list)
     words: tuple[Word, ...] = (*names, whole(ttl_ms), *fresh)
     return Command(words, lambda reply: read_stamps(reply, len(names)), scripts.STAMPS, len(names))
 
 
-def clear(names: Sequence[str]) -> Command:
+def clear(names: Sequence[str]) -> Command[None]:
     # Deleting what is not there tells nobody, and nobody needs to be told: what took it away did so.
-    return Command(("DEL", *names), lambda reply: None)
+    return Command(("DEL", *names), ignore)
 
 
-def incr(key: str, by: int, ttl_ms: int | None) -> Command:
+def incr(key: str, by: int, ttl_ms: int | None) -> Command[int]:
     words = (key, lease_key(key), by, life(ttl_ms))
     return Command(words, int, scripts.INCR, 2, timed=True, repeatable=False)
 
 
-def touch(key: str, ttl_ms: int | None) -> Command:
+def touch(key: str, ttl_ms: int | None) -> Command[bool]:
     return Command((key, life(ttl_ms)), read_bool, scripts.TOUCH, 1, timed=True)
 
 
-def remaining(key: str) -> Command:
+def remaining(key: str) -> Command[int | Literal[False] | None]:
     return Command(("PTTL", key), read_remaining)
 
 
@@ -223,6 +225,10 @@ def life(ttl_ms: int | None) -> int:
 
 
 # Their answers.
+
+
+def ignore(reply: Any) -> None:
+    """Any answer will do."""
 
 
 def read_value(reply: Any) -> bytes | None:

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
@@ -16,6 +16,8 @@ from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, 
 from cachekit.backends.redis.errors import Dead, broken, not_redis, timed_out, while_connecting
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader
 from cachekit.errors import BackendError, Fault
+
+T = TypeVar("T")
 
 CHUNK: Final = 65_536
 TRUSTED_IDLE: Final = 1.0  # seconds for which a kept connection is taken to be alive without looking
@@ -64,6 +66,8 @@ class Wire:
 
     def looks_alive(self) -> bool:
         """Nothing lies there to be read: neither the end of the connection nor an answer to nobody's question."""
+        if not hasattr(select, "poll"):  # Windows
+            return not select.select([self._sock], [], [], 0)[0]
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return not poll.poll(0)
@@ -234,8 +238,8 @@ class Pool:
 
     def give(self, wire: Wire) -> None:
         """Back after use. One with half a conversation on it is closed."""
-        if not wire.settled or self._closed:
-            self.discard(wire, forget=not wire.settled)
+        if not wire.settled:
+            self.discard(wire, forget=True)
             return
         wire.idle_since = monotonic()
         self._idle.append(wire)
@@ -320,7 +324,7 @@ class Pool:
             return True
 
 
-def run(pool: Pool, command: Command, deadline: float) -> Any:
+def run(pool: Pool, command: Command[T], deadline: float) -> T:
     """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
     again = False
     while True:
@@ -339,7 +343,7 @@ def run(pool: Pool, command: Command, deadline: float) -> Any:
             pool.give(wire)
 
 
-def converse(wire: Wire, command: Command, deadline: float) -> Any:
+def converse(wire: Wire, command: Command[T], deadline: float) -> T:
     """Walk through the dialogue about a command."""
     steps = dialogue(command, wire.clock, deadline)
     packed = next(steps)
@@ -348,7 +352,8 @@ def converse(wire: Wire, command: Command, deadline: float) -> Any:
         try:
             packed = steps.send(reply)
         except StopIteration as stop:
-            return stop.value
+            result: T = stop.value
+            return result
 
 
 class Pools:
