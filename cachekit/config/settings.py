@@ -69,6 +69,7 @@ class Table(BaseModel):
 
 REGION = RegionSpec()
 BACKEND = BackendSpec()
+DEFAULT_JITTER = Jitter(REGION.jitter, REGION.jitter_is_share)
 
 
 class L1Table(Table):
@@ -89,7 +90,7 @@ class ProfileTable(Table):
     extends: str = "default"
     backend: str = REGION.backend
     ttl: Duration = REGION.ttl
-    jitter: JitterValue = Jitter(REGION.jitter, REGION.jitter_is_share)
+    jitter: JitterValue = DEFAULT_JITTER
     stale_ttl: DurationOrZero = 0.0
     stale_on_error: bool = False
     stale_throttle: DurationOrZero = 0.0
@@ -527,9 +528,12 @@ def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of ``cachekit.toml``, for editors."""
+    """The JSON Schema of ``cachekit.toml``, for editors. Secrets are not in it, since they are not for files."""
     schema = Settings.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "cachekit.toml"}
+    tables = schema["$defs"]
     for key in fields.KEYS:
-        schema["properties"].pop(key)
+        del schema["properties"][key]
+    del tables["MetricsTable"]["properties"]["token"], tables["BackendTable"]["properties"]["password"]
+    tables["ProfileTable"]["properties"]["jitter"]["default"] = f"{DEFAULT_JITTER.amount:.0%}"
     return schema

@@ -1,0 +1,199 @@
+"""``cachekit config``: check the configuration, show the effective values, print the JSON Schema."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from cachekit.config.settings import Loaded
+    from cachekit.config.spec import BackendSpec, RegionSpec
+
+ConfigOption = Annotated[
+    list[Path] | None,
+    typer.Option("--config", metavar="PATH", help="A file in place of the one that is found; repeat it, base first."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``config`` to the application."""
+    config = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
+    config.command()(check)
+    config.command()(show)
+    config.command()(schema)
+    app.add_typer(config, name="config")
+
+
+def check(
+    config: ConfigOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+    as_json: JsonOption = False,
+    module: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Import it and bind its cached functions too; repeatable."),
+    ] = None,
+) -> None:
+    """Read and validate the configuration. Exit status 1 if anything is wrong."""
+    from cachekit.config.settings import load_tree
+    from cachekit.errors import ConfigError
+
+    problems: list[str] = []
+    warnings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    try:
+        loaded = load_tree(config)
+    except ConfigError as error:
+        problems = str(error).splitlines()
+    else:
+        warnings, files = loaded.warnings, loaded.spec.files
+        strict = strict or loaded.spec.strict
+        problems = _bind(module or [], config)
+    failed = bool(problems) or (strict and bool(warnings))
+    if as_json:
+        report = {"ok": not failed, "problems": problems, "warnings": warnings, "files": files}
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _print_report(problems, warnings, files, strict=strict)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _bind(modules: list[str], config: list[Path] | None) -> list[str]:
+    """Import the modules and bind the functions that they decorate; what goes wrong, as problems."""
+    if not modules:
+        return []
+    from importlib import import_module
+
+    from cachekit.errors import ConfigError
+
+    if config:
+        os.environ["CACHEKIT_CONFIG"] = os.pathsep.join(str(path.resolve()) for path in config)
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does; a console script has its own directory there
+    for name in modules:
+        try:
+            import_module(name)
+        except ConfigError as error:
+            return [f"{name}: {line}" for line in str(error).splitlines()]
+        except Exception as error:
+            return [f"{name}: cannot be imported: {type(error).__name__}: {error}".replace("\n", " ")]
+    from cachekit.service import default_service
+
+    try:
+        default_service().start()
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _print_report(problems: list[str], warnings: tuple[str, ...], files: tuple[str, ...], *, strict: bool) -> None:
+    for problem in problems:
+        _print(problem, "red")
+    for warning in warnings:
+        _print(f"{'error' if strict else 'warning'}: {warning}", "red" if strict else "yellow")
+    if not problems and not (strict and warnings):
+        where = ", ".join(files) if files else "no file, built-in values and environment"
+        _print(f"ok: {where}", "green")
+
+
+def _print(text: str, style: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(soft_wrap=True).print(Text(text, style=style))
+
+
+def show(
+    config: ConfigOption = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the effective values, inheritance resolved and secrets hidden."""
+    from cachekit.config.settings import load_tree
+    from cachekit.errors import ConfigError
+
+    try:
+        loaded = load_tree(config)
+    except ConfigError as error:
+        _fail(str(error))
+    found = [(".".join(keys), value, loaded.origin(keys)) for keys, value in rows(loaded)]
+    if as_json:
+        table = {key: {"value": value, "origin": place} if origin else value for key, value, place in found}
+        typer.echo(json.dumps(table, indent=2))
+    else:
+        _print_table(found, origin=origin)
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        _print(line, "red")
+    raise typer.Exit(1)
+
+
+def _print_table(found: list[tuple[str, str, str]], *, origin: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("key", "value", *(["origin"] if origin else []), box=None, pad_edge=False)
+    for key, value, place in found:
+        table.add_row(*(Text(cell, overflow="fold") for cell in ((key, value, place) if origin else (key, value))))
+    Console().print(table)
+
+
+def rows(loaded: "Loaded") -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each key of the configuration with its effective value as text."""
+    from cachekit.config import fields
+
+    spec = loaded.spec
+    for key in ("namespace", "enabled", "strict"):
+        yield (key,), fields.SERVICE[key].show(getattr(spec, key))
+    for key, field in fields.METRICS.items():
+        value = getattr(spec.metrics, key)
+        yield ("metrics", key), "***" if key == "token" and value else field.show(value)
+    for name, backend in spec.backends.items():
+        yield from ((("backends", name, *keys), text) for keys, text in _backend_rows(backend))
+    for name, region in spec.regions.items():
+        yield from ((("profiles", name, *keys), text) for keys, text in _region_rows(region))
+
+
+def _backend_rows(backend: "BackendSpec") -> Iterator[tuple[tuple[str, ...], str]]:
+    from cachekit.config import fields
+    from cachekit.config.urls import redact_url
+
+    hidden: dict[str, Any] = {
+        "url": redact_url(backend.url) if backend.url else None,
+        "password": "***" if backend.password else None,
+    }
+    for key, field in fields.BACKEND.items():
+        if key != "url_env":  # says where to look for the URL; the origin of the URL says where it was found
+            yield (key,), field.show(hidden[key] if key in hidden else getattr(backend, key))
+    for table, known in (("tls", fields.TLS), ("breaker", fields.BREAKER)):
+        yield from (((table, key), field.show(getattr(getattr(backend, table), key))) for key, field in known.items())
+
+
+def _region_rows(region: "RegionSpec") -> Iterator[tuple[tuple[str, ...], str]]:
+    from cachekit.config import fields
+
+    for key, field in fields.BUILT.items():
+        if key == "jitter":
+            value: Any = fields.Jitter(region.jitter, region.jitter_is_share)
+        elif key == "negative_ttl" and not region.negative_ttl_set:
+            yield (key,), "as ttl"
+            continue
+        else:
+            value = getattr(region.codec if hasattr(region.codec, key) else region, key)
+        yield (key,), field.show(value)
+    for key, field in fields.L1.items():
+        value = getattr(region.l1, key)
+        yield ("l1", key), "as ttl" if key == "ttl" and value is None else field.show(value)
+
+
+def schema() -> None:
+    """Print the JSON Schema of cachekit.toml, for editors."""
+    from cachekit.config.settings import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
