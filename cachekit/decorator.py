@@ -643,7 +643,7 @@ def problems(service: Service) -> list[str]:
     """What is wrong with the decorated functions known so far, judged against a service."""
     found = []
     for function in sorted(_functions, key=lambda each: each.name):
-        if function.service is not default_service and function.service() is not service:
+        if service.private if function.service is default_service else function.service() is not service:
             continue
         try:
             service.region_spec(function.options.profile)

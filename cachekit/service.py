@@ -80,8 +80,10 @@ class Service:
     """One configuration at work. Opens no connection before the first operation, and starts no thread before the first
     entry that can expire."""
 
-    def __init__(self, spec: ServiceSpec, *, clock: Clock | None = None) -> None:
+    def __init__(self, spec: ServiceSpec, *, clock: Clock | None = None, private: bool = False) -> None:
+        """``private``: of one application only, so the functions of the process are not checked against it."""
         self.spec = spec
+        self.private = private
         self.clock: Clock = clock or SystemClock()
         self.versions = Versions()
         self.flights = Flights()

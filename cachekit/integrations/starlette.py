@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
@@ -19,10 +19,8 @@ from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cachekit.errors import ConfigError
+from cachekit.regions import Region, region
 from cachekit.service import Service, default_service
-
-if TYPE_CHECKING:
-    from cachekit.region import Region
 
 Config: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | None"
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -81,7 +79,7 @@ class CacheKit:
     def _installation(self, app: Starlette) -> "Installation":
         there = _installed_in(app)
         if there is None:
-            there = app.state.cachekit = Installation(self, self._config, self._metrics)
+            there = app.state.cachekit_installation = Installation(self, self._config, self._metrics)
         elif there.kit is not self:
             raise ConfigError("another CacheKit is installed in this application; install one, with one config=")
         return there
@@ -97,6 +95,7 @@ class Installation:
         self._metrics = metrics
         self._own: Service | None = None
         self._shown: Service | None = None  # whose metrics this application shows
+        self._regions: dict[str, Region] = {}
         self._route: Route | None = None
         self._lock = threading.RLock()
 
@@ -109,6 +108,12 @@ class Installation:
                 if self._own is None:
                     self._own = _load(self._config)
         return self._own
+
+    def region(self, name: str) -> Region:
+        """The region of this name in `service`; the same name gives the same object."""
+        if self._config is None:
+            return region(name)
+        return self._regions.get(name) or self._regions.setdefault(name, self.service().region(name))
 
     def prepare(self, app: Starlette) -> None:
         """Validate, bind and show the metrics: once, and again if `configure` has replaced the service."""
@@ -185,18 +190,22 @@ class _Mark:
 def service_of(connection: HTTPConnection) -> Service:
     """The service of the application that handles this request or web socket: its own, that of the application it is
     mounted in, or the process's."""
-    app = connection.scope.get("app")
-    installation = _installed_in(app) or connection.scope.get(SCOPE_KEY)
+    installation = _installation_of(connection)
     return default_service() if installation is None else installation.service()
 
 
-def get_region(connection: HTTPConnection, name: str = "default") -> "Region":
-    """A region of `service_of` the request or web socket."""
-    return service_of(connection).region(name)
+def get_region(connection: HTTPConnection, name: str = "default") -> Region:
+    """The region of `service_of` the request or web socket; an unknown name is a `ConfigError` on first use."""
+    installation = _installation_of(connection)
+    return region(name) if installation is None else installation.region(name)
+
+
+def _installation_of(connection: HTTPConnection) -> Installation | None:
+    return _installed_in(connection.scope.get("app")) or connection.scope.get(SCOPE_KEY)
 
 
 def _installed_in(app: Any) -> Installation | None:
-    there = getattr(getattr(app, "state", None), "cachekit", None)
+    there = getattr(getattr(app, "state", None), "cachekit_installation", None)
     return there if isinstance(there, Installation) else None  # the name may also be the application's own
 
 
@@ -204,8 +213,8 @@ def _load(config: "str | PathLike[str] | Mapping[str, Any]") -> Service:
     from cachekit.config.settings import load  # pydantic, on first use only
 
     if isinstance(config, Mapping):
-        return Service(load([], settings=config))
-    return Service(load([Path(config)]))
+        return Service(load([], settings=config), private=True)
+    return Service(load([Path(config)]), private=True)
 
 
 def _has_route(routes: list[BaseRoute], path: str) -> bool:

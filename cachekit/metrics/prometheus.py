@@ -41,7 +41,9 @@ class Instruments:
             )
 
         self.hits = counter("hits", "Calls answered from a tier, l1 or l2.", "region", "tier", "function")
-        self.misses = counter("misses", "Calls that neither tier could answer.", "region", "function")
+        self.misses = counter(
+            "misses", "Calls that neither tier could answer, but for those that waited.", "region", "function"
+        )
         self.waited = counter("waited", "Calls answered by another caller's load.", "region", "function")
         self.loads = counter("loads", "Runs of the cached function, ok or error.", "region", "function", "result")
         self.stores = counter("stores", "Values that the second tier took.", "region", "function")

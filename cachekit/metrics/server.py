@@ -23,7 +23,7 @@ class MetricsServer:
         self._http = http
         self.address: str = http.server_address[0]  # type: ignore[assignment]  # str for an internet socket
         self.port: int = http.server_address[1]
-        self._thread = threading.Thread(target=http.serve_forever, name="cachekit-metrics", daemon=True)
+        self._thread = threading.Thread(target=http.serve_forever, args=(0.1,), name="cachekit-metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast, overload
 from starlette.requests import HTTPConnection
 
 from cachekit.integrations.starlette import get_region
-from cachekit.region import Region
+from cachekit.regions import Region
 
 
 @dataclass(frozen=True, slots=True)
