@@ -1,0 +1,63 @@
+# Every target sets up what it needs: python3 and make are enough to begin. ARGS="..." goes to the tool that runs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ENVIRONMENT := $(PYTHON) tools/environment.py
+
+.NOTPARALLEL:
+.PHONY: help demo test test-all test-redis-versions test-pythons test-nightly lint format types bench docs clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 28
+
+demo: ## the demo in a browser, with a server of its own
+	@$(ENVIRONMENT) .venv '.[demo]'
+	$(BIN)/cachekit demo $(ARGS)
+
+test: ## the tests, at most 5 minutes
+	@$(ENVIRONMENT) .venv '.[test]'
+	$(BIN)/pytest -m "not slow and not nightly" $(ARGS)
+
+test-all: ## all tests but nightly ones, other versions of redis-py and Python, links
+	tools/system-packages
+	@$(ENVIRONMENT) .venv '.[test]'
+	$(BIN)/pytest -m "not nightly" $(ARGS)
+	$(MAKE) test-redis-versions test-pythons docs
+
+test-redis-versions: ## the backend tests on the oldest redis-py (make test has the newest)
+	@$(ENVIRONMENT) .venv-redis-6.4 --copy '.[test]' 'redis==6.4.*'
+	.venv-redis-6.4/bin/pytest -q -m "not nightly" -p no:cacheprovider tests/backends
+
+test-pythons: ## the tests without servers on Python 3.12 and 3.13, from an installed copy
+	tools/other-pythons 3.12 3.13
+
+test-nightly: ## the tests that take hours
+	@$(ENVIRONMENT) .venv '.[test]'
+	$(BIN)/pytest -m nightly $(ARGS) || test $$? -eq 5 # 5: there are none
+
+lint: ## style and likely mistakes
+	@$(ENVIRONMENT) .venv '.[lint]'
+	$(BIN)/ruff check $(ARGS)
+	$(BIN)/ruff format --check
+
+format: ## rewrite what lint would refuse
+	@$(ENVIRONMENT) .venv '.[lint]'
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+types: ## our types, and what users' type checkers see
+	@$(ENVIRONMENT) .venv '.[types]'
+	$(BIN)/mypy --strict cachekit tests/typing
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: ## every benchmark
+	@$(ENVIRONMENT) .venv '.[test]'
+	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+
+docs: ## every link in the documentation leads somewhere
+	@$(PYTHON) tools/check_links.py
+
+clean: ## remove everything that these targets made
+	rm -rf .venv .venv-* .cache build dist native/target *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f cachekit/_native*.so

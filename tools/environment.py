@@ -1,0 +1,112 @@
+"""Make a virtual environment and install into it, needing nothing but Python; do nothing when all is as it was.
+
+    python3 tools/environment.py .venv '.[test]'
+    python3 tools/environment.py .venv-redis-6.4 --copy . 'redis==6.4.*' pytest
+
+A requirement that is a path is installed editable, or as a copy with ``--copy`` (two editable installs of one tree
+would fight over its compiled extension). uv installs if pip can get it, else pip.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST = (3, 11)
+
+
+def main() -> None:
+    options = arguments()
+    if sys.version_info < OLDEST:
+        sys.exit(f"cachekit needs Python {OLDEST[0]}.{OLDEST[1]} or newer, this is {sys.version.split()[0]}")
+    environment = dict(os.environ)
+    if not cargo_answers():
+        environment["CACHEKIT_PURE"] = "1"  # nobody waits for a compiler that is not there
+    directory = ROOT / options.directory
+    stamp = directory / "stamps" / digest(options, environment)
+    if stamp.exists() and not options.copy:
+        return
+    python = make_venv(directory)
+    run([*installer(python), *requirements(options)], environment)
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.touch()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory")
+    parser.add_argument("--copy", action="store_true", help="install this project as users do; every time")
+    parser.add_argument("requirements", nargs="+")
+    return parser.parse_args()
+
+
+def cargo_answers() -> bool:
+    """Whether Rust can be compiled; a rustup shim without a toolchain is on PATH and does not answer."""
+    try:
+        return subprocess.run(["cargo", "--version"], capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def digest(options: argparse.Namespace, environment: "dict[str, str]") -> str:
+    """Changes with whatever changes the result."""
+    state = hashlib.sha256(repr((sys.version, options.requirements, environment.get("CACHEKIT_PURE"))).encode())
+    sources = [ROOT / name for name in ("pyproject.toml", "setup.py", "native/Cargo.toml", "native/build.rs")]
+    for path in [*sources, *sorted(ROOT.glob("native/src/*"))]:
+        if path.is_file():
+            state.update(path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def make_venv(directory: Path) -> str:
+    """The Python of the environment, which is made if it is missing or no longer runs."""
+    python = directory / "bin" / "python"
+    if works(python):
+        return str(python)
+    print(f"making {directory.name} with Python {sys.version.split()[0]}", flush=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    made = subprocess.run([sys.executable, "-m", "venv", str(directory)], capture_output=True, text=True)
+    if made.returncode != 0:
+        shutil.rmtree(directory, ignore_errors=True)
+        remedy = "This Python cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv"
+        sys.exit(f"{remedy}\n\n{made.stdout}{made.stderr}")
+    return str(python)
+
+
+def works(python: Path) -> bool:
+    return (
+        python.exists() and subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode == 0
+    )
+
+
+def installer(python: str) -> "list[str]":
+    """The beginning of an install command: uv's, which takes seconds, or pip's, which takes a minute."""
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    uv = Path(python).with_name("uv")
+    if not uv.exists() and subprocess.run([*pip, "uv"]).returncode != 0:
+        print("uv cannot be had; pip takes a minute longer", flush=True)
+        return pip
+    # uv would take a copy of this project out of its cache as long as pyproject.toml is unchanged.
+    return [str(uv), "pip", "install", "--quiet", "--python", python, "--reinstall-package", "cachekit"]
+
+
+def requirements(options: argparse.Namespace) -> "list[str]":
+    if options.copy:
+        shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack modules that are gone by now
+        return list(options.requirements)
+    return [
+        part for each in options.requirements for part in (["--editable", each] if each.startswith(".") else [each])
+    ]
+
+
+def run(command: "list[str]", environment: "dict[str, str]") -> None:
+    if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:
+        sys.exit("could not install: " + " ".join(command))
+
+
+if __name__ == "__main__":
+    main()
