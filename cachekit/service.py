@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cachekit.config.options import apply_options, check_options
-from cachekit.config.spec import NO_BACKEND, RegionSpec, ServiceSpec
+from cachekit.config.spec import DEFAULT_BACKEND, NO_BACKEND, RegionSpec, ServiceSpec
 from cachekit.config.spec import default_service as built_in_service
 from cachekit.config.tree import needs_loading
 from cachekit.config.units import nearest
@@ -102,7 +102,7 @@ class Service:
         self._on_tick: list[Callable[[], object]] = []
         self._on_close: list[Callable[[], object]] = []
         self._on_fork: list[Callable[[], object]] = []
-        if any(spec.regions[name].backend != NO_BACKEND for name in spec.regions) and not spec.namespace_given:
+        if spec.backends and not spec.namespace_given:
             logger.warning(
                 "no namespace is configured: every service that shares this server uses %r and may read the others' "
                 "entries; set `namespace` in cachekit.toml or CACHEKIT_NAMESPACE",
@@ -169,8 +169,8 @@ class Service:
         )
 
     def remote(self, name: str) -> Remote | None:
-        """The backend of this name, shared by all regions that use it; None for "none"."""
-        if name == NO_BACKEND:
+        """The backend of this name, shared by all regions that use it; None for "none", and for a default without URL."""
+        if name == NO_BACKEND or (name == DEFAULT_BACKEND and name not in self.spec.backends):
             return None
         with self._lock:
             if name not in self._remotes:
@@ -434,6 +434,15 @@ def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) ->
 
     paths = None if path is None else [Path(path)]
     return load(paths, settings=settings, definitions=_definitions)
+
+
+def application_service(config: "str | os.PathLike[str] | Mapping[str, Any]") -> Service:
+    """A service for one application only: ``config=`` of the framework integrations, a file or a dict shaped like it."""
+    from cachekit.config.settings import load  # pydantic, on first use only
+
+    if isinstance(config, Mapping):
+        return Service(load([], settings=config, definitions=_definitions), private=True)
+    return Service(load([Path(config)], definitions=_definitions), private=True)
 
 
 def close(timeout: float = 5.0) -> None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cachekit.errors import ConfigError
 from cachekit.regions import Region, region
-from cachekit.service import Service, default_service
+from cachekit.service import Service, application_service, default_service
 
 Config: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | None"
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -106,7 +105,7 @@ class Installation:
         if self._own is None:
             with self._lock:
                 if self._own is None:
-                    self._own = _load(self._config)
+                    self._own = application_service(self._config)
         return self._own
 
     def region(self, name: str) -> Region:
@@ -207,14 +206,6 @@ def _installation_of(connection: HTTPConnection) -> Installation | None:
 def _installed_in(app: Any) -> Installation | None:
     there = getattr(getattr(app, "state", None), "cachekit_installation", None)
     return there if isinstance(there, Installation) else None  # the name may also be the application's own
-
-
-def _load(config: "str | PathLike[str] | Mapping[str, Any]") -> Service:
-    from cachekit.config.settings import load  # pydantic, on first use only
-
-    if isinstance(config, Mapping):
-        return Service(load([], settings=config), private=True)
-    return Service(load([Path(config)]), private=True)
 
 
 def _has_route(routes: list[BaseRoute], path: str) -> bool:

@@ -1,9 +1,9 @@
 """The metrics of a service as ordinary prometheus_client metrics, fed by `Metrics.pump`.
 
 Nothing here runs while a cached function is called. The engine counts in plain integers (`Tally`, `Table.stats`);
-`pump` adds what they grew by since the last pump. It runs at every scrape, so a process's own figures are exact, at the
-service's tick once a second, so that in prometheus_client's multi-process mode the files of other workers lag by no
-more, and when the service closes. After a fork the child starts from what it inherited, which the parent reports.
+`pump` adds what they grew by since the last pump. It runs at every scrape, so a process's own figures are exact; in
+prometheus_client's multi-process mode at the service's tick once a second, so that the files of other workers lag by
+no more; and when the service closes. After a fork the child starts from what it inherited, which the parent reports.
 """
 
 import os
@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
     from cachekit.engine.events import Tally
+    from cachekit.l1.table import Stats, Table
     from cachekit.service import Service
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -99,7 +100,7 @@ class Metrics:
             if service in self._reported:
                 return
             self._reported[service] = {}
-        service.on_tick(self.pump)
+        service.on_tick(self.tick)
         service.on_close(self.pump)
         service.on_fork(self.forget_inherited)
 
@@ -108,16 +109,33 @@ class Metrics:
         with _lock:
             self._reported.pop(service, None)
 
+    def tick(self) -> None:
+        """What has to happen every second: latencies before they are forgotten, and others read this process's file."""
+        if _multiprocess():
+            self.pump()
+            return
+        for service in list(self._reported):
+            _observe(service, self.instruments)
+
     def pump(self) -> None:
         """Add what the engine counted since the last pump and show the present state."""
-        # Everything that may take a lock of the service is read before ours is taken, so ours is always the last one.
+        totals = dict.fromkeys(self._full, (0, 0))  # prometheus_client cannot remove a series in every mode
         for service in list(self._reported):
-            readings = list(_readings(service, self.instruments))
+            # Whatever may take a lock of the service is read before ours is taken, so ours is always the last one.
+            stats = _table_stats(service)
+            readings = self._readings(service, stats)
             with _lock:
                 self._report(self._reported.get(service, {}), readings)
             _observe(service, self.instruments)
-        self._show_tables()
+            for region, _, table in stats:
+                entries, weight = totals.get(region, (0, 0))
+                totals[region] = (entries + table.entries, weight + table.weight)
+        self._show_tables(totals)
         self._show_backends()
+
+    def _readings(self, service: "Service", tables: "list[tuple[str, Table, Stats]]") -> list[Reading]:
+        readings = [reading for tally in service.tallies() for reading in _tally_readings(tally, self.instruments)]
+        return [*readings, *_eviction_readings(tables, self.instruments)]
 
     def _report(self, reported: dict[tuple[object, ...], int], readings: list[Reading]) -> None:
         for source, counter, labels, value in readings:
@@ -126,15 +144,8 @@ class Metrics:
                 reported[source, counter, labels] = value
                 counter.labels(*labels).inc(value - (known or 0))
 
-    def _show_tables(self) -> None:
+    def _show_tables(self, totals: dict[str, tuple[int, int]]) -> None:
         """Entries and bytes, summed over the tables of a region: one of its own, and private ones of functions."""
-        totals = {region: [0, 0] for region in self._full}  # prometheus_client cannot remove a series in every mode
-        for service in list(self._reported):
-            for region, table in service.tables():
-                stats = table.stats()
-                total = totals.setdefault(region, [0, 0])
-                total[0] += stats.entries
-                total[1] += stats.weight
         for region, (entries, weight) in totals.items():
             self.instruments.entries.labels(region).set(entries)
             self.instruments.bytes.labels(region).set(weight)
@@ -156,7 +167,8 @@ class Metrics:
     def forget_inherited(self) -> None:
         """In a forked child: what was counted before the fork is the parent's to report."""
         for service, reported in self._reported.items():
-            reported.update({(r.source, r.counter, r.labels): r.value for r in _readings(service, self.instruments)})
+            readings = self._readings(service, _table_stats(service))
+            reported.update({(r.source, r.counter, r.labels): r.value for r in readings})
             for tally in service.tallies():
                 tally.hit_seconds.clear()
                 tally.miss_seconds.clear()
@@ -177,11 +189,13 @@ class Metrics:
         yield from self.instruments.registry.collect()
 
 
-def _readings(service: "Service", to: Instruments) -> Iterator[Reading]:
-    for tally in service.tallies():
-        yield from _tally_readings(tally, to)
-    for region, table in service.tables():
-        for reason, count in table.stats().evictions.items():
+def _table_stats(service: "Service") -> "list[tuple[str, Table, Stats]]":
+    return [(region, table, table.stats()) for region, table in service.tables()]  # once per pump: it adds up entries
+
+
+def _eviction_readings(tables: "list[tuple[str, Table, Stats]]", to: Instruments) -> Iterator[Reading]:
+    for region, table, stats in tables:
+        for reason, count in stats.evictions.items():
             yield Reading(table, to.evictions, (region, reason), count)
 
 

@@ -1,17 +1,22 @@
+import gc
 import os
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
+import time
+import weakref
 
 import pytest
-from counted import Counted
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from cachekit.config.spec import default_service as default_spec
 from cachekit.metrics import attach, exposition, register
+from cachekit.service import Service
 
+OF = {"region": "users", "function": "app.load"}
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -31,118 +36,112 @@ def value(scraped, name, **labels):
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", OPENMETRICS], ids=["none", "any", "openmetrics"])
-def test_what_a_function_counted_is_scraped_under_the_promised_names(accept):
-    service = Counted()
-    tally = service.tally(region="users", function="app.load", l1_hits=7)
-    tally.l2_hits, tally.misses, tally.loads, tally.load_errors, tally.stores, tally.waited = 2, 5, 4, 1, 3, 6
+def test_what_a_function_counted_is_scraped_under_the_promised_names(make_service, count, accept):
+    service = make_service()
+    tally = count(service, l2_hits=2, misses=5, loads=4, load_errors=1, stores=3, waited=6)
     tally.error("get", "timeout")
     tally.hit_seconds.extend([0.0002, 0.3])
     tally.miss_seconds.append(1.5)
     scraped = samples(service, accept)
-    of = {"region": "users", "function": "app.load"}
-    assert value(scraped, "cachekit_cache_hits_total", tier="l1", **of) == 7
-    assert value(scraped, "cachekit_cache_hits_total", tier="l2", **of) == 2
-    assert value(scraped, "cachekit_cache_misses_total", **of) == 5
-    assert value(scraped, "cachekit_cache_loads_total", result="ok", **of) == 4
-    assert value(scraped, "cachekit_cache_loads_total", result="error", **of) == 1
-    assert value(scraped, "cachekit_cache_stores_total", **of) == 3
-    assert value(scraped, "cachekit_cache_waited_total", **of) == 6
-    assert value(scraped, "cachekit_cache_errors_total", op="get", reason="timeout", **of) == 1
-    assert value(scraped, "cachekit_cache_hit_latency_seconds_count", **of) == 2
-    assert value(scraped, "cachekit_cache_hit_latency_seconds_bucket", le="0.00025", **of) == 1
-    assert value(scraped, "cachekit_cache_miss_latency_seconds_sum", **of) == 1.5
+    assert value(scraped, "cachekit_cache_hits_total", tier="l1", **OF) == 0
+    assert value(scraped, "cachekit_cache_hits_total", tier="l2", **OF) == 2
+    assert value(scraped, "cachekit_cache_misses_total", **OF) == 5
+    assert value(scraped, "cachekit_cache_loads_total", result="ok", **OF) == 4
+    assert value(scraped, "cachekit_cache_loads_total", result="error", **OF) == 1
+    assert value(scraped, "cachekit_cache_stores_total", **OF) == 3
+    assert value(scraped, "cachekit_cache_waited_total", **OF) == 6
+    assert value(scraped, "cachekit_cache_errors_total", op="get", reason="timeout", **OF) == 1
+    assert value(scraped, "cachekit_cache_hit_latency_seconds_count", **OF) == 2
+    assert value(scraped, "cachekit_cache_hit_latency_seconds_bucket", le="0.00025", **OF) == 1
+    assert value(scraped, "cachekit_cache_miss_latency_seconds_sum", **OF) == 1.5
 
 
-def test_the_help_says_what_the_latencies_sample():
-    service = Counted()
-    _, body = exposition(service)
+def test_hits_misses_and_the_table_of_a_region_are_scraped(make_service):
+    service = make_service(users={"l1": {"max_entries": 100}})
+    users = service.region("users")
+    for key in range(150):
+        users.set(key, "x" * 10)
+    hits = sum(users.get(key) is not None for key in range(150))
+    scraped = samples(service)
+    direct = {"region": "users", "function": ""}
+    assert hits == 100
+    assert value(scraped, "cachekit_cache_hits_total", tier="l1", **direct) == 100
+    assert value(scraped, "cachekit_cache_misses_total", **direct) == 50
+    assert value(scraped, "cachekit_cache_entries", region="users") == 100
+    assert value(scraped, "cachekit_cache_bytes", region="users") > 1000
+    assert value(scraped, "cachekit_cache_evictions_total", region="users", reason="capacity") == 50
+    users.clear()
+    scraped = samples(service)
+    assert value(scraped, "cachekit_cache_entries", region="users") == 0
+    assert value(scraped, "cachekit_cache_hits_total", tier="l1", **direct) == 100
+
+
+def test_a_backend_shows_nothing_before_its_use_and_then_how_it_does(make_service, dead_port):
+    backend = {"url": f"redis://127.0.0.1:{dead_port}/0", "budget": "500ms", "breaker": {"failures": 2}}
+    service = make_service(users={"backend": "main"}, backends={"main": backend})
+    assert not [name for name, _ in samples(service) if name.startswith("cachekit_backend")]
+    for _ in range(5):
+        service.region("users").get("x")
+    scraped = samples(service)
+    assert value(scraped, "cachekit_backend_up", backend="main") == 0
+    assert value(scraped, "cachekit_backend_breaker_state", backend="main") == 2
+    assert 0 < value(scraped, "cachekit_backend_budget_seconds", backend="main") <= 0.5
+    refused = [labels for name, labels in scraped if name == "cachekit_cache_errors_total"]
+    assert ("reason", "connection") in refused[0]
+
+
+def test_the_help_says_what_the_latencies_sample(make_service):
+    _, body = exposition(make_service())
     helps = {line.split()[2]: line for line in body.decode().splitlines() if line.startswith("# HELP")}
     assert "4096" in helps["cachekit_cache_hit_latency_seconds"]
     assert "first tier" in helps["cachekit_cache_hit_latency_seconds"]
 
 
-def test_a_scrape_adds_only_what_is_new():
-    service = Counted()
-    tally = service.tally()
-    for so_far in (3, 3, 10):
-        tally.misses = so_far
-        assert value(samples(service), "cachekit_cache_misses_total", region="users", function="app.load") == so_far
+def test_a_scrape_adds_only_what_is_new(make_service, count):
+    service = make_service()
+    for new, so_far in ((3, 3), (0, 3), (7, 10)):
+        count(service, misses=new)
+        assert value(samples(service), "cachekit_cache_misses_total", **OF) == so_far
 
 
-def test_a_function_that_was_never_called_shows_zeros():
-    service = Counted()
-    service.tally()
+def test_a_function_that_was_never_called_shows_zeros(make_service, count):
+    service = make_service()
+    count(service)
     scraped = samples(service)
-    assert value(scraped, "cachekit_cache_hits_total", tier="l1", region="users", function="app.load") == 0
-    assert value(scraped, "cachekit_cache_misses_total", region="users", function="app.load") == 0
+    assert value(scraped, "cachekit_cache_hits_total", tier="l1", **OF) == 0
+    assert value(scraped, "cachekit_cache_misses_total", **OF) == 0
 
 
-def test_two_tallies_of_one_name_are_one_series():
-    service = Counted()
-    service.tally().misses = 2
-    service.tally().misses = 3
-    assert value(samples(service), "cachekit_cache_misses_total", region="users", function="app.load") == 5
+def test_each_service_has_its_own_figures(make_service, count):
+    services = make_service(), make_service()
+    for misses, service in enumerate(services, 1):
+        count(service, misses=misses)
+    for misses, service in enumerate(services, 1):
+        assert value(samples(service), "cachekit_cache_misses_total", **OF) == misses
 
 
-def test_gauges_show_the_present():
-    service = Counted()
-    service.stats.entries, service.stats.weight = 12, 3456
-    service.backends["main"] = SimpleNamespace(state="up", breaker="closed", budget_ms=125.0)
-    scraped = samples(service)
-    assert value(scraped, "cachekit_cache_entries", region="users") == 12
-    assert value(scraped, "cachekit_cache_bytes", region="users") == 3456
-    assert value(scraped, "cachekit_backend_up", backend="main") == 1
-    assert value(scraped, "cachekit_backend_breaker_state", backend="main") == 0
-    assert value(scraped, "cachekit_backend_budget_seconds", backend="main") == 0.125
-    service.backends["main"] = SimpleNamespace(state="down", breaker="open", budget_ms=250.0)
-    scraped = samples(service)
-    assert value(scraped, "cachekit_backend_up", backend="main") == 0
-    assert value(scraped, "cachekit_backend_breaker_state", backend="main") == 2
-
-
-def test_a_backend_that_nobody_used_is_neither_up_nor_down():
-    service = Counted()
-    service.backends["main"] = SimpleNamespace(state="unused", breaker="closed", budget_ms=0.0)
-    assert not [name for name, _ in samples(service) if name.startswith("cachekit_backend")]
-
-
-def test_evictions_count_by_reason():
-    service = Counted()
-    service.stats.evictions.update(size=4, expired=1)
-    scraped = samples(service)
-    assert value(scraped, "cachekit_cache_evictions_total", region="users", reason="size") == 4
-    service.stats.evictions["size"] = 6
-    scraped = samples(service)
-    assert value(scraped, "cachekit_cache_evictions_total", region="users", reason="size") == 6
-    assert value(scraped, "cachekit_cache_evictions_total", region="users", reason="expired") == 1
-
-
-def test_each_service_has_its_own_figures():
-    first, second = Counted(), Counted()
-    first.tally().misses = 1
-    second.tally().misses = 2
-    assert value(samples(first), "cachekit_cache_misses_total", region="users", function="app.load") == 1
-    assert value(samples(second), "cachekit_cache_misses_total", region="users", function="app.load") == 2
-
-
-def test_the_service_is_asked_to_pump_at_its_tick_and_when_it_closes():
-    service = Counted()
-    tally = service.tally()
+def test_a_closing_service_reports_its_last_counts(make_service, count):
+    service = make_service()
     metrics = attach(service)
     assert attach(service) is metrics
-    for due in (*service.ticks, *service.closers):
-        tally.misses += 1
-        due()
-        reported = flat(metrics.instruments.registry.collect())
-        assert value(reported, "cachekit_cache_misses_total", region="users", function="app.load") == tally.misses
-    assert len(service.ticks) == len(service.closers) == 1
+    count(service, misses=3)
+    service.close()
+    reported = flat(metrics.instruments.registry.collect())
+    assert value(reported, "cachekit_cache_misses_total", **OF) == 3
+
+
+def test_a_tick_keeps_the_latencies_that_would_be_forgotten(make_service, count):
+    service = make_service()
+    metrics = attach(service)
+    for _ in range(2):
+        count(service).miss_seconds.extend([0.5] * 4096)
+        service.tick()
+    reported = flat(metrics.instruments.registry.collect())
+    assert value(reported, "cachekit_cache_miss_latency_seconds_count", **OF) == 8192
 
 
 def test_metrics_do_not_keep_a_service_alive():
-    import gc
-    import weakref
-
-    service = Counted()
+    service = Service(default_spec())
     attach(service)
     there = weakref.ref(service)
     del service
@@ -150,12 +149,12 @@ def test_metrics_do_not_keep_a_service_alive():
     assert there() is None
 
 
-def test_concurrent_counting_and_scraping_loses_and_doubles_nothing():
-    service = Counted()
-    tallies = [service.tally(function=f"app.f{n}") for n in range(4)]
+def test_concurrent_counting_and_scraping_loses_and_doubles_nothing(make_service, count):
+    service = make_service()
+    tallies = [count(service, f"app.f{n}") for n in range(4)]
     stop = threading.Event()
 
-    def count(tally):
+    def work(tally):
         for _ in range(3000):
             tally.misses += 1
             tally.miss_seconds.append(0.001)
@@ -165,70 +164,111 @@ def test_concurrent_counting_and_scraping_loses_and_doubles_nothing():
             samples(service)
 
     scrapers = [threading.Thread(target=scrape) for _ in range(2)]
-    counters = [threading.Thread(target=count, args=(tally,)) for tally in tallies]
-    for thread in (*scrapers, *counters):
+    workers = [threading.Thread(target=work, args=(tally,)) for tally in tallies]
+    for thread in (*scrapers, *workers):
         thread.start()
-    for thread in counters:
+    for thread in workers:
         thread.join()
     stop.set()
     for thread in scrapers:
         thread.join()
     scraped = samples(service)
     for n in range(4):
-        assert value(scraped, "cachekit_cache_misses_total", region="users", function=f"app.f{n}") == 3000
-        assert value(scraped, "cachekit_cache_miss_latency_seconds_count", region="users", function=f"app.f{n}") == 3000
+        of = {"region": "users", "function": f"app.f{n}"}
+        assert value(scraped, "cachekit_cache_misses_total", **of) == 3000
+        assert value(scraped, "cachekit_cache_miss_latency_seconds_count", **of) == 3000
 
 
 class TestRegister:
     """The application shows our metrics with its own."""
 
-    def test_joins_a_registry_once_and_follows_the_counts(self):
-        service, registry = Counted(), CollectorRegistry(auto_describe=True)
-        tally = service.tally(region="joined", function="app.once")
-        register(service, registry)
-        register(service, registry)
-        for misses in (4, 9):
-            tally.misses = misses
-            families = list(parse_text(generate_latest(registry).decode()))
-            names = [family.name for family in families]
-            assert len(names) == len(set(names))
-            of = {"region": "joined", "function": "app.once"}
-            assert value(flat(families), "cachekit_cache_misses_total", **of) == misses
+    @pytest.fixture
+    def registry(self):
+        return CollectorRegistry(auto_describe=True)
 
-    def test_two_services_in_one_registry_add_up(self):
-        registry = CollectorRegistry(auto_describe=True)
+    @staticmethod
+    def scrape(registry):
+        families = list(parse_text(generate_latest(registry).decode()))
+        names = [family.name for family in families]
+        assert len(names) == len(set(names))
+        return flat(families)
+
+    def test_joins_a_registry_once_and_follows_the_counts(self, make_service, count, registry):
+        service = make_service()
+        register(service, registry)
+        register(service, registry)
+        for so_far in (4, 8):
+            count(service, "app.once", misses=4)
+            scraped = self.scrape(registry)
+            assert value(scraped, "cachekit_cache_misses_total", region="users", function="app.once") == so_far
+
+    def test_two_services_in_one_registry_add_up(self, make_service, count, registry):
         for misses in (2, 5):
-            service = Counted()
-            service.tally(region="both", function="app.sum").misses = misses
+            service = make_service()
+            service.region("local").set("x", misses)
+            count(service, "app.sum", misses=misses)
             register(service, registry)
-            self.keep = [*getattr(self, "keep", []), service]
-        scraped = flat(parse_text(generate_latest(registry).decode()))
-        assert value(scraped, "cachekit_cache_misses_total", region="both", function="app.sum") == 7
+        scraped = self.scrape(registry)
+        assert value(scraped, "cachekit_cache_misses_total", region="users", function="app.sum") == 7
+        assert value(scraped, "cachekit_cache_entries", region="local") == 2
 
-    def test_a_service_that_was_scraped_before_loses_nothing_by_joining(self):
-        service, registry = Counted(), CollectorRegistry(auto_describe=True)
-        tally = service.tally(region="moved", function="app.moved")
-        tally.misses = 3
+    def test_a_service_that_was_scraped_before_loses_nothing_by_joining(self, make_service, count, registry):
+        service = make_service()
+        tally = count(service, "app.moved", misses=3)
         samples(service)
         register(service, registry)
         tally.miss_seconds.extend([0.1, 0.2])
-        for due in service.ticks:  # the tick of before must not take samples away
-            due()
-        scraped = flat(parse_text(generate_latest(registry).decode()))
-        of = {"region": "moved", "function": "app.moved"}
-        assert value(scraped, "cachekit_cache_misses_total", **of) == 3
-        assert value(scraped, "cachekit_cache_miss_latency_seconds_count", **of) == 2
-        assert value(samples(service), "cachekit_cache_misses_total", **of) == 3
+        service.tick()  # the metrics of before must not take samples away
+        of = {"region": "users", "function": "app.moved"}
+        for scraped in (self.scrape(registry), samples(service)):
+            assert value(scraped, "cachekit_cache_misses_total", **of) == 3
+            assert value(scraped, "cachekit_cache_miss_latency_seconds_count", **of) == 2
 
-    def test_the_registry_knows_our_names(self):
-        service, registry = Counted(), CollectorRegistry(auto_describe=True)
-        register(service, registry)
+    def test_the_registry_knows_our_names(self, make_service, registry):
+        register(make_service(), registry)
         restricted = registry.restricted_registry(["cachekit_cache_misses_total"])
         assert {family.name for family in restricted.collect()} <= {"cachekit_cache_misses"}
-        from prometheus_client import Counter
-
         with pytest.raises(ValueError, match="Duplicated timeseries"):
             Counter("cachekit_cache_misses", "taken", registry=registry)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_can_scrape_whatever_other_threads_were_doing(make_service, count):
+    """The fork happens while another thread scrapes without pause; the child must neither hang nor fail."""
+    service = make_service()
+    count(service, misses=1)
+    stop = threading.Event()
+
+    def scrape():
+        while not stop.is_set():
+            attach(service).pump()
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        for _ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                count(service, misses=1)
+                attach(service).pump()
+                os._exit(0)
+            assert ended(pid)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def ended(pid, patience=10.0):
+    """Whether a child ended well; one that hangs is killed."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status == 0
+        time.sleep(0.005)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    return False
 
 
 def test_importing_cachekit_does_not_load_prometheus_client():
@@ -238,33 +278,34 @@ def test_importing_cachekit_does_not_load_prometheus_client():
 
 MULTIPROCESS = """
 import os, sys
-sys.path.insert(0, {here!r})
-from counted import Counted
+from cachekit.config.settings import load
 from cachekit.metrics import attach, exposition
+from cachekit.service import Service
 
-service, other = Counted(), Counted()
-tally = service.tally(function="app.load")
-other.tally(function="app.load").misses = 100      # a second service of the same process: they add up
+spec = load([], settings={"namespace": "test", "profiles": {"default": {"backend": "none"}, "users": {}}}, environ={})
+service, other = Service(spec), Service(spec)
+def tally(service):
+    return service.tally(service.tiers("users"), 0, "app.load")
+
+tally(other).misses = 100                           # a second service of the same process: they add up
 attach(service).pump()
 attach(other).pump()
-tally.misses, service.stats.entries = 5, 10
-tally.miss_seconds.append(0.5)
+tally(service).misses = 5
+tally(service).miss_seconds.append(0.5)
 attach(service).pump()
-tally.misses = 7                                    # two are not reported yet when the children start
-tally.miss_seconds.append(0.5)
-children = []
+for key in range(10):
+    service.region("users").set(key, key)
+tally(service).misses += 2                          # not reported yet when the children start
+tally(service).miss_seconds.append(0.5)
 for _ in range(2):
     pid = os.fork()
     if pid == 0:
-        for hook in service.forks + other.forks:
-            hook()
-        tally.misses += 3
-        tally.miss_seconds.append(0.5)
-        for tick in service.ticks:
-            tick()
+        tally(service).misses += 3
+        tally(service).miss_seconds.append(0.5)
+        for key in range(4):
+            service.region("users").set(key, key)
+        service.tick()
         os._exit(0)
-    children.append(pid)
-for pid in children:
     assert os.waitpid(pid, 0)[1] == 0
 sys.stdout.buffer.write(exposition(service)[1])
 """
@@ -272,17 +313,57 @@ sys.stdout.buffer.write(exposition(service)[1])
 
 def test_in_multi_process_mode_a_scrape_shows_all_processes_exactly(tmp_path):
     """Parent 7, two children 3 each, another service of the parent 100; what the children inherited counts once."""
-    here = os.path.dirname(__file__)  # noqa: PTH120
     done = subprocess.run(
-        [sys.executable, "-c", MULTIPROCESS.format(here=here)],
+        [sys.executable, "-c", MULTIPROCESS],
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
         capture_output=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     scraped = flat(parse_text(done.stdout.decode()))
-    of = {"region": "users", "function": "app.load"}
-    assert value(scraped, "cachekit_cache_misses_total", **of) == 113
-    assert value(scraped, "cachekit_cache_miss_latency_seconds_count", **of) == 4
-    assert value(scraped, "cachekit_cache_entries", region="users") == 30  # each process holds its own ten
+    assert value(scraped, "cachekit_cache_misses_total", **OF) == 113
+    assert value(scraped, "cachekit_cache_miss_latency_seconds_count", **OF) == 4
+    assert value(scraped, "cachekit_cache_entries", region="users") == 18
     assert not [name for name, _ in scraped if not name.startswith("cachekit_")]
+
+
+WORKER = """
+import sys, time
+from cachekit.metrics import attach
+from cachekit.service import default_service
+
+service = default_service()
+attach(service)
+users = service.region("local")
+for n in range(int(sys.argv[1])):
+    users.get(n)
+print("counted", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_the_file_of_another_worker_lags_by_about_a_second(tmp_path, monkeypatch):
+    """Two workers that nobody scrapes report by their ticks alone."""
+    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(n)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for n in (3, 4)
+    ]
+    try:
+        assert [worker.stdout.readline() for worker in workers] == ["counted\n"] * 2
+        deadline = time.monotonic() + 10
+        while (missed := misses_in(tmp_path)) < 7:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert missed == 7
+    finally:
+        for worker in workers:
+            worker.communicate()
+
+
+def misses_in(directory):
+    families = MultiProcessCollector(None, path=str(directory)).collect()
+    return sum(s.value for family in families for s in family.samples if s.name == "cachekit_cache_misses_total")
