@@ -364,7 +364,10 @@ def _callable(value: Any, walk: Walk) -> bytes:
 
 
 def _method(value: MethodType, walk: Walk) -> bytes:
-    return _node(b"m", value, (value.__func__, value.__self__), walk)
+    found = getattr(value.__self__, value.__func__.__name__, None)
+    # a class method's function cannot be imported, but its class leads to it
+    reached = isinstance(found, MethodType) and found.__func__ is value.__func__
+    return _node(b"m", value, (value.__func__.__name__ if reached else value.__func__, value.__self__), walk)
 
 
 def _builtin(value: Any, walk: Walk) -> bytes:
@@ -498,7 +501,9 @@ _REMEDIES = (
 
 
 def _refusal(value: object) -> UncacheableArgument:
-    return UncacheableArgument(f"a {_type_name(value)} has no identity that is the same in every process. {_REMEDIES}")
+    name = getattr(value, "__qualname__", None)
+    what = f"a {_type_name(value)} ({name})" if isinstance(name, str) else f"a {_type_name(value)}"
+    return UncacheableArgument(f"{what} has no identity that is the same in every process. {_REMEDIES}")
 
 
 def _too_deep(value: object) -> UncacheableArgument:

@@ -13,12 +13,14 @@ import re
 from collections.abc import Callable
 from functools import partial
 from inspect import unwrap
+from itertools import count
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from cachekit.engine.encoding import EMPTY, cell_content, class_name, encode, module_name, short_digest
 from cachekit.errors import ConfigError, UncacheableArgument
 
+_unshared = count()  # not id(): addresses are used again
 _MAX_NAME = 160
 _MAX_VERSION = 32
 _FORBIDDEN = re.compile(r"[^\w.\-<>+@]")  # \w: identifiers need not be ASCII
@@ -29,16 +31,17 @@ class _Name(NamedTuple):
     details: tuple[bytes, ...] = ()  # what text alone does not tell apart
 
 
-def function_id(fn: Callable[..., object] | Any, version: str | int | None = None) -> str:
+def function_id(fn: Callable[..., object] | Any, version: str | int | None = None, *, shared: bool = True) -> str:
     """``module.qualname:version``, with a digest after the name where the name alone is not unique.
 
     ``version`` is 1 unless given. Compute the id when the function is first used, not while it is decorated: a
     function that refers to itself, or to one defined below it, has its variables only then.
 
     Raises ``ConfigError`` for an unusable version, and for a function that captures something without a stable
-    identity. An explicit version permits the latter: such variables then count by their type alone.
+    identity. An explicit version permits the latter: such variables then count by their type alone. With
+    ``shared=False``, for entries that never leave this process, they are no error either: each id is a new one.
     """
-    name = _Namer(vouched=version is not None).name(fn, frozenset())
+    name = _Namer(vouched=version is not None, shared=shared).name(fn, frozenset())
     return f"{_labelled(name)}:{_version(version)}"
 
 
@@ -66,8 +69,9 @@ def _clean(text: str, limit: int) -> str:
 class _Namer:
     """One act of naming. ``vouched``: the caller gave a version and answers for what cannot be encoded."""
 
-    def __init__(self, *, vouched: bool) -> None:
+    def __init__(self, *, vouched: bool, shared: bool) -> None:
         self.vouched = vouched
+        self.shared = shared
 
     def name(self, fn: Any, above: frozenset[int]) -> _Name:
         """``above`` are the functions being named: one that captures itself must end somewhere."""
@@ -132,6 +136,8 @@ class _Namer:
         try:
             return encode(value)
         except UncacheableArgument as error:
+            if not self.shared:
+                return b"!" + encode(next(_unshared))
             if self.vouched:
                 return b"?" + encode(type(value).__qualname__)
             raise ConfigError(_refused(fn, variable, value)) from error
