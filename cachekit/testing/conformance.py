@@ -655,7 +655,7 @@ class FaultTests(Setup):
             remote.store(key, b"value" * 100, None, None, budget=self.budget)
         if fault == "hang" and warm:
             proxy.reset()  # connections from before go on working: make it open another
-        {"drip": lambda: proxy.slow(20), "garbage": lambda: proxy.reply(b"HTTP/1.1 400 Bad Request\r\n\r\n")}.get(
+        {"drip": lambda: proxy.slow(100), "garbage": lambda: proxy.reply(b"HTTP/1.1 400 Bad Request\r\n\r\n")}.get(
             fault, getattr(proxy, fault, proxy.pass_)
         )()
         self.fails_in_time(lambda: remote.get(key))

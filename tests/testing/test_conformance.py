@@ -1,14 +1,18 @@
 """The contract passes for the in-memory backend, plain and with coroutines, and fails for backends that break it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Leased
 from cachekit.backends.memory import MemoryBackend, as_coroutines
-from cachekit.testing import BackendContract, FrozenClock
+from cachekit.errors import BackendError, Fault
+from cachekit.testing import BackendContract, FaultProxy, FrozenClock, Server, start_server
 from cachekit.testing.conformance import Subject
 
 
@@ -182,3 +186,88 @@ def test_the_contract_notices(kind: type[MemoryBackend], test: str, arguments: d
             getattr(contract, test)(subject, **arguments)
     finally:
         subject.end()
+
+
+# Backends that talk to a server as one would at first, with the mistakes that the broken connection shows.
+
+
+class Naive(BaseBackend):
+    """Turns the driver's errors into ours and gives each call its budget, but knows nothing of late writes."""
+
+    retries = 1
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.clients: list[redis.Redis] = []
+
+    def client(self, budget: float) -> redis.Redis:
+        if not self.clients:
+            retry = Retry(NoBackoff(), self.retries, supported_errors=(redis.ConnectionError,))
+            single = not self.retries  # a pool looks at a connection before it hands it out
+            self.clients.append(
+                redis.Redis(port=self.port, socket_timeout=budget, retry=retry, single_connection_client=single)
+            )
+        return self.clients[0]
+
+    def get(self, key: str, *, budget: float) -> Any:
+        try:
+            return self.client(budget).get(key)
+        except redis.RedisError as error:
+            raise BackendError(Fault.DOWN, "connection") from error
+
+    def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> bool:
+        try:
+            return bool(self.client(budget).set(key, data, px=ttl_ms))
+        except redis.RedisError as error:
+            raise BackendError(Fault.DOWN, "connection") from error
+
+    def close(self) -> None:
+        while self.clients:
+            self.clients.pop().close()
+
+
+class DriverErrors(Naive):
+    def get(self, key: str, *, budget: float) -> Any:
+        return self.client(budget).get(key)
+
+
+class NoRetry(Naive):
+    retries = 0
+
+
+class OwnTimeout(Naive):
+    def client(self, budget: float) -> redis.Redis:
+        return super().client(1.0)
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Server]:
+    with start_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("kind", "test", "arguments"),
+    [
+        (Naive, "test_a_write_that_arrives_after_its_budget_has_no_effect", {"operation": "store"}),
+        (NoRetry, "test_an_idle_connection_that_was_reset_costs_no_failure", {}),
+        (DriverErrors, "test_a_fault_is_a_backend_error_within_the_budget_and_passes", {"fault": "refuse"}),
+        (DriverErrors, "test_a_fault_is_a_backend_error_within_the_budget_and_passes", {"fault": "garbage"}),
+        (OwnTimeout, "test_a_fault_is_a_backend_error_within_the_budget_and_passes", {"fault": "black_hole"}),
+        (OwnTimeout, "test_a_fault_is_a_backend_error_within_the_budget_and_passes", {"fault": "hang"}),
+        (Naive, "test_a_fault_is_a_backend_error_within_the_budget_and_passes", {"fault": "drip"}),
+    ],
+)
+def test_the_contract_notices_over_a_broken_connection(
+    valkey: Server, kind: type[Naive], test: str, arguments: dict[str, Any]
+) -> None:
+    contract = BackendContract()
+    contract.fault_budget, contract.slack = 0.2, 0.5  # type: ignore[misc]
+    with FaultProxy("127.0.0.1", valkey.port) as proxy:
+        remote = Subject(kind(proxy.port), contract.fault_budget)
+        try:
+            with pytest.raises((AssertionError, pytest.fail.Exception, BackendError, redis.RedisError)):
+                getattr(contract, test)(remote, proxy, **({"warm": False} if "fault" in arguments else {}), **arguments)
+        finally:
+            proxy.pass_()
+            remote.end()
