@@ -29,7 +29,14 @@ class UncacheableArgument(CacheKitError, TypeError):
 
 
 class Unstorable(CacheKitError, TypeError):
-    """A value cannot be stored. Raised only with ``on_unstorable = "raise"``; otherwise counted and logged once."""
+    """A value cannot be stored. Raised only with ``on_unstorable = "raise"``; otherwise counted and logged once.
+
+    ``reason`` is type, depth or size.
+    """
+
+    def __init__(self, message: str, reason: str = "type") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class UnsupportedOperation(CacheKitError, RuntimeError):

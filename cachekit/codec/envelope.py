@@ -1,0 +1,222 @@
+"""The bytes around a stored value: format 1, its header, and the checksum that binds both to their key.
+
+========  ==============================================================================================  =====
+offset    field (integers are little-endian; "never" is 2**63 - 1)                                          bytes
+========  ==============================================================================================  =====
+0         magic, format, codec                                                                            2 + 1 + 1
+4         flags: compression (bits 0-1), sealed, signed, negative, etag, tags, fingerprint                    1
+5         stale mark: 0, or 1 once the store was told that the value is outdated                              1
+6         header length: everything before the checksum                                                       2
+8         id: random token of the store that wrote the entry                                                 16
+24        load_ms (u32), created, soft, hard (u64, wall clock ms)                                            28
+52        region stamp, function stamp                                                                       16
+68        if flagged: tags (u16 count; digest and stamp of 8 bytes each, sorted)
+          if flagged: etag, last_modified (u16 length and UTF-8 text each; empty: None)
+          if flagged: fingerprint                                                                             8
+end       xxh3_64 over the full key, the header with the stale mark read as 0, and the payload                8
+========  ==============================================================================================  =====
+
+The payload follows. Only the stale mark is outside the checksum: setting it can make an entry stale and nothing else.
+"""
+
+from struct import Struct
+from typing import NamedTuple
+
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+NEVER = 2**63 - 1
+MAGIC = b"\xcaK"  # not the beginning of any UTF-8 text or number
+FORMAT = 1
+SEEN = 24
+STALE_MARK = 5  # offset
+
+_COMPRESSION, _SEALED, _SIGNED, _NEGATIVE, _ETAG, _TAGS, _FINGERPRINT = 0b11, 4, 8, 16, 32, 64, 128
+_OPTIONAL = _ETAG | _TAGS | _FINGERPRINT
+_HEAD = Struct("<2sBBBBH16sIQQQ8s8s")
+_CHECKSUM = Struct("<Q")
+_COUNT = Struct("<H")
+_PAIR = Struct("8s8s")
+_LEAST = _HEAD.size + _CHECKSUM.size
+_ZERO = bytes(8)
+_COPY_BELOW = 32 * 1024  # one hash call over a copy is faster than three calls as long as the copy is small
+_new = tuple.__new__
+
+
+class Damaged(Exception):
+    """Stored bytes are not an entry of this key that this process can use: a counted miss.
+
+    ``reason`` is one of a fixed set of labels: empty, magic, format, truncated, header, stale_mark, checksum, sealed,
+    codec, compression, depth, payload.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Header(NamedTuple):
+    """What is known about an entry without decoding it. Times are wall clock milliseconds; `NEVER` is never."""
+
+    codec: int
+    id: bytes
+    created: int
+    soft: int
+    hard: int
+    load_ms: int = 0
+    compression: int = 0
+    stale: bool = False
+    negative: bool = False
+    region_stamp: bytes = _ZERO
+    function_stamp: bytes = _ZERO
+    tags: tuple[tuple[bytes, bytes], ...] = ()
+    etag: str | None = None
+    last_modified: str | None = None  # as the source spelt it, so that it can be sent back unchanged
+    fingerprint: bytes | None = None
+
+
+def pack(header: Header, payload: bytes, key: str) -> bytes:
+    """The bytes to store for ``key``. Raises ValueError for a field that the format cannot hold."""
+    (codec, ident, created, soft, hard, load_ms, compression, stale, negative, region, function, tags, etag, modified,
+     fingerprint) = header  # fmt: skip
+    if len(ident) != 16 or len(region) != 8 or len(function) != 8:
+        raise ValueError("id has 16 bytes, stamps have 8")
+    flags = compression | _NEGATIVE if negative else compression
+    optional = b""
+    if tags or etag or modified or fingerprint:
+        more, optional = _pack_optional(tags, etag, modified, fingerprint)
+        flags |= more
+    length = _HEAD.size + len(optional)
+    if length > 0xFFFF:
+        raise ValueError(f"a header of {length} bytes; at most 65535: fewer tags or a shorter etag are needed")
+    load_ms = min(load_ms, 0xFFFF_FFFF)
+    head = _HEAD.pack(MAGIC, FORMAT, codec, flags, 0, length, ident, load_ms, created, soft, hard, region, function)
+    head += optional
+    checksum = _CHECKSUM.pack(_digest(key, head, payload))
+    if stale:
+        head = head[:STALE_MARK] + b"\1" + head[STALE_MARK + 1 :]
+    return b"".join((head, checksum, payload))
+
+
+def unpack(data: bytes, key: str) -> tuple[Header, memoryview]:
+    """Header and payload of what was stored for ``key``. Raises `Damaged` and nothing else, whatever the bytes."""
+    if len(data) < _LEAST:
+        raise Damaged(_too_short(data))
+    (magic, form, codec, flags, mark, length, ident, load_ms, created, soft, hard, region, function) = (
+        _HEAD.unpack_from(data)
+    )
+    if magic != MAGIC:
+        raise Damaged("magic")
+    if form != FORMAT:
+        raise Damaged("format")
+    if flags & (_SEALED | _SIGNED):
+        raise Damaged("sealed")
+    if mark > 1:
+        raise Damaged("stale_mark")
+    if length < _HEAD.size:
+        raise Damaged("header")
+    if length + _CHECKSUM.size > len(data):
+        raise Damaged("truncated")
+    payload = memoryview(data)[length + _CHECKSUM.size :]
+    head = data[:STALE_MARK] + b"\0" + data[STALE_MARK + 1 : length] if mark else data[:length]
+    if _CHECKSUM.unpack_from(data, length)[0] != _digest(key, head, payload):
+        raise Damaged("checksum")
+    tags: tuple[tuple[bytes, bytes], ...] = ()
+    etag = modified = fingerprint = None
+    if flags & _OPTIONAL:
+        tags, etag, modified, fingerprint = _unpack_optional(head, flags)
+    elif length != _HEAD.size:
+        raise Damaged("header")
+    return _new(Header, (
+        codec, ident, created, soft, hard, load_ms, flags & _COMPRESSION, mark == 1, flags & _NEGATIVE != 0,
+        region, function, tags, etag, modified, fingerprint,
+    )), payload  # fmt: skip
+
+
+def _digest(key: str, head: bytes, payload: bytes | memoryview) -> int:
+    if len(payload) < _COPY_BELOW:
+        return xxh3_64_intdigest(b"".join((key.encode(), head, payload)))
+    running = xxh3_64(key.encode())
+    running.update(head)
+    running.update(payload)
+    return running.intdigest()
+
+
+def _too_short(data: bytes) -> str:
+    if not data:
+        return "empty"
+    if data[:2] != MAGIC[: len(data)]:
+        return "magic"
+    if len(data) > 2 and data[2] != FORMAT:
+        return "format"
+    return "truncated"
+
+
+def _pack_optional(
+    tags: tuple[tuple[bytes, bytes], ...], etag: str | None, modified: str | None, fingerprint: bytes | None
+) -> tuple[int, bytes]:
+    flags, parts = 0, []
+    if tags:
+        if len(tags) > 0xFFFF // _PAIR.size or any(len(name) != 8 or len(stamp) != 8 for name, stamp in tags):
+            raise ValueError("at most 4095 tags, each a digest and a stamp of 8 bytes")
+        flags |= _TAGS
+        parts += [_COUNT.pack(len(tags)), *(name + stamp for name, stamp in sorted(tags))]
+    if etag or modified:
+        flags |= _ETAG
+        for text in (etag, modified):
+            encoded = (text or "").encode()
+            if len(encoded) > 0xFFFF:
+                raise ValueError("etag and last_modified have at most 65535 bytes")
+            parts += [_COUNT.pack(len(encoded)), encoded]
+    if fingerprint:
+        if len(fingerprint) != 8:
+            raise ValueError("a fingerprint has 8 bytes")
+        flags |= _FINGERPRINT
+        parts.append(fingerprint)
+    return flags, b"".join(parts)
+
+
+class _Reader:
+    """Takes fields from the optional part of a header, in order, and never beyond its end."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._at = _HEAD.size
+
+    def take(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._head):
+            raise Damaged("header")
+        taken, self._at = self._head[self._at : end], end
+        return taken
+
+    def count(self) -> int:
+        found: int = _COUNT.unpack(self.take(_COUNT.size))[0]
+        return found
+
+    def text(self) -> str | None:
+        try:
+            return self.take(self.count()).decode() or None
+        except UnicodeDecodeError as error:
+            raise Damaged("header") from error
+
+    def end(self) -> None:
+        if self._at != len(self._head):
+            raise Damaged("header")
+
+
+def _unpack_optional(
+    head: bytes, flags: int
+) -> tuple[tuple[tuple[bytes, bytes], ...], str | None, str | None, bytes | None]:
+    reader = _Reader(head)
+    tags: tuple[tuple[bytes, bytes], ...] = ()
+    etag = modified = fingerprint = None
+    if flags & _TAGS:
+        tags = tuple(_PAIR.iter_unpack(reader.take(_PAIR.size * reader.count())))
+        if not tags or list(tags) != sorted(tags):
+            raise Damaged("header")
+    if flags & _ETAG:
+        etag, modified = reader.text(), reader.text()
+    if flags & _FINGERPRINT:
+        fingerprint = reader.take(8)
+    reader.end()
+    return tags, etag, modified, fingerprint
