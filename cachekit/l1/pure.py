@@ -378,7 +378,7 @@ class Table:
                 if wanted < 2:
                     self._remember(entry)
                     return entry
-                entry.mark = entry.hits - wanted
+                entry.mark = entry.hits
             else:
                 entry = main.head.next
                 wanted = min(entry.hits - entry.mark, 3)
@@ -409,14 +409,17 @@ class Table:
         return removed
 
     def _advance(self) -> Entry | None:
-        """Move the hand to the next entry."""
+        """Move the hand to the next entry. No call and no loop in here: the entry it looks at might leave meanwhile."""
         small, main = self._small.head, self._main.head
         hand = self._hand.next
-        for _ in range(2):
+        if hand is small:
+            hand = main.next
+            if hand is main:
+                hand = small.next
+        elif hand is main:
+            hand = small.next
             if hand is small:
                 hand = main.next
-            elif hand is main:
-                hand = small.next
         self._hand = hand
         return None if hand is small or hand is main else hand
 
@@ -493,11 +496,15 @@ class Table:
             slot.evictions[reason] += 1
         dead.append(entry)
         self._unlink(entry)
-        same = self._by_khash.get(entry.khash)
-        if isinstance(same, set):
-            same.discard(entry)
-        if same is entry or same == set():
-            del self._by_khash[entry.khash]
+        by_khash, khash = self._by_khash, entry.khash
+        if khash in by_khash:  # no call from the look to the removal: somebody may add an entry of this hash meanwhile
+            same = by_khash[khash]
+            if same is entry:
+                del by_khash[khash]
+            elif isinstance(same, set):
+                same.discard(entry)
+                if not same:
+                    by_khash.pop(khash, None)
         return True
 
     def _leave(self, entry: Entry, dead: list[Entry]) -> None:
@@ -534,13 +541,18 @@ class Table:
 
     def reset(self) -> None:
         """In a forked child, before anything else: an empty table, whatever other threads were doing to it."""
-        old = [list(slot.index.values()) for slot in self._slots.values()]
+        old: list[Entry] = []
         for slot in self._slots.values():
             slot.retired += _hits(slot)
-            slot.index.clear()
             slot.entries = slot.weight = 0
+            old += [entry for head in slot.index.values() for entry in _chain(head)]
         self._empty()
-        del old  # values are released here, when the table is usable again
+        for entry in old:
+            entry.state = DEAD
+            entry.until = 0
+            entry.prev = entry.next = GONE
+        for slot in self._slots.values():
+            slot.index.clear()
 
     # ------------------------------------------------------------------------------------------------------- counting
 
