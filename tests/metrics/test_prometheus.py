@@ -179,6 +179,22 @@ def test_concurrent_counting_and_scraping_loses_and_doubles_nothing(make_service
         assert value(scraped, "cachekit_cache_miss_latency_seconds_count", **of) == 3000
 
 
+def test_a_scrape_that_is_overtaken_by_another_takes_nothing_back(make_service, count):
+    service = make_service()
+    first = count(service, misses=5)
+
+    def overtaken() -> int:
+        """Read after the first tally: meanwhile it counts on and another scrape reports that."""
+        if first.misses == 5:
+            first.misses = 7
+            attach(service).pump()
+        return 0
+
+    count(service, "app.second").l1_hits = overtaken
+    assert value(samples(service), "cachekit_cache_misses_total", **OF) == 7
+    assert value(samples(service), "cachekit_cache_misses_total", **OF) == 7
+
+
 class TestRegister:
     """The application shows our metrics with its own."""
 
@@ -287,7 +303,7 @@ service, other = Service(spec), Service(spec)
 def tally(service):
     return service.tally(service.tiers("users"), 0, "app.load")
 
-tally(other).misses = 100                           # a second service of the same process: they add up
+tally(service).misses, tally(other).misses = 1, 100  # two services of one process: they add up
 attach(service).pump()
 attach(other).pump()
 tally(service).misses = 5
