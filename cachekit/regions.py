@@ -152,9 +152,7 @@ class Region:
         """As `set`."""
         await self._set(key, value, ttl, tags, self._at().service.async_port)
 
-    def set_many(
-        self, mapping: Mapping[Any, Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()
-    ) -> list[Any]:
+    def set_many(self, mapping: Mapping[Any, Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> list[Any]:
         """Store several values; returns the keys that could not be stored."""
         return drive(self._set_many(mapping, ttl, tags, self._at().service.sync_port))
 
@@ -366,7 +364,7 @@ def _place(at: _Bound, key: Key) -> tuple[int, tuple[Any, ...]]:
     if isinstance(key, EntryKey):
         return key.slot, key.args
     args = (key,)
-    return at.slot, args if keys.is_plain(args) else (keys.digest(args),)
+    return at.slot, args if keys.is_plain(args) else (keys.Digest(keys.region_ident(key).encode()),)
 
 
 def _left_in_l1(call: Call) -> "float | None | Miss":

@@ -403,7 +403,10 @@ def define(name: str, /, **profile_fields: Any) -> None:
     """
     from cachekit.config.units import check_name
 
-    check_name(name)
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ConfigError(f"define({name!r}): {error}") from None
     fields = {key: value for key, value in profile_fields.items() if key != "extends"}
     check_options(fields)
     with _default_lock:

@@ -414,9 +414,7 @@ async def look_many(calls: list[Call], port: Port) -> list[Any]:
     except Unavailable as error:
         samples[0].gone(calls[0], "get", error)
         return [_nothing(call, samples[0]) for call in calls]
-    return [
-        await _judged(call, port, sample, data) for call, sample, data in zip(calls, samples, stored, strict=True)
-    ]
+    return [await _judged(call, port, sample, data) for call, sample, data in zip(calls, samples, stored, strict=True)]
 
 
 async def _judged(call: Call, port: Port, sample: Sample, data: bytes | None) -> Any:
@@ -554,7 +552,9 @@ async def _tell(remote: Remote, operation_name: str, names: list[str], port: Por
     """Have L2 do it: DONE, QUEUED when it cannot be reached, FAILED when it will never do it."""
     if operation_name == "clear" and not remote.offers("clear"):
         if remote.once("no clear"):
-            logger.error("backend %r cannot clear tags, functions or regions; only this process forgot", remote.spec.name)
+            logger.error(
+                "backend %r cannot clear tags, functions or regions; only this process forgot", remote.spec.name
+            )
         return Outcome.FAILED
     try:
         await remote.do(port, operation_name, names)

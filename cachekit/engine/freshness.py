@@ -6,7 +6,7 @@ from cachekit.config.spec import RegionSpec
 
 MAX_JITTER: Final = 60.0  # seconds
 NEVER_MS: Final = 2**63 - 1
-NEVER_NS: Final = 2**62  # for the table's clock: further than any monotonic clock gets
+NEVER_NS: Final = 2**63 - 1  # on the table's clock
 
 
 class Life(NamedTuple):

@@ -33,7 +33,8 @@ def make_service(cachekit_server: Server) -> Iterator[MakeService]:
             if l1 is not None:
                 changes["l1"] = L1Spec(mode=l1)
             regions[name] = spec.but(**changes)
-        options = {"url": cachekit_server.url, **(backend or {})}
+        # A budget that a busy machine does not exhaust; tests of the budget say their own.
+        options = {"url": cachekit_server.url, "budget": 10.0, "adaptive": False, **(backend or {})}
         spec = ServiceSpec(
             namespace=f"test{next(numbers)}",
             namespace_given=True,
@@ -50,3 +51,12 @@ def make_service(cachekit_server: Server) -> Iterator[MakeService]:
         replace_default(before[0])
     for service in made:
         service.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that the test may stop, pause and kill."""
+    from cachekit.testing.servers import start_server
+
+    with start_server("valkey") as server:
+        yield server

@@ -1,0 +1,110 @@
+"""Importing cachekit is light, its public names are the documented ones, and arrows between modules point one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cachekit
+
+PACKAGE = Path(cachekit.__file__).parent
+HEAVY = {
+    "asyncio", "redis", "hiredis", "pydantic", "pydantic_settings", "prometheus_client", "cryptography", "msgpack",
+    "ormsgpack", "lz4", "typer", "rich", "importlib.metadata", "django", "flask", "fastapi", "starlette",
+}  # fmt: skip
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+        cwd="/",
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("code", ["import cachekit", "from cachekit import cache, region, MISS"])
+def test_importing_loads_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) & HEAVY == set()
+
+
+def test_a_cached_function_without_configuration_needs_nothing_heavy() -> None:
+    code = "from cachekit import cache\n@cache\ndef f(x): return [x]\nassert f(1) == f(1) == [1]"
+    assert loaded_by(code) & HEAVY == set()
+
+
+def test_the_public_names_are_all_there_and_no_others() -> None:
+    assert sorted(cachekit.__all__) == cachekit.__all__ or set(cachekit.__all__)
+    for name in cachekit.__all__:
+        assert getattr(cachekit, name) is not None
+    namespace: dict[str, object] = {}
+    exec("from cachekit import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(cachekit.__all__)
+
+
+@pytest.mark.parametrize("name", ["disabled", "tenant", "register"])
+def test_what_is_not_built_yet_says_so(name: str) -> None:
+    with pytest.raises(AttributeError, match="not yet available"):
+        getattr(cachekit, name)
+
+
+def test_an_unknown_name_is_an_ordinary_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'cahce'"):
+        cachekit.cahce  # noqa: B018
+
+
+# Each layer may import those before it, and its own.
+LAYERS = [
+    {"errors"},
+    {"config.units", "config.urls"},
+    {"config.spec", "config.fields", "config.options", "config.tree"},
+    {"engine.miss", "engine.outcome", "engine.events", "engine.binding", "engine.encoding", "engine.functions"},
+    {"engine.keys", "engine.freshness", "engine.flight", "l1", "l2.breaker", "l2.budget", "l2.outbox", "l2.stamps"},
+    {"codec"},
+    {"backends"},
+    {"engine.ports"},
+    {"l2.remote"},
+    {"engine.tiers"},
+    {"l2.operation", "context"},
+    {"engine.flow"},
+    {"service"},
+    {"regions"},
+    {"decorator"},
+    {"signatures", "__init__"},
+]
+
+
+def layer_of(module: str) -> int | None:
+    for number, names in enumerate(LAYERS):
+        if any(module == name or module.startswith(name + ".") for name in names):
+            return number
+    return None
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of cachekit imported at the top of a file; imports inside functions are for first use."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("cachekit"):
+            inside = node.module.removeprefix("cachekit").removeprefix(".")
+            found |= {f"{inside}.{alias.name}".strip(".") if layer_of(inside) is None else inside for alias in node.names}
+    return found
+
+
+def test_arrows_between_modules_point_one_way() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        mine = layer_of(module)
+        if mine is None:
+            continue
+        for other in imports_of(path):
+            theirs = layer_of(other)
+            if theirs is None or theirs > mine:
+                wrong.append(f"{module} -> {other}")
+    assert wrong == []
