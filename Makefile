@@ -47,7 +47,7 @@ format: ## rewrite what lint would refuse
 
 types: ## our types, and what users' type checkers see
 	@$(ENVIRONMENT) .venv '.[types]'
-	$(BIN)/mypy --strict cachekit tests/typing
+	$(BIN)/mypy --strict cachekit tests/typing tools
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: ## every benchmark

@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def assert_cached(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def assert_cached(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call twice; the second call must not run the function and must give an equal value of the same type.
 
     Returns the value. For an async function it is a coroutine: ``await assert_cached(load, 7)``. AssertionError tells
@@ -16,15 +19,17 @@ def assert_cached(function: Callable[..., Any], /, *args: Any, **kwargs: Any) ->
         raise TypeError(f"{function!r} has no cache_info(): it is not a cached function")
     first = function(*args, **kwargs)
     if inspect.isawaitable(first):
-        return finish(function, first, args, kwargs)
+        return cast(R, finish(function, first, args, kwargs))
     before = misses(function)
-    return compare(function, args, kwargs, before, first, function(*args, **kwargs))
+    compare(function, args, kwargs, before, first, function(*args, **kwargs))
+    return first
 
 
 async def finish(function: Callable[..., Any], awaitable: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     first = await awaitable
     before = misses(function)
-    return compare(function, args, kwargs, before, first, await function(*args, **kwargs))
+    compare(function, args, kwargs, before, first, await function(*args, **kwargs))
+    return first
 
 
 def misses(function: Any) -> int:
@@ -41,4 +46,3 @@ def compare(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], before
         raise AssertionError(f"{call} came back as {type(second).__name__}, it was {type(first).__name__}")
     if second is not first and second != first:
         raise AssertionError(f"{call} came back as {second!r}, it was {first!r}")
-    return second
