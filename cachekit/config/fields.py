@@ -95,7 +95,7 @@ def _choice(*names: str) -> Field:
 def parse_text(value: object) -> str:
     """A text that is not empty."""
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("not a text")
+        raise ValueError("not a text, or an empty one")
     return value
 
 

@@ -30,7 +30,7 @@ from cachekit.config.spec import (
     ServiceSpec,
     TLSSpec,
 )
-from cachekit.config.tree import Found, Keys, Tree, build, find_files, is_secret
+from cachekit.config.tree import CODE_ORIGIN, Found, Keys, Tree, build, find_files, is_secret
 from cachekit.config.units import check_name, nearest
 from cachekit.config.urls import TLS_SCHEMES, carries_password, check_url, redact_url
 from cachekit.errors import ConfigError
@@ -521,7 +521,7 @@ def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
         origin = tree.origin(keys)
         if table.url is None and table.type == "redis" and name != "default":
             yield f"{tree.origin(keys[:2])}: backends.{name}: has no URL and is not used"
-        if table.url and carries_password(table.url) and not origin.startswith(("env ", "configure")):
+        if table.url and carries_password(table.url) and not origin.startswith(("env ", CODE_ORIGIN)):
             yield f"{origin}: backends.{name}.url: holds a password; set it in the environment instead"
         if table.url and "tls" in table.model_fields_set and table.url.partition("://")[0] not in TLS_SCHEMES:
             yield f"{tree.origin((*keys[:2], 'tls'))}: backends.{name}.tls: not used, since the URL is not rediss://"

@@ -9,6 +9,7 @@ from typing import Any
 
 DEFAULT_NAMESPACE = "cachekit"
 NO_BACKEND = "none"
+DEFAULT_BACKEND = "default"  # without a URL anywhere it is as good as none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class BackendSpec:
     heartbeat: float = 1.0
     replay_window: float = 60.0
     pending_invalidations: int = 10_000
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # may hold passwords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

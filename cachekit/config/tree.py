@@ -24,7 +24,10 @@ URL_VARIABLES = ("CACHEKIT_REDIS_URL", "REDIS_URL")  # of the backend "default",
 NOT_SETTINGS = ("CACHEKIT_CONFIG", "CACHEKIT_PURE", "CACHEKIT_NATIVE")
 NAMED = ("profiles", "backends")  # tables of tables with names of the user's choice
 PROJECT_MARKS = ("pyproject.toml", ".git", "manage.py")
+FILE_ONLY = ("options", "negative_exceptions")  # tables whose keys are not ours
 BUILT_IN_ORIGIN = "built-in"
+CODE_ORIGIN = "configure()"
+ENV_ORIGIN = "env CACHEKIT_BACKENDS__"
 
 # Kubernetes gives each container variables for every service beside it, here of "cachekit" or "cachekit-api":
 _KUBERNETES = re.compile(
@@ -49,7 +52,7 @@ def is_secret(keys: Keys) -> bool:
 class Tree:
     """Merged raw values, the origin of each, and the problems found on the way."""
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict, repr=False)  # with passwords
     origins: dict[Keys, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -294,7 +297,9 @@ def read_environment(tree: Tree, environ: Mapping[str, str]) -> None:
         if is_secret(keys) and keys[-1].endswith("_file"):
             keys = (*keys[:-1], keys[-1].removesuffix("_file"))
             value = _read_secret(tree, variable, environ[variable], keys)
-        if keys in set_by:
+        if keys[2:3] and keys[2] in FILE_ONLY:
+            tree.problems.append(f"env {variable}: {keys[2]} has no variable; set it in the file")
+        elif keys in set_by:
             tree.problems.append(f"env {variable}: sets the same as {set_by[keys]}; keep one of them")
         elif value is not None:
             set_by[keys] = variable
@@ -354,7 +359,7 @@ def read_urls(tree: Tree, environ: Mapping[str, str]) -> None:
     """Give each backend the URL of the first variable that it listens to: above files, below its own ``__URL``."""
     for backend in {"default": None} | dict.fromkeys(tree.names("backends")):
         keys = ("backends", backend, "url")
-        if tree.get(*keys) is not None and tree.origin(keys).startswith(("env ", "configure")):
+        if tree.get(*keys) is not None and tree.origin(keys).startswith((ENV_ORIGIN, CODE_ORIGIN)):
             continue
         for variable in _url_env(tree, backend):
             if environ.get(variable):
@@ -389,7 +394,7 @@ def build(
     if any(": not valid TOML" in problem or ": cannot be read" in problem for problem in tree.problems):
         return tree  # what follows would only complain about what the unread file holds
     read_environment(tree, environ)
-    tree.merge(settings, lambda keys: "configure()")
+    tree.merge(settings, lambda keys: CODE_ORIGIN)
     read_urls(tree, environ)
     for kind in NAMED:
         _check_names(tree, kind)

@@ -40,14 +40,14 @@ def _check_parts(url: str) -> None:
     problem = ""
     try:
         parts = urlsplit(url)
-        if not parts.hostname and parts.netloc:
-            problem = "the host is missing; write redis://host:6379/0"
+        if parts.fragment:
+            problem = "it contains '#'; write %23 inside a password"
         elif parts.port == 0:
             problem = "port 0 cannot be reached"
+        elif not parts.hostname and parts.netloc:
+            problem = "the host is missing; write redis://host:6379/0"
         elif not re.fullmatch(r"(?:/[0-9]*)?", parts.path):
             problem = "the database after the port is not a number; write redis://host:6379/0"
-        elif parts.fragment:
-            problem = "it contains '#'; write %23 inside a password"
     except ValueError:
         problem = "the host or the port is not valid; write / ? # @ : inside a password as %2F %3F %23 %40 %3A"
     if problem:  # raised here, so that no traceback carries the original error, which quotes the text
