@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("config",)
+COMMANDS = ("config", "demo", "doctor")
 
 
 def build() -> "typer.Typer":

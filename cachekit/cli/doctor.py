@@ -1,0 +1,300 @@
+"""``cachekit doctor``: versions, where the configuration came from, and whether each backend can be reached."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cachekit.cli.config import ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cachekit.config.settings import Loaded
+    from cachekit.config.spec import BackendSpec
+    from cachekit.errors import BackendError
+
+REMEDIES = {
+    "auth": "check user and password: those in the URL, {variable}__USERNAME and {variable}__PASSWORD",
+    "noperm": "let the user run the commands that cachekit needs: ACL SETUSER NAME +@all -@dangerous +info ~{keys}*",
+    "tls": "set {table} tls.ca to the authority that signed the server's certificate, and use the name it was made for",
+    "plain": "the port does not speak TLS: write redis:// or valkey:// in place of rediss:// or valkeys://",
+    "closed": "if the port speaks TLS, write rediss:// or valkeys://; see the server's log for what it refused",
+    "timeout": "see whether a firewall drops the packets and whether the server hangs; {table} budget is {budget}",
+    "connection": "see whether the server runs there: {address}",
+    "loading": "wait until the server has read its data, and see its log",
+    "protocol": "something else listens there: see host and port",
+    "command": "see the number of the database in the URL and the server's log",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``doctor`` to the application."""
+    app.command()(doctor)
+
+
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """See whether everything that is configured works. Exit status 1 if it does not; warnings alone give 0.
+
+    Each backend is asked once, for as long as its `budget` allows. Nothing is written.
+    """
+    from cachekit.config.settings import load_tree
+    from cachekit.errors import ConfigError
+
+    report = Report(versions())
+    try:
+        loaded = load_tree(config)
+    except ConfigError as error:
+        report.problems.extend(str(error).splitlines())
+    else:
+        examine(loaded, report)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print(report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@dataclass
+class Finding:
+    """What one attempt at a backend showed. ``reason`` and ``remedy`` are empty when it answered."""
+
+    name: str
+    url: str
+    origin: str
+    reachable: bool = False
+    milliseconds: float = 0.0
+    reason: str = ""
+    remedy: str = ""
+    coherence: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """Everything that the command says. Holds no secret."""
+
+    versions: dict[str, str]
+    namespace: str = ""
+    files: tuple[str, ...] = ()
+    variables: list[str] = field(default_factory=list)
+    backends: list[Finding] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the configuration is valid and every backend answered."""
+        return not self.problems and all(backend.reachable for backend in self.backends)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"ok": self.ok} | asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """Of everything that decides how the cache behaves."""
+    import platform
+    from importlib.metadata import version
+
+    from cachekit.l1.table import TWIN
+
+    return {
+        "cachekit": f"{version('cachekit')} ({TWIN})",
+        "python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()})",
+        "redis-py": version("redis"),
+        "hiredis": version("hiredis"),
+    }
+
+
+def examine(loaded: "Loaded", report: Report) -> None:
+    """Add what there is to say about a valid configuration."""
+    import os
+
+    from cachekit.config.tree import URL_VARIABLES, setting_variables
+
+    spec = loaded.spec
+    report.namespace, report.files = spec.namespace, spec.files
+    report.variables = [*setting_variables(os.environ), *(name for name in URL_VARIABLES if os.environ.get(name))]
+    report.warnings.extend(loaded.warnings)
+    if not spec.enabled:
+        report.warnings.append("enabled: false: every function runs at every call; remove it to cache again")
+    report.backends.extend(reach(backend, spec.namespace) for backend in spec.backends.values())
+
+
+def reach(spec: "BackendSpec", namespace: str) -> Finding:
+    """Ask a backend once, within its budget."""
+    from time import perf_counter
+
+    from cachekit.backends.registry import open_backend
+    from cachekit.config.urls import redact_url
+    from cachekit.errors import BackendError, ConfigError
+
+    finding = Finding(spec.name, redact_url(spec.url) if spec.url else f"({spec.type})", spec.url_origin)
+    started = perf_counter()
+    try:
+        faces = open_backend(spec)  # loads the driver, which is no part of the attempt
+        started = perf_counter()
+        finding.facts = _ask(faces.sync, faces.aio, namespace, spec.budget)
+    except ConfigError as error:
+        finding.reason = _one_line(str(error), spec)
+    except BackendError as error:
+        finding.reason = _one_line(f"{error.reason}: {error}", spec)
+        finding.remedy = remedy(error, spec, namespace)
+    except Exception as error:  # a third-party backend that raises what it should not
+        finding.reason = _one_line(f"{type(error).__name__}: {error}", spec)
+    else:
+        finding.reachable = True
+        finding.coherence = f"ttl: L1 entries live at most {spec.max_staleness:g} s"
+        finding.warnings = list(advice(finding.facts))
+    finding.milliseconds = round((perf_counter() - started) * 1000, 1)
+    return finding
+
+
+def _ask(sync: Any, aio: Any, namespace: str, budget: float) -> dict[str, str]:
+    """The backend's own facts, or one read from a backend that offers none."""
+    import asyncio
+    import inspect
+
+    face = aio if sync is None else sync
+    checks = "check" in face.capabilities
+
+    async def ask() -> dict[str, str]:
+        try:
+            answer = face.check(budget=budget) if checks else face.get(f"{namespace}:v:{{doctor}}", budget=budget)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        finally:
+            closing = face.close()
+            if inspect.isawaitable(closing):
+                await closing
+        return dict(answer) if checks else {}
+
+    return asyncio.run(ask())
+
+
+def remedy(error: "BackendError", spec: "BackendSpec", namespace: str) -> str:
+    """What to do about a failure."""
+    from cachekit.config.tree import variable_of
+    from cachekit.config.urls import redact_url
+
+    kind, text = error.reason, str(error).casefold()
+    if kind == "tls" and any(sign in text for sign in ("wrong_version", "record layer", "unknown protocol")):
+        kind = "plain"
+    elif kind == "connection" and any(sign in text for sign in ("closed", "reset", "end of file", "eof")):
+        kind = "closed"
+    return REMEDIES.get(kind, "see the server's log").format(
+        table=f"[backends.{spec.name}]",
+        variable=variable_of(("backends", spec.name)),
+        address=redact_url(spec.url),
+        budget=f"{spec.budget * 1000:g} ms",
+        keys=f"{namespace}:",
+    )
+
+
+def advice(facts: Mapping[str, str]) -> Iterator[str]:
+    """What a server's own settings will lead to."""
+    policy, limit = facts.get("maxmemory_policy", ""), facts.get("maxmemory", "")
+    if limit == "0":
+        yield "the server has no memory limit; set maxmemory, and maxmemory-policy volatile-lru"
+    elif policy == "noeviction":
+        yield "a full server refuses to store (noeviction); set maxmemory-policy volatile-lru"
+    elif policy.endswith("-random"):
+        yield f"a full server forgets popular entries like any other ({policy}); set maxmemory-policy volatile-lru"
+    if facts.get("role") in ("slave", "replica"):
+        yield "this is a replica, which takes no writes; give the URL of its primary"
+    if facts.get("mode") == "cluster":
+        yield "this is a node of a cluster, which is not yet supported; give the URL of a single server"
+
+
+def _one_line(text: str, spec: "BackendSpec") -> str:
+    """For the report: no line breaks, and none of the backend's secrets, whoever put them into the message."""
+    from cachekit.config.urls import HIDDEN
+
+    for secret in _secrets(spec):
+        text = text.replace(secret, HIDDEN)
+    return " ".join(text.split())
+
+
+def _secrets(spec: "BackendSpec") -> Iterable[str]:
+    from urllib.parse import parse_qs, unquote, urlsplit
+
+    try:
+        url = urlsplit(spec.url)
+        found = {spec.password, url.password, *parse_qs(url.query).get("password", ())}
+    except ValueError:
+        found = {spec.password, spec.url}
+    return sorted({text for secret in found if secret for text in (secret, unquote(secret))}, key=len, reverse=True)
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    _lines(console, "versions", [f"{name} {number}" for name, number in report.versions.items()])
+    if report.namespace:
+        _lines(console, "configuration", _configuration(report))
+    for backend in report.backends:
+        _print_backend(console, backend)
+    if report.namespace and not report.backends:
+        _lines(console, "backend", ["none: entries live in this process only; set REDIS_URL to share them"])
+    for problem in report.problems:
+        _say(console, "error", problem, "red")
+    for warning in report.warnings:
+        _say(console, "warning", warning, "yellow")
+    console.print()
+    if report.ok:
+        warned = len(report.warnings) + sum(len(backend.warnings) for backend in report.backends)
+        _say(console, "ok", f"all is well{f', {warned} to look at' if warned else ''}", "green")
+    else:
+        _say(console, "failed", "see the lines in red and what they suggest", "red")
+
+
+def _configuration(report: Report) -> Iterator[str]:
+    yield ", ".join(report.files) or "no file"
+    if report.variables:
+        yield f"environment: {', '.join(report.variables)}"
+    yield f"namespace: {report.namespace}"
+
+
+def _print_backend(console: "Console", backend: Finding) -> None:
+    origin = f" ({backend.origin})" if backend.origin else ""
+    name = f"backend {backend.name}"
+    if not backend.reachable:
+        _say(console, name, f"{backend.url}{origin}", "")
+        _say(console, "error", f"not usable after {backend.milliseconds:g} ms: {backend.reason}", "red")
+        if backend.remedy:
+            _say(console, "remedy", backend.remedy, "yellow")
+        return
+    answered = f"answered in {backend.milliseconds:g} ms"
+    lines = [f"{backend.url}{origin}", answered, f"coherence {backend.coherence}", *_server(backend.facts)]
+    _lines(console, name, lines)
+    for warning in backend.warnings:
+        _say(console, "warning", warning, "yellow")
+
+
+def _server(facts: Mapping[str, str]) -> Iterator[str]:
+    if "server" in facts:
+        described = [facts["server"], facts.get("version", ""), facts.get("mode", ""), facts.get("role", "")]
+        yield f"server {' '.join(filter(None, described))}"
+    rest = [f"{name} {value}" for name, value in facts.items() if name.startswith("maxmemory")]
+    if rest:
+        yield ", ".join(rest)
+
+
+def _lines(console: "Console", name: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        _say(console, name, line, "")
+        name = ""
+
+
+def _say(console: "Console", name: str, text: str, style: str) -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble((f"{name:<16} ", "bold"), (text, style)))

@@ -1,0 +1,175 @@
+"""What the demo runs: a Valkey server of its own, unless REDIS_URL names one, and two workers that share it."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.resources import files
+from types import TracebackType
+from typing import Any
+
+from cachekit.config.tree import URL_VARIABLES, setting_variables
+from cachekit.testing.servers import Server, free_port, start_server
+
+HOST = "127.0.0.1"
+PORT = 8000
+WORKERS = 2
+START_SECONDS = 60.0
+STOP_SECONDS = 5.0
+OWN_BACKEND = "CACHEKIT_BACKENDS__DEFAULT__"  # password, TLS and the like of the server that REDIS_URL names
+
+
+class DemoError(Exception):
+    """The demo cannot go on. The message is one line and says why."""
+
+
+class Demo:
+    """Server and workers. A context manager: nothing is left when it ends, nor when this process is killed."""
+
+    def __init__(self, port: int | None = None) -> None:
+        self.environment = environment(os.environ)
+        self.server: Server | None = None
+        self.no_server = ""  # why there is none
+        self.ports = choose_ports(port)
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://{HOST}:{port}" for port in self.ports]
+
+    @property
+    def has_l2(self) -> bool:
+        """Whether the workers share a second tier."""
+        return any(self.environment.get(name) for name in URL_VARIABLES)
+
+    def __enter__(self) -> "Demo":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything; returns when the workers answer. `DemoError` when one does not."""
+        if not self.has_l2:
+            self.start_server()
+        self.workers = [self.start_worker(port) for port in self.ports]
+        deadline = time.monotonic() + START_SECONDS
+        while not all(answers(port) for port in self.ports):
+            self.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"the workers did not answer in {START_SECONDS:.0f} s")
+            time.sleep(0.02)
+
+    def start_server(self) -> None:
+        try:
+            self.server = start_server("valkey")
+        except (LookupError, RuntimeError) as error:
+            self.no_server = str(error).splitlines()[0]
+        else:
+            self.environment["REDIS_URL"] = self.server.url
+
+    def start_worker(self, port: int) -> "subprocess.Popen[bytes]":
+        # Its standard input is the worker's life line (see `worker`). A session of its own: Ctrl-C is for us alone,
+        # and we end the workers in order.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "cachekit.demo.worker", str(port), *self.urls],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def check(self) -> None:
+        """`DemoError` when a worker has ended."""
+        for port, worker in zip(self.ports, self.workers, strict=True):
+            if worker.poll() is not None:
+                raise DemoError(f"the worker on port {port} ended with exit status {worker.returncode}")
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What all workers counted, by region."""
+        total: dict[str, dict[str, int]] = {}
+        for port in self.ports:
+            for region, counts in request(port, "GET", "/stats")["regions"].items():
+                row = total.setdefault(region, {})
+                for name, count in counts.items():
+                    row[name] = row.get(name, 0) + count
+        return total
+
+    def empty(self) -> None:
+        """Outdate what an earlier demo may have left on a server that is not ours."""
+        request(self.ports[0], "POST", "/invalidate")
+
+    def stop(self) -> None:
+        """End the workers, then the server. May be called twice."""
+        for worker in self.workers:
+            assert worker.stdin is not None
+            worker.stdin.close()
+        for worker in self.workers:
+            try:
+                worker.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        if self.server is not None:
+            self.server.stop()
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """The workers' environment: the demo's own file, and of the user's configuration where the server is, no more."""
+    foreign = {name for name in setting_variables(ours) if not name.startswith(OWN_BACKEND)}
+    config = str(files("cachekit.demo").joinpath("cachekit.toml"))
+    return {name: value for name, value in ours.items() if name not in foreign} | {"CACHEKIT_CONFIG": config}
+
+
+def choose_ports(wanted: int | None) -> list[int]:
+    """A port for each worker: the wanted one, which must be free, or else 8000, or else any."""
+    if wanted is not None and not is_free(wanted):
+        raise DemoError(f"port {wanted} is in use; choose another with --port")
+    first = wanted or (PORT if is_free(PORT) else free_port())
+    ports = [first]
+    while len(ports) < WORKERS:
+        following = ports[-1] + 1
+        ports.append(following if following < 65_536 and is_free(following) else free_port())
+    return ports
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections may linger
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def answers(port: int) -> bool:
+    """Whether a worker serves."""
+    try:
+        request(port, "GET", "/stats")
+    except DemoError:
+        return False
+    return True
+
+
+def request(port: int, method: str, path: str) -> Any:
+    """What a worker says, out of JSON. `DemoError` when it does not."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=STOP_SECONDS)
+    try:
+        connection.request(method, path)
+        return json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException) as error:
+        raise DemoError(f"the worker on port {port} does not answer: {error or type(error).__name__}") from None
+    finally:
+        connection.close()
