@@ -19,6 +19,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from cachekit.engine.events import Tally
     from cachekit.l1.table import Stats, Table
     from cachekit.service import Service
@@ -115,23 +117,25 @@ class Metrics:
             self.pump()
             return
         for service in list(self._reported):
-            _observe(service, self.instruments)
+            self._observe(service)
 
     def pump(self) -> None:
         """Add what the engine counted since the last pump and show the present state."""
-        totals = dict.fromkeys(self._full, (0, 0))  # prometheus_client cannot remove a series in every mode
+        # Whatever may take a lock of a service is read before ours is taken, so ours is always the last one.
         for service in list(self._reported):
-            # Whatever may take a lock of the service is read before ours is taken, so ours is always the last one.
-            stats = _table_stats(service)
-            readings = self._readings(service, stats)
+            readings = self._readings(service, _table_stats(service))
             with _lock:
                 self._report(self._reported.get(service, {}), readings)
-            _observe(service, self.instruments)
-            for region, _, table in stats:
-                entries, weight = totals.get(region, (0, 0))
-                totals[region] = (entries + table.entries, weight + table.weight)
-        self._show_tables(totals)
-        self._show_backends()
+            self._observe(service)
+        tables, backends = self._tables(), self._backends()
+        with _lock:
+            for region, (entries, weight) in tables.items():
+                self.instruments.entries.labels(region).set(entries)
+                self.instruments.bytes.labels(region).set(weight)
+            for name, (down, breaker, budget) in backends.items():
+                self.instruments.up.labels(name).set(1 - down)
+                self.instruments.breaker.labels(name).set(breaker)
+                self.instruments.budget.labels(name).set(budget)
 
     def _readings(self, service: "Service", tables: "list[tuple[str, Table, Stats]]") -> list[Reading]:
         readings = [reading for tally in service.tallies() for reading in _tally_readings(tally, self.instruments)]
@@ -144,25 +148,34 @@ class Metrics:
                 reported[source, counter, labels] = value
                 counter.labels(*labels).inc(value - (known or 0))
 
-    def _show_tables(self, totals: dict[str, tuple[int, int]]) -> None:
-        """Entries and bytes, summed over the tables of a region: one of its own, and private ones of functions."""
-        for region, (entries, weight) in totals.items():
-            self.instruments.entries.labels(region).set(entries)
-            self.instruments.bytes.labels(region).set(weight)
-        self._full = set(totals)
+    def _observe(self, service: "Service") -> None:
+        to = self.instruments
+        for tally in service.tallies():
+            for histogram, waiting in ((to.hit_latency, tally.hit_seconds), (to.miss_latency, tally.miss_seconds)):
+                seconds = _take(waiting)
+                with _lock:
+                    for second in seconds:
+                        histogram.labels(tally.region, tally.function).observe(second)
 
-    def _show_backends(self) -> None:
-        """The state of every backend that was used; the worse one if two services have backends of one name."""
+    def _tables(self) -> dict[str, tuple[int, int]]:
+        """Entries and bytes, summed over the tables of a region: one of its own, and private ones of functions."""
+        totals = dict.fromkeys(self._full, (0, 0))  # prometheus_client cannot remove a series in every mode
+        for service in list(self._reported):
+            for region, _, stats in _table_stats(service):
+                entries, weight = totals.get(region, (0, 0))
+                totals[region] = (entries + stats.entries, weight + stats.weight)
+        self._full = set(totals)
+        return totals
+
+    def _backends(self) -> dict[str, tuple[int, int, float]]:
+        """Every backend that was used: down, breaker, budget; the worse if two services have backends of one name."""
         worst: dict[str, tuple[int, int, float]] = {}
         for service in list(self._reported):
             for name, health in service.health().backends.items():
                 if health.state != "unused":
                     now = (int(health.state == "down"), BREAKER.get(health.breaker, 0), health.budget_ms / 1000)
                     worst[name] = max(worst.get(name, now), now)
-        for name, (down, breaker, budget) in worst.items():
-            self.instruments.up.labels(name).set(1 - down)
-            self.instruments.breaker.labels(name).set(breaker)
-            self.instruments.budget.labels(name).set(budget)
+        return worst
 
     def forget_inherited(self) -> None:
         """In a forked child: what was counted before the fork is the parent's to report."""
@@ -186,7 +199,9 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """The families as they are now."""
         self.pump()
-        yield from self.instruments.registry.collect()
+        with _lock:
+            families = list(self.instruments.registry.collect())
+        yield from families
 
 
 def _table_stats(service: "Service") -> "list[tuple[str, Table, Stats]]":
@@ -212,17 +227,14 @@ def _tally_readings(tally: "Tally", to: Instruments) -> Iterator[Reading]:
         yield Reading(tally, to.errors, (*where, operation, reason), count)
 
 
-def _observe(service: "Service", to: Instruments) -> None:
-    for tally in service.tallies():
-        for histogram, seconds in ((to.hit_latency, tally.hit_seconds), (to.miss_latency, tally.miss_seconds)):
-            if not seconds:
-                continue
-            child = histogram.labels(tally.region, tally.function)
-            for _ in range(len(seconds)):  # not "while": the engine goes on appending
-                try:
-                    child.observe(seconds.popleft())
-                except IndexError:  # another pump took the rest
-                    break
+def _take(waiting: "deque[float]") -> list[float]:
+    taken: list[float] = []
+    try:
+        for _ in range(len(waiting)):  # not "while": the engine goes on appending
+            taken.append(waiting.popleft())
+    except IndexError:  # another pump took the rest
+        pass
+    return taken
 
 
 # Which metrics belong to which service. Ordinarily each service has its own. In multi-process mode all services of a
@@ -252,13 +264,11 @@ def exposition(service: "Service", accept_header: str | None = None) -> tuple[st
     In prometheus_client's multi-process mode (``PROMETHEUS_MULTIPROC_DIR``) the figures of all processes.
     """
     metrics = attach(service)
-    metrics.pump()
     encode, content_type = choose_encoder(accept_header or "")
-    if _multiprocess():
-        registry = CollectorRegistry()
-        registry.register(_AllProcesses())
-        return content_type, encode(registry)
-    return content_type, encode(metrics.instruments.registry)
+    if not _multiprocess():
+        return content_type, encode(metrics)
+    metrics.pump()
+    return content_type, encode(_AllProcesses())
 
 
 def register(service: "Service | None" = None, registry: CollectorRegistry = prometheus_client.REGISTRY) -> None:
@@ -306,6 +316,7 @@ def _shared_metrics() -> Metrics:
     return _shared
 
 
-# Held across a fork, so that the child inherits neither half-done sums nor a lock that nobody will release.
+# Held across a fork, and around every use of prometheus_client's own locks, so that the child inherits neither
+# half-done sums nor a lock that nobody will release.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
