@@ -22,7 +22,7 @@ from typing import Any, Final
 from cachekit.engine.miss import MISS
 from cachekit.errors import ConfigError
 from cachekit.l1.memo import Memo, compile_memo
-from cachekit.l1.values import Admission, adopt, copy
+from cachekit.l1.values import Admission, adopt
 from cachekit.l1.versions import Versions
 from cachekit.l1.views import NEVER, EntryView, Stats
 
@@ -55,7 +55,7 @@ class Entry:
 
     __slots__ = (
         "born", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark", "mode",
-        "negative", "next", "prev", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "tree", "twin", "until",
+        "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "twin", "until",
         "value", "weight",
     )  # fmt: skip
 
@@ -68,9 +68,9 @@ class Entry:
     negative: bool
     next: "Entry"
     prev: "Entry"
+    renew: Callable[[Any], Any]  # copies the value for a caller
     ring: "Ring"
     tags: tuple[str, ...]
-    tree: bool  # a copy needs no memo
 
     def __init__(self, slot: Slot, args: tuple[Any, ...]) -> None:
         self.slot = slot
@@ -251,7 +251,7 @@ class Table:
         if entry.mode != "copy":
             return entry.value
         try:
-            return copy(entry.value, None if entry.tree else {})
+            return entry.renew(entry.value)
         except Exception:  # RecursionError on a stack that is deep already: better compute than fail
             return MISS
 
@@ -276,7 +276,7 @@ class Table:
         place = self._slots[slot]
         entry = Entry(place, args)
         mode = "share" if self._share and admission.mode == "copy" else admission.mode
-        entry.value, entry.mode, entry.tree = adopt(value, mode)
+        entry.value, entry.mode, entry.renew = adopt(value, mode)
         entry.weight = admission.weight
         entry.khash = khash
         entry.fresh_until = fresh_until

@@ -167,29 +167,49 @@ def isolate(value: Any, mode: str) -> Any:
     if mode != "copy":
         return value
     try:
-        return copy(value, {})
+        return copy_graph(value)
     except Exception:  # Opaque; RecursionError; a class whose attributes raise
         return value
 
 
 class Adopted(NamedTuple):
-    """A value as L1 keeps it. ``tree``: no object occurs twice in it, so copies need no memo."""
+    """A value as L1 keeps it, and the quickest way to copy it for a caller (mode ``copy`` only)."""
 
     value: Any
     mode: str
-    tree: bool
+    renew: Callable[[Any], Any]
 
 
 def adopt(value: Any, mode: str) -> Adopted:
     """Make the copy that L1 keeps, and learn from it what the bounded walk of `admit` may have missed. Never raises."""
     if mode != "copy":
-        return Adopted(value, mode, True)
+        return Adopted(value, mode, copy_tree)
     memo: dict[int, Any] = {}
     try:
         mine = copy(value, memo)
     except Exception:
-        return Adopted(value, "opaque", True)
-    return Adopted(mine, "share" if mine is value else "copy", SHARED not in memo)
+        return Adopted(value, "opaque", copy_tree)
+    return Adopted(mine, "share" if mine is value else "copy", _renewal(mine, SHARED in memo))
+
+
+def _renewal(value: Any, repeated: bool) -> Callable[[Any], Any]:
+    shallow = SHALLOW.get(type(value))
+    if shallow is not None and all(type(part) in LEAVES for part in EXACT[type(value)].parts(value) or ()):
+        return shallow
+    return copy_graph if repeated else copy_tree
+
+
+SHALLOW: dict[type, Callable[[Any], Any]] = {list: list.copy, dict: dict.copy, set: set.copy}
+
+
+def copy_tree(value: Any) -> Any:
+    """Copy a value in which no changeable object occurs twice. Raises as `copy` does."""
+    return copy(value, None)
+
+
+def copy_graph(value: Any) -> Any:
+    """Copy a value with the shape that it has. Raises as `copy` does."""
+    return copy(value, {})
 
 
 SHARED = -1  # in a memo: an object that was copied once occurred again; no id is negative

@@ -228,7 +228,7 @@ def test_a_copy_equals_its_original_and_has_no_changeable_part_in_common(value: 
     assert mode != "opaque"
     mine, kept = isolate(value, mode), adopt(value, mode)
     assert mine == value == kept.value
-    hit = values.copy(kept.value, None if kept.tree else {}) if kept.mode == "copy" else kept.value
+    hit = kept.renew(kept.value) if kept.mode == "copy" else kept.value
     assert hit == value
     parts = [set(_containers(each, {})) for each in (value, mine, kept.value, hit)]
     for index, some in enumerate(parts):
@@ -243,8 +243,7 @@ def test_an_object_that_occurs_twice_occurs_twice_in_the_copy_and_cycles_stay_cy
     twice = {"a": row, "b": (row, 2), "c": Mutable(row)}
     assert admit(twice).mode == "copy"
     kept = adopt(twice, "copy")
-    assert not kept.tree
-    for mine in (isolate(twice, "copy"), kept.value, values.copy(kept.value, {})):
+    for mine in (isolate(twice, "copy"), kept.value, kept.renew(kept.value)):
         assert mine["a"] is mine["b"][0] is mine["c"].x
         assert mine["a"] is not row
     row.append(row)
@@ -265,8 +264,10 @@ def test_an_object_that_occurs_twice_occurs_twice_in_the_copy_and_cycles_stay_cy
 
 def test_only_values_with_repeated_changeable_parts_pay_for_a_memo() -> None:
     constant = (1, 2)
-    assert adopt([[1], [2], constant, constant, "a", "a"], "copy").tree
-    assert not adopt([[1]] * 2, "copy").tree
+    assert adopt([[1], [2], constant, constant, "a", "a"], "copy").renew is values.copy_tree
+    assert adopt([[1]] * 2, "copy").renew is values.copy_graph
+    assert adopt({"a": 1, 2: None}, "copy").renew is dict.copy
+    assert adopt({"a": 1, 2: ([],)}, "copy").renew is values.copy_tree
 
 
 @pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, Mutable, Frozen])
