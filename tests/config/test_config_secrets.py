@@ -120,6 +120,13 @@ def test_a_secret_from_code_is_accepted() -> None:
     assert load([], environ={}, settings=settings).backends["default"].password == SECRET
 
 
+def test_a_secret_of_the_wrong_type_is_refused_without_its_value() -> None:
+    settings = {"backends": {"default": {"password": 51571}}}
+    with pytest.raises(ConfigError) as caught:
+        load([], environ={}, settings=settings)
+    assert str(caught.value) == "configure(): backends.default.password: not a text, or an empty one"
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
 def test_an_unusable_secret_file_is_a_problem(content: bytes) -> None:
     Path("secret").write_bytes(content)
