@@ -232,12 +232,26 @@ def test_ids_for_one_process_alone_refuse_nothing_and_share_nothing() -> None:
     assert function_id(make(5), shared=False) == function_id(make(5))
 
 
-def test_methods_of_local_classes_need_no_class_to_be_named() -> None:
+def test_the_id_of_a_method_with_super_is_the_same_before_its_class_exists() -> None:
     class Local:
         def get(self) -> Any:
             return super().__repr__()
 
-    assert function_id(Local.get) == function_id(Local.get)
+        early = function_id(get)
+
+    assert function_id(Local.get) == Local.early
+
+
+def test_what_handles_exceptions_is_part_of_the_code() -> None:
+    def local(x: Any) -> Any:
+        try:
+            return x.a
+        except AttributeError:
+            return None
+
+    unguarded = types.FunctionType(local.__code__.replace(co_exceptiontable=b""), globals(), "local")
+    unguarded.__qualname__ = local.__qualname__
+    assert function_id(unguarded) != function_id(local)
 
 
 # What is bound to a function counts
