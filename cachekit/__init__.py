@@ -6,11 +6,10 @@ Names are loaded on first use, so that importing the package costs next to nothi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachekit.cached import AsyncCachedFunction as AsyncCachedFunction
+    from cachekit.cached import CachedFunction as CachedFunction
     from cachekit.config.units import Duration as Duration
     from cachekit.context import current_entry as current_entry
-    from cachekit.decorator import AsyncCachedFunction as AsyncCachedFunction
-    from cachekit.decorator import CachedFunction as CachedFunction
-    from cachekit.decorator import CacheInfo as CacheInfo
     from cachekit.decorator import cache as cache
     from cachekit.engine.miss import MISS as MISS
     from cachekit.engine.outcome import Outcome as Outcome
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from cachekit.errors import UncacheableArgument as UncacheableArgument
     from cachekit.errors import Unstorable as Unstorable
     from cachekit.errors import UnsupportedOperation as UnsupportedOperation
+    from cachekit.function import CacheInfo as CacheInfo
     from cachekit.regions import Region as Region
     from cachekit.regions import ainvalidate_tags as ainvalidate_tags
     from cachekit.regions import invalidate_tags as invalidate_tags
@@ -37,7 +37,8 @@ __version__ = "0.1.0"
 _HOME = {
     "cachekit.config.units": ("Duration",),
     "cachekit.context": ("current_entry",),
-    "cachekit.decorator": ("AsyncCachedFunction", "CachedFunction", "CacheInfo", "cache"),
+    "cachekit.cached": ("AsyncCachedFunction", "CachedFunction"),
+    "cachekit.decorator": ("cache",),
     "cachekit.engine.miss": ("MISS",),
     "cachekit.engine.outcome": ("Outcome",),
     "cachekit.errors": (
@@ -50,13 +51,14 @@ _HOME = {
         "Unstorable",
         "UnsupportedOperation",
     ),
+    "cachekit.function": ("CacheInfo",),
     "cachekit.regions": ("Region", "ainvalidate_tags", "invalidate_tags", "region"),
     "cachekit.service": ("aclose", "close", "configure", "define", "health"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 _LATER = frozenset({"disabled", "tenant", "register"})
 
-__all__ = [  # noqa: PLE0604  # the names above
+__all__ = [  # the names above
     "MISS",
     "AsyncCachedFunction",
     "CacheInfo",

@@ -4,13 +4,11 @@ Every method that may touch L2 has a twin for coroutines with an ``a`` in front:
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
 from cachekit.config.units import parse_duration
 from cachekit.engine import flow, keys
-from cachekit.engine.events import Tally
-from cachekit.engine.freshness import left
 from cachekit.engine.keys import EntryKey
 from cachekit.engine.miss import MISS, Miss
 from cachekit.engine.outcome import Outcome
@@ -25,7 +23,6 @@ from cachekit.service import Service, default_service, follow
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from cachekit.config.units import Duration
 
 Key: TypeAlias = Union[str, int, bytes, "UUID", tuple["Key", ...]]
 
@@ -107,8 +104,6 @@ class Region:
     ) -> Any:
         """The value; if there is none, ``factory()`` computes it, once for all who ask at the same time."""
         at = self._at()
-        if not at.service.spec.enabled:
-            return factory()
         value = self._quick(at, key)
         if value is not MISS:
             return value
@@ -126,19 +121,17 @@ class Region:
         """As `get_or_set`; the factory may be a coroutine function, else it runs in a worker thread."""
         at = self._at()
         load = Load(factory, (), {}, inspect.iscoroutinefunction(factory))
-        if not at.service.spec.enabled:
-            return (await at.service.async_port.run(load)).unwrap()
         value = self._quick(at, key)
         if value is not MISS:
             return value
         call = self._call(at, key, ttl=ttl, tags=tags, load=load)
         return (await flow.get_or_load(call, at.service.async_port)).unwrap()
 
-    def remaining(self, key: Key) -> "float | None | Miss":
+    def remaining(self, key: Key) -> "float | Miss | None":
         """Seconds that an entry is still fresh, None for ever, `MISS` when there is none."""
         return drive(self._remaining(key, self._at().service.sync_port))
 
-    async def aremaining(self, key: Key) -> "float | None | Miss":
+    async def aremaining(self, key: Key) -> "float | Miss | None":
         """As `remaining`."""
         return await self._remaining(key, self._at().service.async_port)
 
@@ -254,7 +247,7 @@ class Region:
     def _quick(self, at: _Bound, key: Key) -> Any:
         """L1 alone."""
         table = at.tiers.table
-        if table is None or not at.service.spec.enabled:
+        if table is None or not at.tiers.enabled:
             return MISS
         slot, args = _place(at, key)
         return table.get(slot, args)
@@ -293,7 +286,7 @@ class Region:
                 missing.append(key)
             else:
                 found[key] = value
-        if missing and at.service.spec.enabled:
+        if missing and at.tiers.enabled:
             calls = [self._call(at, key) for key in missing]
             for key, value in zip(missing, await flow.look_many(calls, port), strict=True):
                 if value is not MISS:
@@ -304,7 +297,7 @@ class Region:
         self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False
     ) -> bool:
         at = self._at()
-        if not at.service.spec.enabled:
+        if not at.tiers.enabled:
             return False
         call = self._call(at, key, ttl=ttl, tags=tags)
         return await flow.put(call, value, port, only_if_absent=only_if_absent)
@@ -327,7 +320,7 @@ class Region:
 
         return await flow.clear_stamps(tiers.remotes, [tiers.region_stamp], tiers.versions, local, port)
 
-    async def _remaining(self, key: Key, port: Port) -> "float | None | Miss":
+    async def _remaining(self, key: Key, port: Port) -> "float | Miss | None":
         at = self._at()
         call = self._call(at, key)
         remote = at.tiers.remote
@@ -346,7 +339,7 @@ class Region:
             return _left_in_l1(call)
 
     async def _touch(self, key: Key, ttl: Any, port: Port) -> bool:
-        """An entry's end is bound to its bytes, so a new end means new bytes, stored if the old ones are still there."""
+        """An entry's end is bound to its bytes: a new end means new bytes, stored if the old ones are still there."""
         at = self._at()
         return await flow.touch(self._call(at, key, ttl=ttl), port)
 
@@ -367,7 +360,7 @@ def _place(at: _Bound, key: Key) -> tuple[int, tuple[Any, ...]]:
     return at.slot, args if keys.is_plain(args) else (keys.Digest(keys.region_ident(key).encode()),)
 
 
-def _left_in_l1(call: Call) -> "float | None | Miss":
+def _left_in_l1(call: Call) -> "float | Miss | None":
     table = call.tiers.table
     entry = None if table is None else table.entry(call.slot, call.args)
     if entry is None or not entry.fresh:

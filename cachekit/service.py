@@ -169,7 +169,7 @@ class Service:
         )
 
     def remote(self, name: str) -> Remote | None:
-        """The backend of this name, shared by all regions that use it; None for "none", and for a default without URL."""
+        """The backend of this name, shared by all its regions; None for "none", and for a default without a URL."""
         if name == NO_BACKEND or (name == DEFAULT_BACKEND and name not in self.spec.backends):
             return None
         with self._lock:
@@ -223,7 +223,7 @@ class Service:
         """What real operations showed. Opens no connection."""
         now = self.clock.now()
         backends = {}
-        for name, remote in {**{name: None for name in self.spec.backends}, **self._remotes}.items():
+        for name, remote in {**dict.fromkeys(self.spec.backends), **self._remotes}.items():
             if remote is None or not remote.used:
                 backends[name] = BackendHealth("unused", "closed", "ttl", 0.0, "")
                 continue
@@ -236,9 +236,9 @@ class Service:
 
     def start(self) -> None:
         """Check every decorated function known so far against this configuration. Opens nothing."""
-        from cachekit import decorator  # decorator.py stands on this module
+        from cachekit import function  # function.py stands on this module
 
-        problems = decorator.problems(self)
+        problems = function.problems(self)
         if problems:
             raise ConfigError("\n".join(problems))
 
@@ -262,7 +262,8 @@ class Service:
         with self._lock:
             if self._tick is None:
                 self._stop = threading.Event()
-                run = threading.Thread(target=_ticking, args=(weakref.ref(self), self._stop), daemon=True, name="cachekit")
+                args = (weakref.ref(self), self._stop)
+                run = threading.Thread(target=_ticking, args=args, daemon=True, name="cachekit")
                 self._tick = run
                 run.start()
 
@@ -358,7 +359,7 @@ def default_service() -> Service:
 
 
 def replace_default(service: Service | None) -> Service | None:
-    """Make this the process's service and return the one before; regions and functions follow. For tests and `configure`."""
+    """Make this the process's service and return the one before; regions and functions follow it."""
     global _default
     with _default_lock:
         before, _default = _default, service
@@ -440,7 +441,7 @@ def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) ->
 
 
 def application_service(config: "str | os.PathLike[str] | Mapping[str, Any]") -> Service:
-    """A service for one application only: ``config=`` of the framework integrations, a file or a dict shaped like it."""
+    """A service for one application only: ``config=`` of the integrations, a file or a dict shaped like it."""
     from cachekit.config.settings import load  # pydantic, on first use only
 
     if isinstance(config, Mapping):

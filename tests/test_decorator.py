@@ -348,7 +348,7 @@ def test_the_twin_of_an_async_function_runs_it_where_no_loop_runs() -> None:
 
 def test_what_is_not_built_yet_says_so() -> None:
     with pytest.raises(AttributeError, match="not yet available"):
-        Repo.plain.using  # noqa: B018
+        Repo.plain.using
     for options in ({"stale_ttl": "1h"}, {"encrypt": True}, {"fallback": 1}, {"tenant": len}, {"swr": True}):
         with pytest.raises(ConfigError, match="not yet available"):
             cache(**options)  # type: ignore[call-overload]
@@ -413,7 +413,7 @@ def test_generators_are_refused_at_decoration() -> None:
 def test_only_built_in_profiles_are_attributes() -> None:
     assert cache.local(ttl=5)(lambda x: x)(1) == 1
     with pytest.raises(AttributeError, match="profile='users'"):
-        cache.users  # type: ignore[attr-defined]  # noqa: B018
+        cache.users  # type: ignore[attr-defined]
 
 
 def test_an_unknown_profile_is_an_error_at_the_first_call_and_at_start() -> None:

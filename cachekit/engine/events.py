@@ -1,4 +1,4 @@
-"""What happened: plain integers per function for the metrics, and frozen records for observers. Never anything per L1 hit."""
+"""What happened: plain integers per function for the metrics, frozen records for observers, nothing per L1 hit."""
 
 from collections import deque
 from collections.abc import Callable

@@ -123,7 +123,7 @@ class Flights:
         """
         with self._lock:
             flight = self._flights.get(key)
-            if flight is None or not (chain is not None and chain.holds(flight)) and not may_join(flight):
+            if flight is None or (not (chain is not None and chain.holds(flight)) and not may_join(flight)):
                 flight = Flight(key, ticket, started, loop)
                 self._flights[key] = flight  # replaces one that started before the last invalidation
                 return Lead(self, flight)

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """`DONE`: L2 has it. `QUEUED`: this process obeys, L2 hears of it before it is used again. `FAILED`: it never will."""
+    """`DONE`: L2 has it. `QUEUED`: this process obeys, L2 hears of it before its next use. `FAILED`: it never will."""
 
     DONE = "done"
     QUEUED = "queued"

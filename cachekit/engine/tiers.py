@@ -23,8 +23,8 @@ class Tiers:
     """What one region (or one function with bounds of its own) stands on."""
 
     __slots__ = (
-        "clock_stamp", "codec", "enabled", "flights", "namespace", "observers", "region_stamp", "remote", "reported", "rng",
-        "spec", "table", "tables", "versions",
+        "clock_stamp", "codec", "enabled", "flights", "namespace", "observers", "region_stamp", "remote", "reported",
+        "rng", "spec", "table", "tables", "versions",
     )  # fmt: skip
 
     def __init__(

@@ -24,7 +24,9 @@ def make_service(cachekit_server: Server) -> Iterator[MakeService]:
     made: list[Service] = []
     before: list[Service | None] = []
 
-    def make(mode: str = "l1", *, l1: str | None = None, backend: Any = None, clock: Any = None, **fields: Any) -> Service:
+    def make(
+        mode: str = "l1", *, l1: str | None = None, backend: Any = None, clock: Any = None, **fields: Any
+    ) -> Service:
         regions = {}
         for name, spec in {**built_in_regions(), "users": built_in_regions()["default"].but(name="users")}.items():
             changes = dict(fields) if name in ("default", "users") else {}

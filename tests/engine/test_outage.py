@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,7 +71,9 @@ def test_calls_go_on_within_their_budget_and_recover(
     make_service: Any, own_server: Server, functions: Calls, fault: str, face: int
 ) -> None:
     with FaultProxy("127.0.0.1", own_server.port) as proxy:
-        make_service("server", l1="off", backend={"url": proxy.url, "budget": BUDGET, "adaptive": True, "breaker": BREAKER})
+        make_service(
+            "server", l1="off", backend={"url": proxy.url, "budget": BUDGET, "adaptive": True, "breaker": BREAKER}
+        )
         call = functions[face]
         timed(call, range(3))
         assert health().ok
@@ -178,12 +180,16 @@ def test_a_mistake_in_the_configuration_is_one_error_line_at_first_contact(
 
 
 def test_faults_do_not_leak_threads_or_sockets(make_service: Any, own_server: Server, functions: Calls) -> None:
-    make_service("server", l1="off", backend={"url": own_server.url, "budget": BUDGET, "breaker": BreakerSpec(failures=1000, ratio=1.0)})
+    make_service(
+        "server",
+        l1="off",
+        backend={"url": own_server.url, "budget": BUDGET, "breaker": BreakerSpec(failures=1000, ratio=1.0)},
+    )
     call = functions[0]
     call(1)
     own_server.pause()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for key in range(4):
         call(100 + key)
     own_server.resume()
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cachekit import cache
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024  # both kinds of namedtuple
+Point = namedtuple("Point", "x y")  # both kinds of namedtuple
 
 
 class Named(NamedTuple):

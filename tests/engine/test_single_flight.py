@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cachekit import cache, region
-from cachekit.decorator import CachedFunction
+from cachekit import CachedFunction, cache, region
 
 MODES = ["l1", "server"]
 

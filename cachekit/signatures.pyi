@@ -7,13 +7,12 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from cachekit.backends.base import AsyncBaseBackend, BaseBackend
+from cachekit.cached import AsyncCachedFunction, CachedFunction
 from cachekit.config.units import Duration
-from cachekit.decorator import AsyncCachedFunction, CachedFunction
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
-
 
 class Options(TypedDict, total=False):
     """The options of `@cache` that exist today."""
@@ -24,7 +23,7 @@ class Options(TypedDict, total=False):
     tags: Iterable[str] | Callable[..., Iterable[str]]
     condition: Callable[[Any], object]
     version: str | int
-    ttl: Duration | None | Callable[[Any], Duration | None]
+    ttl: Duration | Callable[[Any], Duration | None] | None
     backend: str | BaseBackend | AsyncBaseBackend | None
     max_entries: int
     max_bytes: int | str
@@ -43,26 +42,23 @@ class Options(TypedDict, total=False):
     isolation: str
     serializer: str
 
-
 class CachedClassMethod(CachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
     """A cached class method: bound to the class however it is reached."""
 
     def __get__(self, instance: object, owner: type | None = None, /) -> CachedFunction[P, R]: ...  # type: ignore[override]
-
 
 class AsyncCachedClassMethod(AsyncCachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
     """As `CachedClassMethod`, async."""
 
     def __get__(self, instance: object, owner: type | None = None, /) -> AsyncCachedFunction[P, R]: ...  # type: ignore[override]
 
-
 class Decorator(Protocol):
     """What `cache(...)` returns."""
 
     @overload
-    def __call__(self, fn: "classmethod[S, P, Coroutine[Any, Any, R]]", /) -> AsyncCachedClassMethod[S, P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: classmethod[S, P, Coroutine[Any, Any, R]], /) -> AsyncCachedClassMethod[S, P, R]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, fn: "classmethod[S, P, R]", /) -> CachedClassMethod[S, P, R]: ...
+    def __call__(self, fn: classmethod[S, P, R], /) -> CachedClassMethod[S, P, R]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, fn: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]], /
@@ -70,18 +66,17 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: Callable[Concatenate[type[S], P], R], /) -> CachedClassMethod[S, P, R]: ...
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
-
 
 class Cache(Decorator, Protocol):
     """`cache` itself, and each built-in profile."""
 
     @overload
-    def __call__(self, fn: "classmethod[S, P, Coroutine[Any, Any, R]]", /) -> AsyncCachedClassMethod[S, P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: classmethod[S, P, Coroutine[Any, Any, R]], /) -> AsyncCachedClassMethod[S, P, R]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, fn: "classmethod[S, P, R]", /) -> CachedClassMethod[S, P, R]: ...
+    def __call__(self, fn: classmethod[S, P, R], /) -> CachedClassMethod[S, P, R]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, fn: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]], /
@@ -89,21 +84,19 @@ class Cache(Decorator, Protocol):
     @overload
     def __call__(self, fn: Callable[Concatenate[type[S], P], R], /) -> CachedClassMethod[S, P, R]: ...
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
     @overload
     def __call__(self, /, **options: Unpack[Options]) -> Decorator: ...
-
     @property
-    def minimal(self) -> "Cache": ...
+    def minimal(self) -> Cache: ...
     @property
-    def dev(self) -> "Cache": ...
+    def dev(self) -> Cache: ...
     @property
-    def test(self) -> "Cache": ...
+    def test(self) -> Cache: ...
     @property
-    def local(self) -> "Cache": ...
-
+    def local(self) -> Cache: ...
     def invalidates(
         self, *, tags: Iterable[str] | Callable[..., Iterable[str]]
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...

@@ -1,0 +1,238 @@
+"""What `@cache` makes of a function: the faces that users hold, blocking and awaited."""
+
+import functools
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from cachekit.engine import flow
+from cachekit.engine.keys import EntryKey
+from cachekit.engine.miss import MISS, Miss
+from cachekit.engine.outcome import Outcome
+from cachekit.engine.ports import Port, drive
+from cachekit.errors import UncacheableArgument
+from cachekit.function import CacheInfo, Function
+from cachekit.regions import Region, region
+from cachekit.service import default_service
+
+if TYPE_CHECKING:
+    from typing import Concatenate, Literal
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+if TYPE_CHECKING:
+
+    class _Partial:
+        func: Any
+        args: tuple[Any, ...]
+
+else:
+    _Partial = functools.partial
+
+_bind: Any = functools.partial.__new__
+
+
+class _Kind(type):
+    """Makes the functions that `@cache` returns count as `CachedFunction`."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return super().__instancecheck__(instance) or super().__instancecheck__(getattr(instance, "__cachekit__", None))
+
+
+class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
+    """What `@cache` makes of a function: call it as before, and use the attributes below to look into its entries.
+
+    A module-level function becomes a real function with these attributes; in a class body it becomes this object, which
+    binds instances and classes, so that ``obj.method.invalidate(7)`` knows ``obj``. It is a `functools.partial` of the
+    hit path with the bound instance as its argument: calling it stays in C, and frameworks see through it whether the
+    function is a coroutine function.
+    """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @classmethod
+    def of(cls, function: Function) -> "CachedFunction[Any, Any]":
+        """The face of a decorated function, bound to nothing yet."""
+        made = cls(function.memo.call)  # type: ignore[call-arg]  # a partial
+        functools.update_wrapper(made, function.fn)
+        return made
+
+    @property
+    def _function(self) -> Function:
+        return cast(Function, self.func.__cachekit_function__)
+
+    def __repr__(self) -> str:
+        return f"<cached {self._function.name}>"
+
+    def __reduce__(self) -> Any:
+        name = self._function.fn.__qualname__
+        return (getattr, (self.args[0], name.rpartition(".")[2])) if self.args else name
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.func is other.func and list(map(id, self.args)) == list(map(id, other.args))
+
+    def __hash__(self) -> int:
+        return hash((id(self.func), *map(id, self.args)))
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> "CachedFunction[P, R]": ...
+    @overload
+    def __get__(
+        self: "CachedFunction[Concatenate[S, Q], R]", instance: S, owner: type | None = None, /
+    ) -> "CachedFunction[Q, R]": ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None, /) -> "CachedFunction[P, R]": ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> "CachedFunction[Any, R]":
+        kind = self._kind
+        if kind == "method":
+            return (
+                self
+                if instance is None or self.args
+                else cast("CachedFunction[Any, R]", _bind(type(self), self.func, instance))
+            )
+        if kind == "static" or self.args:
+            return self
+        return cast("CachedFunction[Any, R]", _bind(type(self), self.func, owner or type(instance)))
+
+    @property
+    def region(self) -> Region:
+        """The region that this function's entries belong to."""
+        service = self._function.service
+        name = self._function.options.profile
+        return region(name) if service is default_service else cast(Region, service().region(name))
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function now and store the result, whatever is cached. A failure leaves what was stored."""
+        return cast(R, self._run(self._function.refresh(self._port(), self._all(args), kwargs)))
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> "R | Literal[Miss.MISS]":
+        """What is cached for this call in either tier, or `MISS`; never runs the function."""
+        return cast("R | Literal[Miss.MISS]", self._run(self._function.peek(self._port(), self._all(args), kwargs)))
+
+    def put(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store a value for this call."""
+        return cast(None, self._run(self._function.put(self._port(), value, self._all(args), kwargs)))
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Outcome:
+        """Remove what this call cached. Whoever calls afterwards gets a value computed from data read afterwards."""
+        return cast(Outcome, self._run(self._function.invalidate(self._port(), self._all(args), kwargs)))
+
+    def invalidate_all(self) -> Outcome:
+        """Remove every entry of this function."""
+        return cast(Outcome, self._run(self._function.invalidate_all(self._port())))
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> EntryKey:
+        """The key of this call's entry, which every method of a region takes."""
+        at = self._function.at()
+        place, full = at.place(self._all(args), kwargs)
+        if full is None:
+            raise UncacheableArgument(f"{self._function.name}: an argument has no stable identity, so there is no key")
+        return EntryKey.of(full, slot=at.slot, args=place, function_stamp=at.stamp)
+
+    def cache_info(self) -> CacheInfo:
+        """Hits, misses, maxsize and currsize in this process, as `functools.lru_cache` tells them."""
+        return self._function.info()
+
+    def cache_clear(self) -> None:
+        """Forget every entry of this function: in this process at once, in L2 before it is used again."""
+        self._function.clear()
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """The settings of this function."""
+        spec = self._function.at().tiers.spec
+        return {"maxsize": spec.l1.max_entries, "typed": True, "profile": spec.name, "ttl": spec.ttl}
+
+    def twin(self) -> "AsyncCachedFunction[P, Any]":
+        """The same cached function for coroutines: ``await f.twin().invalidate(7)``. Calls run in a worker thread."""
+        return cast("AsyncCachedFunction[P, Any]", _bind(_Awaited, self.func, *self.args))
+
+    def _all(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*self.args, *args)
+
+    def _port(self) -> Port:
+        return self._function.at().service.sync_port
+
+    def _run(self, body: Coroutine[Any, Any, Any]) -> Any:
+        return drive(body)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("using", "mark_stale"):
+            raise AttributeError(f"{name}() is not yet available in this version")
+        if name in ("__name__", "__qualname__", "__wrapped__", "_kind"):  # bound: what the function knows
+            return getattr(self.func, name if name != "_kind" else "__cachekit_kind__")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class AsyncCachedFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
+    """`CachedFunction` of an async function: its attributes are coroutines too, but for those that touch no server."""
+
+    def twin(self) -> CachedFunction[P, R]:  # type: ignore[override]  # each is the other's twin
+        """The blocking face: ``f.twin().invalidate(7)`` where nothing can be awaited."""
+        return cast("CachedFunction[P, R]", _bind(_Blocking, self.func, *self.args))
+
+    def _port(self) -> Port:
+        return self._function.at().service.async_port
+
+    def _run(self, body: Coroutine[Any, Any, Any]) -> Any:
+        return body
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+        def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+        def peek(  # type: ignore[override]
+            self, *args: P.args, **kwargs: P.kwargs
+        ) -> Coroutine[Any, Any, "R | Literal[Miss.MISS]"]: ...
+        def put(  # type: ignore[override]
+            self, value: R, /, *args: P.args, **kwargs: P.kwargs
+        ) -> Coroutine[Any, Any, None]: ...
+        def invalidate(  # type: ignore[override]
+            self, *args: P.args, **kwargs: P.kwargs
+        ) -> Coroutine[Any, Any, Outcome]: ...
+        def invalidate_all(self) -> Coroutine[Any, Any, Outcome]: ...  # type: ignore[override]
+        @overload
+        def __get__(self, instance: None, owner: type, /) -> "AsyncCachedFunction[P, R]": ...
+        @overload
+        def __get__(
+            self: "AsyncCachedFunction[Concatenate[S, Q], R]", instance: S, owner: type | None = None, /
+        ) -> "AsyncCachedFunction[Q, R]": ...
+        @overload
+        def __get__(self, instance: object, owner: type | None = None, /) -> "AsyncCachedFunction[P, R]": ...
+        def __get__(self, instance: Any, owner: type | None = None, /) -> Any: ...
+
+
+class _Awaited(AsyncCachedFunction[P, R]):
+    """The awaitable face of a blocking function, which runs in a worker thread."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        function = self._function
+        at, every = function.at(), self._all(args)
+        value = at.quick(every, kwargs)
+        if value is MISS:
+            value = (await flow.get_or_load(function.call(at, every, kwargs), at.service.async_port)).unwrap()
+        return cast(R, value)
+
+    def twin(self) -> Any:
+        return _bind(CachedFunction, self.func, *self.args)
+
+
+class _Blocking(CachedFunction[P, R]):
+    """The blocking face of an async function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        function = self._function
+        at, every = function.at(), self._all(args)
+        value = at.quick(every, kwargs)
+        if value is MISS:
+            value = drive(flow.get_or_load(function.call(at, every, kwargs), at.service.sync_port)).unwrap()
+        return cast(R, value)
+
+    def twin(self) -> Any:
+        return _bind(AsyncCachedFunction, self.func, *self.args)

@@ -1,0 +1,268 @@
+"""One decorated function: bound to a region at its first call; the way of a call that the hit path could not answer."""
+
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+from cachekit.config.options import apply_options
+from cachekit.config.spec import RegionSpec
+from cachekit.engine import flow, keys
+from cachekit.engine.events import Tally
+from cachekit.engine.miss import MISS
+from cachekit.engine.outcome import Outcome
+from cachekit.engine.ports import Load, Port, drive
+from cachekit.engine.tiers import Call, Tiers
+from cachekit.errors import CacheKitError, ConfigError, UncacheableArgument
+from cachekit.l1.table import compile_memo
+from cachekit.options import Options, tag_names
+from cachekit.service import Service, default_service, follow
+
+PRIVATE: Final = frozenset({"isolation", "backend"})  # these, and bounds of L1, need a table of their own
+
+_functions: "weakref.WeakSet[Function]" = weakref.WeakSet()
+
+
+class _Counts(NamedTuple):
+    hits: int
+    misses: int
+    maxsize: int | None
+    currsize: int
+
+
+class CacheInfo(_Counts):
+    """Counts of a cached function: the tuple of `functools.lru_cache`, with what else is known as attributes."""
+
+    l1_hits: int
+    l2_hits: int
+    stale: int
+    errors: int
+    bytes: int
+
+
+class Function:
+    """One decorated function: what it was given, and once bound, where its entries live."""
+
+    def __init__(self, fn: Callable[..., Any], options: Options, service: Callable[[], Service], kind: str) -> None:
+        self.fn = fn
+        self.options = options
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.name = f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', '')}"
+        self.binder = keys.compile_binder(inspect.signature(fn), options.ignore, name=self.name)
+        self.service = service
+        self.bound: Bound | None = None
+        slow = self.slow_async if self.is_async else self.slow
+        ignore = options.ignore if options.key is None else None
+        self.memo = compile_memo(fn, self.binder, slow, ignore=ignore or frozenset(), is_async=self.is_async)
+        self.memo.call.__cachekit_function__ = self  # type: ignore[attr-defined]  # it is a real function
+        self.memo.call.__cachekit_kind__ = kind  # type: ignore[attr-defined]  # how it binds: method, class, static
+        _functions.add(self)
+        if service is default_service:
+            follow(self)
+
+    def follow(self) -> None:
+        """Bind again: the default service was replaced."""
+        self.memo.unbind()
+        self.bound = None
+
+    def at(self) -> "Bound":
+        """Where the entries of this function live; binds it at the first call."""
+        bound = self.bound
+        if bound is None:
+            service = self.service()
+            bound = self.bind(service)
+            if bound.fast and bound.tiers.table is not None:
+                self.memo.bind_table(bound.tiers.table, bound.slot)
+            self.bound = bound
+            service.keep_ticking()
+        return bound
+
+    def bind(self, service: Service) -> "Bound":
+        """Resolve profile and options against a service. Raises `ConfigError`."""
+        return Bound(self, service)
+
+    def call(self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The key and everything else that the flow needs to know about one call."""
+        place, full = at.place(args, kwargs)
+        tags = at.tiers.spec.tags
+        if self.options.tags is not None:
+            tags = (*tags, *map(keys.check_tag, tag_names(self.options.tags(*args, **kwargs))))
+        return Call(
+            at.tiers,
+            full,
+            at.slot,
+            place,
+            at.tally,
+            function_stamp=at.stamp,
+            load=Load(self.fn, args, kwargs, self.is_async),
+            tags=tags,
+            ttl=at.tiers.spec.ttl if self.options.ttl is None else self._ttl_of,
+            condition=self.options.condition,
+        )
+
+    def _ttl_of(self, value: Any) -> float | None:
+        from cachekit.config.units import parse_duration
+
+        assert self.options.ttl is not None
+        return parse_duration(self.options.ttl(value))
+
+    def slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that the hit path could not answer."""
+        at = self.at()
+        value = at.quick(args, kwargs)
+        if value is not MISS:
+            return value
+        return drive(flow.get_or_load(self.call(at, args, kwargs), at.service.sync_port)).unwrap()
+
+    async def slow_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As `slow`, for an async function."""
+        at = self.at()
+        value = at.quick(args, kwargs)
+        if value is not MISS:
+            return value
+        return (await flow.get_or_load(self.call(at, args, kwargs), at.service.async_port)).unwrap()
+
+    async def peek(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return await flow.look(self.call(self.at(), args, kwargs), port)
+
+    async def refresh(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (await flow.refresh(self.call(self.at(), args, kwargs), port)).unwrap()
+
+    async def put(self, port: Port, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        await flow.put(self.call(self.at(), args, kwargs), value, port)
+
+    async def invalidate(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+        at = self.at()
+        return await flow.invalidate_keys(at.tiers, [self.call(at, args, kwargs)], port)
+
+    async def invalidate_all(self, port: Port) -> Outcome:
+        at = self.at()
+        return await flow.clear_stamps(at.tiers.remotes, [at.stamp], at.tiers.versions, at.drop, port)
+
+    def clear(self) -> None:
+        """This process at once, L2 before it is used again."""
+        at = self.at()
+        with at.tiers.versions.lock:
+            for remote in at.tiers.remotes:
+                if remote.offers("clear"):
+                    remote.outbox.add([], [at.stamp])
+                remote.cells.forget([at.stamp])
+            at.drop()
+
+    def info(self) -> CacheInfo:
+        at = self.at()
+        tally, table = at.tally, at.tiers.table
+        stats = None if table is None else table.stats(at.slot)
+        l1_hits = tally.l1_hits()
+        info = CacheInfo(
+            l1_hits + tally.l2_hits,
+            tally.misses,
+            at.tiers.spec.l1.max_entries if table is not None else None,
+            0 if stats is None else stats.entries,
+        )
+        info.l1_hits, info.l2_hits, info.stale = l1_hits, tally.l2_hits, 0
+        info.errors = sum(tally.errors.values())
+        info.bytes = 0 if stats is None else stats.weight
+        return info
+
+
+class Bound:
+    """A function bound to the tiers of its region."""
+
+    __slots__ = ("binder", "fast", "fn_id", "key", "name", "namespace", "service", "slot", "stamp", "tally", "tiers")
+
+    def __init__(self, function: Function, service: Service) -> None:
+        options = function.options
+        profile = service.region_spec(options.profile)
+        spec = apply_options(profile, options.parsed)
+        self.service = service
+        self.tiers = self._tiers(service, profile, spec, options)
+        if self.tiers.remote is not None:
+            faces = self.tiers.remote.faces
+            if not function.is_async and faces.sync is None:
+                name = self.tiers.remote.spec.name
+                raise ConfigError(f"{function.name}: a blocking function cannot use the async-only backend {name!r}")
+        self.fn_id = keys.function_id(function.fn, options.version)
+        self.stamp = keys.function_stamp(service.spec.namespace, spec.name, self.fn_id)
+        self.name = function.name
+        self.binder = function.binder
+        self.key = options.key
+        table = self.tiers.table
+        self.slot = 0 if table is None else table.slot(self.fn_id)
+        self.tally: Tally = service.tally(self.tiers, self.slot, function.name)
+        # A key= callable decides what is compared, so the arguments themselves must not.
+        self.fast = table is not None and options.key is None and service.spec.enabled
+
+    @staticmethod
+    def _tiers(service: Service, profile: RegionSpec, spec: RegionSpec, options: Options) -> Tiers:
+        given = options.parsed
+        bounds = set(dict(cast("Mapping[str, object]", given.get("l1", {}))))
+        if options.backend is not None or PRIVATE & given.keys() or bounds - {"ttl"}:
+            return service.private_tiers(spec, options.backend)
+        shared = service.tiers(options.profile)
+        return shared if spec == profile else shared.but(spec)
+
+    def drop(self) -> None:
+        """This process's part of invalidating the whole function."""
+        self.tiers.versions.bump_slot(self.slot)
+        if self.tiers.table is not None:
+            self.tiers.table.drop_slot(self.slot)
+
+    def array(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The argument array: one for all spellings of a call."""
+        if self.key is not None:
+            self.binder.bind(args, kwargs)  # wrong arguments are the function's TypeError
+            return (self.key(*args, **kwargs),)
+        return self.binder.bind(args, kwargs)
+
+    def quick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """L1 alone."""
+        table = self.tiers.table
+        return (
+            MISS
+            if table is None or not self.tiers.enabled
+            else table.get(self.slot, self._l1_args(self.array(args, kwargs)))
+        )
+
+    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], keys.Key | None]:
+        """What L1 compares, and the key in L2; no key when the arguments have no stable identity and there is no L2."""
+        array = self.array(args, kwargs)
+        l1_args = self._l1_args(array)
+        try:
+            ident = keys.call_ident(self.fn_id, array)
+        except UncacheableArgument:
+            if self.tiers.remote is not None:
+                raise
+            return l1_args, None
+        return l1_args, keys.full_key(self.tiers.namespace, self.tiers.spec.name, ident)
+
+    def _l1_args(self, array: tuple[Any, ...]) -> tuple[Any, ...]:
+        if keys.is_plain(array):
+            return array
+        try:
+            return (keys.digest(array),)
+        except UncacheableArgument:
+            if self.tiers.remote is not None:
+                raise
+        try:
+            hash(array)
+        except TypeError:
+            raise UncacheableArgument(
+                f"{self.name}: an argument is neither hashable nor has a stable identity; pass ignore=(...) or key=, "
+                "or give its class a __cache_key__ method"
+            ) from None
+        return array
+
+
+def problems(service: Service) -> list[str]:
+    """What is wrong with the decorated functions known so far, judged against a service."""
+    found = []
+    for function in sorted(_functions, key=lambda each: each.name):
+        if service.private if function.service is default_service else function.service() is not service:
+            continue
+        try:
+            service.region_spec(function.options.profile)
+            apply_options(service.region_spec(function.options.profile), function.options.parsed)
+        except CacheKitError as error:
+            found.append(f"{function.name}: {error}")
+    return found

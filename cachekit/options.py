@@ -1,0 +1,85 @@
+"""The options of `@cache`, checked by name and type at decoration. Reads no configuration."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from cachekit.config.options import check_options
+from cachekit.config.spec import NO_BACKEND, NOT_YET_BUILT_IN
+from cachekit.errors import ConfigError
+
+LATER: Final = frozenset({"fallback", "tenant"})  # options of features that are not built yet
+
+
+class Options(NamedTuple):
+    """The options of one decorator, checked."""
+
+    profile: str
+    parsed: Mapping[str, object]  # profile fields
+    key: Callable[..., Hashable] | None
+    ignore: frozenset[str]
+    tags: Callable[..., Iterable[str]] | None
+    condition: Callable[[Any], object] | None
+    version: str
+    ttl: Callable[[Any], Any] | None  # of the value
+    backend: object  # a backend object, or None
+
+
+def check(options: Mapping[str, Any], profile: str = "default") -> Options:
+    """Check names and types of a decorator's options; reads no configuration."""
+    given = dict(options)
+    for name in LATER & given.keys():
+        raise ConfigError(f"{name}=: not yet available in this version")
+    profile = _text("profile", given.pop("profile", profile))
+    if profile in NOT_YET_BUILT_IN:
+        raise ConfigError(f"profile {profile!r}: not yet available in this version")
+    own: dict[str, Any] = {name: given.pop(name, None) for name in ("key", "condition")}
+    for name, value in own.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name}= must be callable, not {type(value).__name__}")
+    tags, ttl, backend = given.get("tags"), given.get("ttl"), given.get("backend")
+    if callable(tags):
+        del given["tags"]
+    if callable(ttl):
+        del given["ttl"]
+    if "backend" in given and backend is None:
+        given["backend"] = NO_BACKEND
+    elif "backend" in given and not isinstance(backend, str):
+        del given["backend"]
+    else:
+        backend = None
+    version = given.pop("version", 1)
+    if isinstance(version, bool) or not isinstance(version, str | int):
+        raise TypeError(f"version= must be a str or an int, not {type(version).__name__}")
+    ignore = _names("ignore", given.pop("ignore", ()))
+    l1 = {name: given.pop(name) for name in ("max_entries", "max_bytes") if name in given}
+    if l1:
+        given["l1"] = {**dict(given.get("l1") or {}), **l1}
+    return Options(
+        profile=profile,
+        parsed=check_options(given),
+        ignore=ignore,
+        tags=tags if callable(tags) else None,
+        version=str(version),
+        ttl=ttl if callable(ttl) else None,
+        backend=backend,
+        **own,
+    )
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}= must be a str, not {type(value).__name__}")
+    return value
+
+
+def _names(name: str, value: object) -> frozenset[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f'{name}= must be an iterable of names, for example {name}=("self",)')
+    return frozenset(value)
+
+
+def tag_names(tags: object) -> Iterable[str]:
+    """What ``tags=`` gave, as an iterable of names."""
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags= must give an iterable of str, not {type(tags).__name__}")
+    return tags
