@@ -194,6 +194,6 @@ def _region_rows(region: "RegionSpec") -> Iterator[tuple[tuple[str, ...], str]]:
 
 def schema() -> None:
     """Print the JSON Schema of cachekit.toml, for editors."""
-    from cachekit.config.settings import json_schema
+    from cachekit.config.model import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))

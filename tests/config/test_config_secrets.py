@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cachekit.cli.config import rows
-from cachekit.config.settings import Settings, load, load_tree
+from cachekit.config.model import Settings
+from cachekit.config.settings import load, load_tree
 from cachekit.errors import ConfigError
 
 SECRET = "5ENT1NEL"

@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from cachekit.config import fields
-from cachekit.config.settings import BackendTable, ProfileTable, Settings, load_tree
+from cachekit.config.model import BackendTable, ProfileTable, Settings
+from cachekit.config.settings import load_tree
 from cachekit.config.tree import FILE_ONLY, is_secret, variable_of
 from cachekit.config.urls import SCHEMES
 

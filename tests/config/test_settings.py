@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cachekit.config import fields
-from cachekit.config.settings import (
+from cachekit.config.model import (
     BackendTable,
     BreakerTable,
     L1Table,
@@ -18,9 +18,8 @@ from cachekit.config.settings import (
     Settings,
     TLSTable,
     json_schema,
-    load,
-    load_tree,
 )
+from cachekit.config.settings import load, load_tree
 from cachekit.config.spec import ServiceSpec, default_service
 from cachekit.errors import ConfigError
 
