@@ -1,6 +1,7 @@
 """A TCP proxy that misbehaves on request: what a network or a sick server does to a client, without a sick network."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 import threading
@@ -166,10 +167,16 @@ class FaultProxy:
 
     async def _close(self) -> None:
         await self._refuse()
+        # Connections that were accepted just before are on their way to `_accept`, which aborts them.
+        for _ in range(3):
+            await asyncio.sleep(0)
         if self._placeholder is not None:
             self._placeholder.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.transport.abort()
+            return
         self.connections += 1
         link = Link(self, reader, writer)
         self._links.add(link)
@@ -263,7 +270,8 @@ class Link:
         """End both sides with RST."""
         for writer in (self.writer, self.upstream):
             if writer is not None and (raw := writer.get_extra_info("socket")) is not None:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+                with contextlib.suppress(OSError):  # the other side was quicker
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
                 # A closed transport sends RST only when it is aborted, and only when no read is pending on the socket.
                 writer.transport.abort()
         if self.task is not None:

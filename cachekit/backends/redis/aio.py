@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar, cast
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting
-from cachekit.backends.redis.errors import Dead, broken, not_redis, timed_out, while_connecting
+from cachekit.backends.redis.errors import Dead, broken, no_tls, not_redis, timed_out, while_connecting
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader
-from cachekit.backends.redis.transport import credentials
+from cachekit.backends.redis.transport import credentials, readable, tls_share
 from cachekit.errors import BackendError, Fault
 
 T = TypeVar("T")
@@ -57,8 +57,12 @@ class AsyncWire(asyncio.Protocol):
             watchdog.cancel()
             self._answer = None
 
-    def looks_alive(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+    def looks_alive(self, *, look: bool = False) -> bool:
+        """As far as the loop has noticed; with ``look`` also whether something has arrived since."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        return not (look and readable(transport.get_extra_info("socket")))
 
     def close(self, *, forget: bool = False) -> None:
         """At once. ``forget``: not even what is still in the kernel's buffer may reach the server."""
@@ -117,19 +121,41 @@ async def open_wire(address: Address, deadline: float) -> AsyncWire:
     """Connect, log in, ask for the time. Raises BackendError."""
     wire = AsyncWire()
     try:
-        async with asyncio.timeout(deadline - monotonic()):
-            login = await async_credentials(address)
-            transport, wire.keep = await private.open_transport(address, wire)
+        login = await within(deadline, async_credentials(address))
+        seconds = (deadline - monotonic()) * tls_share(address)
+        transport, wire.keep = await within(monotonic() + seconds, private.open_transport(address, wire))
         wire.connection_made(transport)
         packets = greeting(address, login)
         replies = await wire.ask(b"".join(packets), deadline, len(packets))
         greeted(packets, replies if len(packets) > 1 else [replies], wire.clock)
-    except BaseException as error:
+    except (private.RedisError, OSError, ValueError, Dead) as error:
         wire.close(forget=not wire.settled)
-        if isinstance(error, private.RedisError | OSError | ValueError | Dead):
-            raise while_connecting(error, str(address)) from error
+        if isinstance(error, TimeoutError) and address.kind == "tls" and await answers_plainly(address, deadline):
+            raise no_tls(str(address)) from error
+        raise while_connecting(error, str(address)) from error
+    except BaseException:
+        wire.close(forget=not wire.settled)
         raise
     return wire
+
+
+async def within(deadline: float, work: Awaitable[T]) -> T:
+    async with asyncio.timeout(deadline - monotonic()):
+        return await work
+
+
+async def answers_plainly(address: Address, deadline: float) -> bool:
+    """As `transport.answers_plainly`."""
+    try:
+        async with asyncio.timeout(deadline - monotonic()):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            try:
+                writer.write(b"PING\r\n")
+                return await reader.read(1) in (b"+", b"-")
+            finally:
+                writer.close()
+    except OSError:
+        return False
 
 
 async def async_credentials(address: Address) -> tuple[str, ...]:
@@ -151,8 +177,8 @@ class AsyncPool:
         self._closed = False
         self._farewell: AsyncGenerator[None] | None = None
 
-    async def take(self, deadline: float, *, fresh: bool = False) -> AsyncWire:
-        """A connection: a kept one, unless ``fresh``."""
+    async def take(self, deadline: float, *, look: bool = False, fresh: bool = False) -> AsyncWire:
+        """A connection: a kept one, unless ``fresh``; ``look`` whether it lives even if nothing was heard."""
         if fresh:
             self.drop_idle()
         while True:
@@ -165,7 +191,7 @@ class AsyncPool:
                 wire = await self._wait(deadline)
             if wire is None:
                 return await self._opened(deadline)
-            if wire.looks_alive():
+            if wire.looks_alive(look=look or fresh):
                 wire.reused = True
                 return wire
             self.discard(wire)
@@ -251,7 +277,7 @@ async def run(pool: AsyncPool, command: Command[T], deadline: float) -> T:
     """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
     again = False
     while True:
-        wire = await pool.take(deadline, fresh=again)
+        wire = await pool.take(deadline, look=not command.repeatable, fresh=again)
         try:
             return await converse(wire, command, deadline)
         except Dead as error:
@@ -259,8 +285,9 @@ async def run(pool: AsyncPool, command: Command[T], deadline: float) -> T:
                 raise broken(error) from error
             again = True
         except BackendError as error:
-            if error.reason == "readonly":
-                pool.drop_idle()  # the name may lead to another server by now
+            if error.reason == "readonly":  # the name may lead to another server by now
+                wire.settled = False
+                pool.drop_idle()
             raise
         finally:
             pool.give(wire)

@@ -15,6 +15,7 @@ from cachekit.errors import BackendError, Fault
 
 T = TypeVar("T")
 
+EARLY_MS: Final = 2  # what the server counts in whole milliseconds, and the last one for which nobody waits
 CLOCK_KEPT: Final = 60.0  # seconds; two clocks that drift apart by 100 ppm differ by 6 ms then
 KEYS_AT_ONCE: Final = 128  # of one INVALIDATE: others wait for it
 
@@ -60,9 +61,9 @@ class Clock:
         self._measured = monotonic()
         self._offset = server_ms - self._measured * 1000
 
-    def at(self, instant: float) -> int:
-        """What the server's clock shows at an instant of ours."""
-        return int(self._offset + instant * 1000)
+    def before(self, deadline: float) -> int:
+        """What the server's clock shows just before an instant of ours: it must not act after we have given up."""
+        return int(self._offset + deadline * 1000) - EARLY_MS
 
     @property
     def old(self) -> bool:
@@ -73,13 +74,13 @@ def dialogue(command: Command[T], clock: Clock, deadline: float) -> Generator[by
     """The whole exchange about one command: yields what to send, is sent the replies, returns the result."""
     if command.timed and clock.old:
         clock.learn(read_time((yield TIME)))
-    reply = yield command.packed(clock.at(deadline))
+    reply = yield command.packed(clock.before(deadline))
     if command.script is not None:
         if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-            reply = yield command.packed(clock.at(deadline), by_source=True)
+            reply = yield command.packed(clock.before(deadline), by_source=True)
         if command.timed and too_late(reply):
             clock.learn(reply[1])
-            reply = yield command.packed(clock.at(deadline))
+            reply = yield command.packed(clock.before(deadline))
             if too_late(reply):
                 raise timed_out("the server's clock")
     return judged(reply, command.read)
@@ -284,7 +285,7 @@ def read_info(reply: Any) -> dict[str, str]:
 
 def facts(parts: dict[str, str], address: Address) -> dict[str, str]:
     """What `check` reports of INFO."""
-    server = parts.get("server_name") or ("valkey" if "valkey_version" in parts else "redis")
+    server = parts.get("server_name") or ("valkey" if "valkey_version" in parts else "redis" if parts else "")
     found = {
         "address": str(address),
         "tls": "yes" if address.kind == "tls" else "no",

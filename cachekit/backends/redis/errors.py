@@ -27,6 +27,7 @@ PHRASES: Final[tuple[tuple[str, Fault, str], ...]] = (
     ("ERR max number of clients", Fault.DOWN, "connection"),
     ("ERR unknown command", Fault.CONFIG, "noperm"),  # EVALSHA and TIME renamed away by the operator
     ("ERR ACL failure", Fault.CONFIG, "noperm"),
+    ("ERR The user executing the script can't run", Fault.CONFIG, "noperm"),
     ("ERR invalid password", Fault.CONFIG, "auth"),
     ("ERR operation not permitted", Fault.CONFIG, "auth"),
     ("ERR AUTH", Fault.CONFIG, "auth"),
@@ -83,6 +84,10 @@ def while_connecting(error: BaseException, address: str) -> BackendError:
     if any(isinstance(cause, TimeoutError) for cause in causes) or type(error).__name__ == "TimeoutError":
         return BackendError(Fault.DOWN, "timeout", f"{address}: no connection in time")
     return BackendError(Fault.DOWN, "connection", f"{address}: {error}")
+
+
+def no_tls(address: str) -> BackendError:
+    return BackendError(Fault.CONFIG, "tls", f"{address}: the server does not speak TLS there; redis:// or valkey://?")
 
 
 def chain(error: BaseException | None) -> list[BaseException]:

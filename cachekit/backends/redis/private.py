@@ -9,10 +9,9 @@ import socket
 import ssl
 from typing import Any
 
-from redis import Connection, SSLConnection, UnixDomainSocketConnection
+from redis import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
 from redis import asyncio as redis_asyncio
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError as RedisError
 from redis.retry import Retry
 
 from cachekit.backends.redis.address import Address
@@ -25,6 +24,8 @@ except ImportError:
     QUIET = {"lib_name": None, "lib_version": None}
 
 
+RedisError = exceptions.RedisError
+RedisTimeout = exceptions.TimeoutError
 TCP: Any = Connection
 UNIX: Any = UnixDomainSocketConnection
 

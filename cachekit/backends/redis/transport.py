@@ -8,12 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting
-from cachekit.backends.redis.errors import Dead, broken, not_redis, timed_out, while_connecting
+from cachekit.backends.redis.errors import Dead, broken, no_tls, not_redis, timed_out, while_connecting
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader
 from cachekit.errors import BackendError, Fault
 
@@ -23,6 +23,12 @@ CHUNK: Final = 65_536
 TRUSTED_IDLE: Final = 1.0  # seconds for which a kept connection is taken to be alive without looking
 GIVE_UP: Final = struct.pack("ii", 1, 0)  # SO_LINGER: the kernel forgets what it has not sent yet
 HARDLY: Final = 0.001  # seconds that are not worth another attempt
+
+
+class SupportsFileno(Protocol):
+    """A socket, asyncio's view of one included."""
+
+    def fileno(self) -> int: ...
 
 
 class Wire:
@@ -66,11 +72,7 @@ class Wire:
 
     def looks_alive(self) -> bool:
         """Nothing lies there to be read: neither the end of the connection nor an answer to nobody's question."""
-        if not hasattr(select, "poll"):  # Windows
-            return not select.select([self._sock], [], [], 0)[0]
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return not poll.poll(0)
+        return not readable(self._sock)
 
     def close(self, *, forget: bool = False) -> None:
         """``forget``: not even what is still in the kernel's buffer may reach the server."""
@@ -110,6 +112,15 @@ class Wire:
         self._sock.settimeout(seconds)
 
 
+def readable(sock: SupportsFileno) -> bool:
+    """Whether bytes, or the end of the connection, have arrived. Does not wait."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def peer_of(sock: socket.socket) -> str:
     try:
         peer = sock.getpeername()
@@ -140,15 +151,32 @@ def connect(address: Address, deadline: float) -> socket.socket:
     """A socket to the first of the server's addresses that answers; each gets an equal share of what is left."""
     hosts = [""] if address.kind == "unix" else resolve(address, deadline)
     for left in range(len(hosts), 0, -1):
-        seconds = (deadline - monotonic()) / left
+        seconds = (deadline - monotonic()) / left * tls_share(address)
         if seconds < HARDLY:
             raise TimeoutError
         try:
             return private.open_socket(address, hosts[-left], seconds)
-        except private.RedisError:
+        except private.RedisError as error:
+            late = isinstance(error, private.RedisTimeout)
+            if late and address.context and answers_plainly(hosts[-left], address.port, deadline - monotonic()):
+                raise no_tls(str(address)) from error
             if left == 1:
                 raise
     raise OSError(f"{address.host} has no address")
+
+
+def tls_share(address: Address) -> float:
+    """A plain port never answers the first message of TLS. A share of the time is kept back to find that out."""
+    return 0.8 if address.kind == "tls" else 1.0
+
+
+def answers_plainly(host: str, port: int, seconds: float) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=max(HARDLY, seconds)) as plain:
+            plain.sendall(b"PING\r\n")
+            return plain.recv(1) in (b"+", b"-")
+    except OSError:
+        return False
 
 
 def resolve(address: Address, deadline: float) -> list[str]:
@@ -336,8 +364,9 @@ def run(pool: Pool, command: Command[T], deadline: float) -> T:
                 raise broken(error) from error
             again = True
         except BackendError as error:
-            if error.reason == "readonly":
-                pool.drop_idle()  # the name may lead to another server by now
+            if error.reason == "readonly":  # the name may lead to another server by now
+                wire.settled = False
+                pool.drop_idle()
             raise
         finally:
             pool.give(wire)
