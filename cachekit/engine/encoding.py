@@ -277,7 +277,7 @@ def module_name(namespace: dict[str, Any]) -> str:
     if spec is not None and spec.name not in ("__main__", "__mp_main__"):
         return str(spec.name)
     file = namespace.get("__file__")
-    if not isinstance(file, str):
+    if not isinstance(file, str) or file.startswith("<"):  # a program read from a pipe has the file <stdin>
         return "__main__"
     from pathlib import Path  # not for the sake of one file name at every start
 
@@ -370,6 +370,14 @@ def _method(value: MethodType, walk: Walk) -> bytes:
     return _node(b"m", value, (value.__func__.__name__ if reached else value.__func__, value.__self__), walk)
 
 
+def _bound(value: Any, walk: Walk) -> bytes:
+    """A subclass of partial, which is how a decorator binds instances: as the method that it is."""
+    name = getattr(value, "__name__", None)
+    if len(value.args) == 1 and isinstance(name, str) and getattr(value.args[0], name, None) == value:
+        return _node(b"m", value, (name, value.args[0]), walk)
+    return _callable(value, walk)
+
+
 def _builtin(value: Any, walk: Walk) -> bytes:
     if value.__self__ is None or isinstance(value.__self__, ModuleType):
         return _callable(value, walk)
@@ -419,6 +427,8 @@ def _instance_encoder(cls: type) -> Encoder:
     base = next((known for known in cls.__mro__[1:] if known in _EXACT), None)
     if base is None:
         return _callable if names is None else _fields_encoder(cls, names)
+    if _EXACT[base] is _partial:
+        return _bound
     if _hides_state(cls, base):
         return _callable
     return _same_as_uuid(cls, base) or _subclass_encoder(_EXACT[base])

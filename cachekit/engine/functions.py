@@ -76,18 +76,25 @@ class _Namer:
     def name(self, fn: Any, above: frozenset[int]) -> _Name:
         """``above`` are the functions being named: one that captures itself must end somewhere."""
         if isinstance(fn, FunctionType):
+            if hasattr(fn, "__cachekit_function__"):  # a cached function: what it captures is our machinery
+                return self.name(fn.__wrapped__, above)  # type: ignore[attr-defined]
             return self._function(fn, above)
         if isinstance(fn, classmethod | staticmethod):
             return self.name(fn.__func__, above)
         if isinstance(fn, partial):
-            bound = [self._captured(fn, "args", fn.args, above), self._captured(fn, "keywords", fn.keywords, above)]
-            return self._with(self.name(fn.func, above), bound)
+            return self._partial(fn, above)
         if isinstance(fn, MethodType):
             return self._with(self.name(fn.__func__, above), [self._captured(fn, "self", fn.__self__, above)])
         wrapped = getattr(fn, "__wrapped__", None)
         if callable(wrapped):
             return self.name(wrapped, above)
         return self._other(fn, above)
+
+    def _partial(self, fn: "partial[Any]", above: frozenset[int]) -> _Name:
+        # a subclass is how a decorator binds instances: its func is the decorator's machinery
+        name = self.name(fn.func if type(fn) is partial else getattr(fn, "__wrapped__", fn.func), above)
+        given = [(variable, value) for variable, value in (("args", fn.args), ("keywords", fn.keywords)) if value]
+        return self._with(name, [self._captured(fn, variable, value, above) for variable, value in given])
 
     def _with(self, name: _Name, details: list[bytes]) -> _Name:
         return _Name(name.text, (*name.details, *details))

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from cachekit import cache
+from cachekit.engine.encoding import encode
 from cachekit.engine.functions import function_id
-from cachekit.errors import ConfigError
+from cachekit.errors import ConfigError, UncacheableArgument
 
 HERE = __name__
 ROOT = Path(__file__).parents[2]
@@ -254,7 +256,66 @@ def test_what_handles_exceptions_is_part_of_the_code() -> None:
     assert function_id(unguarded) != function_id(local)
 
 
+def test_captured_cached_functions_count_as_the_functions_they_are() -> None:
+    def pair(captured: Any) -> Any:
+        @cache
+        def outer(x: int) -> Any:
+            return captured(x)
+
+        return outer
+
+    ids = {function_id(pair(cache(make(value)))) for value in (1, 2, get_user)}
+    assert len(ids) == 3
+    assert function_id(pair(cache(make(1)))) == function_id(pair(make(1)))
+
+
+def test_a_recursive_cached_function_has_an_id() -> None:
+    def local() -> Any:
+        @cache
+        def fib(n: int) -> int:
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+        return fib
+
+    assert function_id(local()) == function_id(local()) == function_id(local().__wrapped__)
+
+
 # What is bound to a function counts
+
+
+class Machinery(functools.partial[Any]):
+    """As a decorator binds methods."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.update_wrapper(Machinery(self.func, instance), self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Machinery) and (self.func, self.args) == (other.func, other.args)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def bound(fn: Any) -> Any:
+    return functools.update_wrapper(Machinery(lambda *args: fn(*args)), fn)
+
+
+class Service(Greeter):
+    @bound
+    def ask(self) -> None: ...
+
+    @bound
+    def tell(self) -> None: ...
+
+
+def test_methods_bound_by_a_decorator_are_the_methods_they_are() -> None:
+    assert function_id(Service.ask) == f"{HERE}.Service.ask:1"
+    assert function_id(Service("a").ask) == function_id(Service("a").ask)
+    assert len({function_id(fn) for fn in (Service.ask, Service.tell, Service("a").ask, Service("b").ask)}) == 4
+    assert len({function_id(make(fn)) for fn in (Service.ask, Service.tell, Service("a").ask, Service("b").ask)}) == 4
+    assert encode(Service("a").ask) == encode(Service("a").ask)
+    assert len({encode(fn) for fn in (Service.ask, Service.tell, Service("a").ask, Service("b").ask)}) == 4
+    with pytest.raises(UncacheableArgument):
+        encode(bound(make(1)))
 
 
 def test_bound_arguments_are_part_of_the_id() -> None:
@@ -262,7 +323,6 @@ def test_bound_arguments_are_part_of_the_id() -> None:
         function_id(fn)
         for fn in (
             get_user,
-            functools.partial(get_user),
             functools.partial(get_user, 1),
             functools.partial(get_user, "1"),
             functools.partial(get_user, user_id=1),
@@ -277,6 +337,7 @@ def test_bound_arguments_are_part_of_the_id() -> None:
     ]
     assert len(set(ids)) == len(ids)
     assert function_id(functools.partial(get_user, 1)) == function_id(functools.partial(get_user, 1))
+    assert function_id(functools.partial(get_user)) == function_id(get_user)
     assert function_id(Users.create) == function_id(Users.create)
 
 
@@ -429,6 +490,8 @@ def test_text_executed_from_the_command_line_has_no_file() -> None:
         "print(function_id(f))"
     )
     first, second = run("-c", program, cwd=ROOT).split()
+    piped = subprocess.run([sys.executable], input=program.encode(), cwd=ROOT, check=True, capture_output=True).stdout
+    assert piped.decode().split() == [first, second]
     assert first.startswith("__main__.f#")
     assert second.startswith("__main__.f#")
     assert first != second
