@@ -1,5 +1,6 @@
 """Every relative link and anchor in the Markdown files of this repository leads somewhere."""
 
+import os
 import re
 import subprocess
 import sys
@@ -22,16 +23,17 @@ def broken(page: Path) -> list[str]:
         if re.match(r"[a-z][a-z0-9+.-]*:", target):
             continue
         file, _, anchor = target.partition("#")
-        there = (page.parent / file).resolve() if file else page
+        there = page.parent / file if file else page
         if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there)):
-            found.append(f"{page.relative_to(ROOT)}: {target}")
+            found.append(f"{page}: {target}")
     return found
 
 
 def main() -> None:
+    os.chdir(ROOT)
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    pages = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    found = [line for page in pages for line in broken(ROOT / page)]
+    pages = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
+    found = [line for page in pages for line in broken(Path(page))]
     print("\n".join(found) or f"{len(pages)} pages, every link leads somewhere")
     sys.exit(bool(found))
 

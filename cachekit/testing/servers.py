@@ -43,7 +43,8 @@ class Server:
         self.password = password
         self.directory = Path(tempfile.mkdtemp(prefix="cachekit-server-"))
         self.ca = write_certificates(self.directory) if tls else None
-        self._command = [*command, "--dir", str(self.directory)]
+        self._command = [*command, "--dir", str(self.directory), *(tls_options(self.directory) if tls else ())]
+        self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         atexit.register(self.stop)
@@ -71,7 +72,9 @@ class Server:
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """End the server in order and remove its directory."""
+        """End the server in order and remove its directory. Does nothing in a forked child: it is the parent's."""
+        if os.getpid() != self._owner:
+            return
         self.kill(signal.SIGTERM)
         shutil.rmtree(self.directory, ignore_errors=True)
         atexit.unregister(self.stop)
@@ -175,8 +178,6 @@ def start_server(
         options += ["--requirepass", password] if password else []
         options += ["--maxmemory", str(maxmemory)] if maxmemory is not None else []
         server = Server([command, *options, *args], chosen, password=password, tls=tls)
-        if server.ca is not None:
-            server._command += tls_options(server.directory)
         try:
             server.start()
         except RuntimeError as error:

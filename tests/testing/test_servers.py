@@ -158,6 +158,21 @@ def test_survives_the_thread_that_started_it() -> None:
         assert server.command("PING") == "PONG"
 
 
+def test_a_forked_child_that_ends_does_not_take_it_along() -> None:
+    script = """
+import os, sys
+from cachekit.testing import start_server
+with start_server() as server:
+    child = os.fork()
+    if not child:
+        sys.exit()  # leaves the block and runs what is registered for the end
+    os.waitpid(child, 0)
+    print(server.command("PING"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("PONG\n", "")
+
+
 def test_does_not_hear_the_interrupt_of_the_terminal(server: Server) -> None:
     assert os.getpgid(server.pid) != os.getpgrp()
 
