@@ -167,10 +167,10 @@ with start_server() as server:
     if not child:
         sys.exit()  # leaves the block and runs what is registered for the end
     os.waitpid(child, 0)
-    print(server.command("PING"))
+    print(server.command("PING"), server.directory.exists())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("PONG\n", "")
+    assert (done.stdout, done.stderr) == ("PONG True\n", "")
 
 
 def test_does_not_hear_the_interrupt_of_the_terminal(server: Server) -> None:
