@@ -281,6 +281,26 @@ def test_dropped_replaced_and_outdated_entries_are_not_hit(cached: Any) -> None:
     assert c.call(1) == "replaced"
 
 
+def test_an_invalidation_between_the_look_up_and_the_clock_wins(cached: Any) -> None:
+    """The clock is read after the entry was found: another thread may invalidate in between."""
+
+    class Interrupting:
+        act: Any = None
+
+        def __call__(self) -> int:
+            act, self.act = self.act, None
+            if act is not None:
+                act()
+            return 1_000
+
+    clock = Interrupting()
+    c = cached(one, rig_options={"clock": clock}, khash=5)
+    c.call(1)
+    clock.act = lambda: c.rig.table.drop_key(5)
+    c.call(1)
+    assert len(c.slow) == 2
+
+
 def test_every_caller_has_a_copy_of_its_own_on_the_hit_path_too(cached: Any) -> None:
     c = cached(lambda x: {"rows": [x]})
     for _ in range(3):

@@ -391,6 +391,19 @@ def test_a_scan_does_not_wash_out_what_is_wanted(rig: Make) -> None:
     assert sum(r.get(number) is not MISS for number in range(50)) == 50
 
 
+def test_a_wanted_key_stays_wanted_when_its_value_is_replaced(rig: Make) -> None:
+    r = rig(max_entries=20)
+    r.put("wanted")
+    r.get("wanted")
+    r.get("wanted")
+    for number in range(100):
+        r.put(number)
+    r.put("wanted", value="refilled")
+    for number in range(100, 150):
+        r.put(number)
+    assert r.get("wanted") == "refilled"
+
+
 def test_stats_count_by_slot_and_in_all(rig: Make) -> None:
     r = rig(max_entries=5)
     g = r.table.slot("g")
