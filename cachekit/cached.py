@@ -51,6 +51,8 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     function is a coroutine function.
     """
 
+    _kind: str = "bound"  # what it does as an attribute: method and class bind, static and bound do not
+
     if TYPE_CHECKING:
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -60,6 +62,7 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
         """The face of a decorated function, bound to nothing yet."""
         made = cls(function.memo.call)  # type: ignore[call-arg]  # a partial
         functools.update_wrapper(made, function.fn)
+        made._kind = function.kind
         return made
 
     @property
@@ -90,16 +93,12 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     @overload
     def __get__(self, instance: object, owner: type | None = None, /) -> "CachedFunction[P, R]": ...
     def __get__(self, instance: Any, owner: type | None = None, /) -> "CachedFunction[Any, R]":
-        kind = self._kind
-        if kind == "method":
-            return (
-                self
-                if instance is None or self.args
-                else cast("CachedFunction[Any, R]", _bind(type(self), self.func, instance))
-            )
-        if kind == "static" or self.args:
-            return self
-        return cast("CachedFunction[Any, R]", _bind(type(self), self.func, owner or type(instance)))
+        # Called for every call of a method, so it says what it means in as few steps as possible.
+        if instance is None or self._kind != "method":
+            if self._kind != "class" or self.args:
+                return self
+            instance = owner or type(instance)
+        return _bind(type(self), self.func, instance)  # type: ignore[no-any-return]  # partial.__new__
 
     @property
     def region(self) -> Region:
@@ -131,10 +130,11 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     def key(self, *args: P.args, **kwargs: P.kwargs) -> EntryKey:
         """The key of this call's entry, which every method of a region takes."""
         at = self._function.at()
-        place, full = at.place(self._all(args), kwargs)
-        if full is None:
+        array = at.array(self._all(args), kwargs)
+        text = at.text(array)
+        if text is None:
             raise UncacheableArgument(f"{self._function.name}: an argument has no stable identity, so there is no key")
-        return EntryKey.of(full, slot=at.slot, args=place, function_stamp=at.stamp)
+        return EntryKey.of(text, slot=at.slot, args=at.l1_args(array), stamp_names=at.stamp_names)
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, maxsize and currsize in this process, as `functools.lru_cache` tells them."""
@@ -165,8 +165,8 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     def __getattr__(self, name: str) -> Any:
         if name in ("using", "mark_stale"):
             raise AttributeError(f"{name}() is not yet available in this version")
-        if name in ("__name__", "__qualname__", "__wrapped__", "_kind"):  # bound: what the function knows
-            return getattr(self.func, name if name != "_kind" else "__cachekit_kind__")
+        if name in ("__name__", "__qualname__", "__wrapped__"):  # bound: what the function knows
+            return getattr(self.func, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 

@@ -45,6 +45,7 @@ class Function:
 
     def __init__(self, fn: Callable[..., Any], options: Options, service: Callable[[], Service], kind: str) -> None:
         self.fn = fn
+        self.kind = kind  # how it binds as an attribute of a class: method, class, static
         self.options = options
         self.is_async = inspect.iscoroutinefunction(fn)
         self.name = f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', '')}"
@@ -55,7 +56,6 @@ class Function:
         ignore = options.ignore if options.key is None else None
         self.memo = compile_memo(fn, self.binder, slow, ignore=ignore or frozenset(), is_async=self.is_async)
         self.memo.call.__cachekit_function__ = self  # type: ignore[attr-defined]  # it is a real function
-        self.memo.call.__cachekit_kind__ = kind  # type: ignore[attr-defined]  # how it binds: method, class, static
         _functions.add(self)
         if service is default_service:
             follow(self)
@@ -83,17 +83,17 @@ class Function:
 
     def call(self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The key and everything else that the flow needs to know about one call."""
-        place, full = at.place(args, kwargs)
+        array = at.array(args, kwargs)
         tags = at.tiers.spec.tags
         if self.options.tags is not None:
             tags = (*tags, *map(keys.check_tag, tag_names(self.options.tags(*args, **kwargs))))
         return Call(
             at.tiers,
-            full,
+            at.text(array),
             at.slot,
-            place,
+            at.l1_args(array),
             at.tally,
-            function_stamp=at.stamp,
+            at.stamp_names,
             load=Load(self.fn, args, kwargs, self.is_async),
             tags=tags,
             ttl=at.tiers.spec.ttl if self.options.ttl is None else self._ttl_of,
@@ -169,7 +169,7 @@ class Function:
 class Bound:
     """A function bound to the tiers of its region."""
 
-    __slots__ = ("binder", "fast", "fn_id", "key", "name", "namespace", "service", "slot", "stamp", "tally", "tiers")
+    __slots__ = ("binder", "fast", "key", "name", "prefix", "service", "slot", "stamp", "stamp_names", "tally", "tiers")
 
     def __init__(self, function: Function, service: Service) -> None:
         options = function.options
@@ -182,13 +182,15 @@ class Bound:
             if not function.is_async and faces.sync is None:
                 name = self.tiers.remote.spec.name
                 raise ConfigError(f"{function.name}: a blocking function cannot use the async-only backend {name!r}")
-        self.fn_id = keys.function_id(function.fn, options.version)
-        self.stamp = keys.function_stamp(service.spec.namespace, spec.name, self.fn_id)
+        fn_id = keys.function_id(function.fn, options.version)
+        self.prefix = keys.call_prefix(service.spec.namespace, spec.name, fn_id)
+        self.stamp = keys.function_stamp(service.spec.namespace, spec.name, fn_id)
+        self.stamp_names = (self.tiers.region_stamp, self.stamp)
         self.name = function.name
         self.binder = function.binder
         self.key = options.key
         table = self.tiers.table
-        self.slot = 0 if table is None else table.slot(self.fn_id)
+        self.slot = 0 if table is None else table.slot(fn_id)
         self.tally: Tally = service.tally(self.tiers, self.slot, function.name)
         # A key= callable decides what is compared, so the arguments themselves must not.
         self.fast = table is not None and options.key is None and service.spec.enabled
@@ -218,25 +220,21 @@ class Bound:
     def quick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """L1 alone."""
         table = self.tiers.table
-        return (
-            MISS
-            if table is None or not self.tiers.enabled
-            else table.get(self.slot, self._l1_args(self.array(args, kwargs)))
-        )
+        if table is None or not self.tiers.enabled:
+            return MISS
+        return table.get(self.slot, self.l1_args(self.array(args, kwargs)))
 
-    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], keys.Key | None]:
-        """What L1 compares, and the key in L2; no key when the arguments have no stable identity and there is no L2."""
-        array = self.array(args, kwargs)
-        l1_args = self._l1_args(array)
+    def text(self, array: tuple[Any, ...]) -> str | None:
+        """The key in L2; None when the arguments have no stable identity and there is no L2."""
         try:
-            ident = keys.call_ident(self.fn_id, array)
+            return f"{self.prefix}{keys.digest(array).hex()}}}"
         except UncacheableArgument:
             if self.tiers.remote is not None:
                 raise
-            return l1_args, None
-        return l1_args, keys.full_key(self.tiers.namespace, self.tiers.spec.name, ident)
+            return None
 
-    def _l1_args(self, array: tuple[Any, ...]) -> tuple[Any, ...]:
+    def l1_args(self, array: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What L1 compares."""
         if keys.is_plain(array):
             return array
         try:

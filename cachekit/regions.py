@@ -257,20 +257,19 @@ class Region:
     ) -> Call:
         tiers = at.tiers
         slot, args = _place(at, key)
-        function_stamp = ""
         if isinstance(key, EntryKey):
-            full = keys.parse_key(key)
-            function_stamp = key.function_stamp
+            text, stamp_names = str.__str__(key), key.stamp_names
         else:
-            full = keys.full_key(tiers.namespace, self.name, keys.region_ident(key))
+            text = f"{tiers.namespace}:v:{{{self.name}:{keys.region_ident(key)}}}"
+            stamp_names = (tiers.region_stamp,)
         named = tuple(keys.check_tag(tag) for tag in tags)
         return Call(
             tiers,
-            full,
+            text,
             slot,
             args,
             at.tally,
-            function_stamp=function_stamp,
+            stamp_names,
             load=load,
             tags=(*tiers.spec.tags, *named),
             ttl=_ttl(tiers, ttl),
@@ -333,7 +332,7 @@ class Region:
             if found.header is not None:
                 return found.fresh_for
             assert call.key is not None
-            ms = await remote.do(port, "remaining", call.key.text)
+            ms = await remote.do(port, "remaining", call.key)
             return MISS if ms is False else None if ms is None else ms / 1000
         except Unavailable:
             return _left_in_l1(call)

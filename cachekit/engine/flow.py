@@ -142,9 +142,9 @@ def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
     """An entry of L2 goes into L1 and to the caller."""
     call.tally.l2_hits += 1
     call.tally.hit_seconds.append(port.now() - sample.started)
+    if call.tiers.table is None or found.header is None:
+        return Result(found.value, mode="")
     admission = admit(found.value)
-    if found.header is None:
-        return Result(found.value)
     tags = tuple(digest.hex() for digest, _ in found.header.tags)  # late ones too, whose names are not known here
     _put(call, port, sample, found.value, admission, found.fresh_for, tags, found.header.load_ms)
     return Result(found.value, mode=admission.mode)
@@ -158,9 +158,10 @@ def _land(lead: Lead | None, result: Result) -> None:
 
 
 def _own_copy(result: Result) -> Result:
-    if result.error is not None or result.mode != "copy":
+    if result.error is not None:
         return result
-    return Result(isolate(result.value, result.mode), mode=result.mode)
+    mode = result.mode or admit(result.value).mode
+    return Result(isolate(result.value, mode), mode=mode)
 
 
 async def _load(
@@ -412,7 +413,7 @@ async def look_many(calls: list[Call], port: Port) -> list[Any]:
         return [await look(call, port, first=False) for call in calls]
     samples = [Sample(call, port) for call in calls]
     try:
-        stored = await remote.do(port, "get_many", [call.key.text for call in calls if call.key is not None])
+        stored = await remote.do(port, "get_many", [call.key for call in calls if call.key is not None])
     except Unavailable as error:
         samples[0].gone(calls[0], "get", error)
         return [_nothing(call, samples[0]) for call in calls]
@@ -479,9 +480,9 @@ async def _set(
             if isinstance(found, Found):
                 return False
             data = operation.envelope(call, value, operation.new_id(), stamps, ends, 0, plain, port)
-            stored = bool(await remote.do(port, "store_if", call.key.text, data, ends.ttl_ms, found.seen, True))
+            stored = bool(await remote.do(port, "store_if", call.key, data, ends.ttl_ms, found.seen, True))
         elif counter(call.tiers, value):
-            stored = await remote.do(port, "store", call.key.text, b"%d" % value, ends.ttl_ms, None)
+            stored = await remote.do(port, "store", call.key, b"%d" % value, ends.ttl_ms, None)
         else:
             stored = await operation.store(call, remote, value, Held(None), stamps, ends, 0, plain, port)
     except Unstorable as error:
@@ -491,7 +492,7 @@ async def _set(
     except Unavailable as error:
         sample.gone(call, "store", error)
         with call.tiers.versions.lock:
-            remote.outbox.add([call.key.text], [], call.tiers.region_stamp)
+            remote.outbox.add([call.key], [], call.tiers.region_stamp)
         return False
     call.tally.stores += stored
     return stored
@@ -505,7 +506,7 @@ def counter(tiers: Tiers, value: Any) -> bool:
 async def invalidate_keys(tiers: Tiers, calls: list[Call], port: Port) -> Outcome:
     """Remove entries. L2 first, then this process, so that no load can bring the old value back in between."""
     remote = tiers.remote
-    texts = [call.key.text for call in calls if call.key is not None]
+    texts = [call.key for call in calls if call.key is not None]
     outcome = Outcome.DONE if remote is None or not texts else Outcome.QUEUED
     try:
         if remote is not None and texts:
@@ -584,9 +585,9 @@ async def touch(call: Call, port: Port) -> bool:
         if not isinstance(found, Found):
             return False
         if found.header is None:
-            return bool(await remote.do(port, "touch", key.text, ends.ttl_ms))
+            return bool(await remote.do(port, "touch", key, ends.ttl_ms))
         data = operation.rewritten(call, found, ends, port)
-        touched = bool(await remote.do(port, "store_if", key.text, data, ends.ttl_ms, found.seen, False))
+        touched = bool(await remote.do(port, "store_if", key, data, ends.ttl_ms, found.seen, False))
     except Unavailable as error:
         sample.gone(call, "touch", error)
         return _touch_l1(call, port, sample, ends)
@@ -613,7 +614,7 @@ async def count(call: Call, by: int, port: Port) -> int:
         if not remote.offers("incr"):
             raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot count")
         try:
-            number: int = await remote.do(port, "incr", key.text, by, ends.ttl_ms)
+            number: int = await remote.do(port, "incr", key, by, ends.ttl_ms)
         except Unavailable as error:
             sample.gone(call, "incr", error)
         else:

@@ -39,13 +39,13 @@ class EntryKey(str):
 
     slot: int  # where L1 of this process has the entry
     args: tuple[Any, ...]
-    function_stamp: str
+    stamp_names: tuple[str, ...]  # the stamps that cover it
 
     @classmethod
-    def of(cls, key: Key, *, slot: int, args: tuple[Any, ...], function_stamp: str) -> "EntryKey":
+    def of(cls, text: str, *, slot: int, args: tuple[Any, ...], stamp_names: tuple[str, ...]) -> "EntryKey":
         """The key with what this process needs to find the entry."""
-        made = cls(key.text)
-        made.slot, made.args, made.function_stamp = slot, args, function_stamp
+        made = cls(text)
+        made.slot, made.args, made.stamp_names = slot, args, stamp_names
         return made
 
 
@@ -123,9 +123,9 @@ def khash(key: bytes) -> int:
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
-def parse_key(text: str) -> Key:
-    """A key from its full text."""
-    return Key(str.__str__(text), khash(text.encode()))
+def call_prefix(namespace: str, region: str, fn_id: str) -> str:
+    """The keys of a function's calls up to the digest of the arguments."""
+    return f"{namespace}:v:{{{region}:{fn_id}:"
 
 
 def tag_stamp(namespace: str, digest: bytes) -> str:

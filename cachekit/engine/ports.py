@@ -26,7 +26,7 @@ class Result:
     def __init__(self, value: Any = None, error: BaseException | None = None, mode: str = "share") -> None:
         self.value = value
         self.error = error
-        self.mode = mode  # how callers are isolated from each other: share, copy, opaque
+        self.mode = mode  # how callers are isolated from each other: share, copy, opaque; "": not looked at yet
 
     def unwrap(self) -> Any:
         """The value, or raise the exception."""

@@ -103,38 +103,47 @@ class Call:
     """One key on its way through the tiers."""
 
     __slots__ = (
-        "args", "condition", "flight_key", "function_stamp", "key", "load", "slot", "tag_ids", "tags", "tally", "tiers",
-        "ttl",
+        "_khash", "args", "condition", "key", "load", "slot", "stamp_names", "tag_ids", "tags", "tally", "tiers", "ttl",
     )  # fmt: skip
 
     def __init__(
         self,
         tiers: Tiers,
-        key: keys.Key | None,
+        key: str | None,
         slot: int,
         args: tuple[Any, ...],
         tally: Tally,
+        stamp_names: tuple[str, ...],
         *,
-        function_stamp: str = "",
         load: Load | None = None,
         tags: tuple[str, ...] = (),
         ttl: Any = None,
         condition: Callable[[Any], object] | None = None,
     ) -> None:
         self.tiers = tiers
-        self.key = key  # None: arguments without a stable identity, in a region without L2
+        self.key = key  # the full text; None: arguments without a stable identity, in a region without L2
         self.slot = slot
         self.args = args
         self.tally = tally
-        self.function_stamp = function_stamp  # its name in L2; empty for region keys
+        self.stamp_names = stamp_names  # of the region, and of the function if there is one
         self.load = load
         self.tags = tags
         self.tag_ids = tuple(map(keys.tag_id, tags)) if tags else ()  # by which this process knows them
         self.ttl = ttl  # seconds, None for never, or a callable of the value
         self.condition = condition
-        self.flight_key: Hashable = key.text if key is not None else (slot, tuple(map(type, args)), args)
+        self._khash: int | None = None
 
     @property
     def khash(self) -> int:
         """What the tables and the versions know the key by."""
-        return self.key.khash if self.key is not None else hash(self.flight_key) & 0xFFFF_FFFF_FFFF_FFFF
+        if self._khash is None:
+            if self.key is not None:
+                self._khash = keys.khash(self.key.encode())
+            else:
+                self._khash = hash(self.flight_key) & 0xFFFF_FFFF_FFFF_FFFF
+        return self._khash
+
+    @property
+    def flight_key(self) -> Hashable:
+        """What calls must have in common to share a computation."""
+        return self.key if self.key is not None else (self.slot, tuple(map(type, self.args)), self.args)

@@ -51,6 +51,8 @@ class Breaker:
 
     def record(self, now: float, fault: Fault | None, write: bool) -> None:
         """How an operation ended: ``None`` when the backend answered as it should."""
+        if fault is None and self._all.quiet(now) and (not write or self._writes.quiet(now)):
+            return
         with self._lock:
             self._all.record(now, failed=fault in (Fault.DOWN, Fault.CONFIG), hopeless=fault is Fault.CONFIG)
             if write and (fault is not Fault.DOWN or not self._writes.closed):
@@ -98,6 +100,13 @@ class Circuit:
             self.closed, self.probing = True, False
             self._start_counting(now)
         # else: a straggler from before the circuit opened; it is no news
+
+    def quiet(self, now: float) -> bool:
+        """Count a success without a lock, as long as there was no trouble: a lost count changes nothing then."""
+        if self._bad or not self.closed or now - self._since > self._spec.window:
+            return False
+        self._calls += 1
+        return True
 
     def _open(self, now: float, hold: float) -> None:
         self.closed, self.probing = False, False

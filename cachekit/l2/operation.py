@@ -6,6 +6,7 @@ bytes gets out.
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from cachekit.backends.base import SEEN_BYTES, TOKEN_BYTES, Leased
@@ -59,7 +60,7 @@ NOTHING: Final = Absent("absent")
 async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
     """Look for the entry of a call."""
     assert call.key is not None
-    data = await remote.do(port, "get", call.key.text)
+    data = await remote.do(port, "get", call.key)
     if data is None:
         return NOTHING
     return await judge(call, remote, data, port)
@@ -67,17 +68,21 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
 
 async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | Absent:
     """Decide whether stored bytes are this key's value, whole, fresh, and not invalidated."""
-    assert call.key is not None and call.tiers.codec is not None
     codec = call.tiers.codec
+    assert call.key is not None and codec is not None
     if call.tiers.spec.counters and COUNTER.fullmatch(data):
         return Found(int(data), None, None, data[:SEEN_BYTES])
     try:
-        header, payload = unpack(data, call.key.text)
+        header, payload = unpack(data, call.key)
         fresh_for = left(header.created, header.soft, port.wall() * 1000.0, header.hard)
         if header.stale or (fresh_for is not None and fresh_for <= 0):
             return Absent("expired", data[:SEEN_BYTES])
-        if not await _current(call, remote, header, port):
-            return Absent("outdated", data[:SEEN_BYTES])
+        names, written = _covering(call, header)
+        if remote.cells.get(names, port.now()) != written and remote.offers("stamps"):
+            # Before saying that it was cleared, ask L2: the cells may be the ones that lag.
+            stamps = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=False)
+            if stamps != written:
+                return Absent("outdated", data[:SEEN_BYTES])
         return Found(codec.decode(header, payload), header, fresh_for, data[:SEEN_BYTES])
     except Damaged as damage:
         call.tally.error("get", f"damaged_{damage.reason}")
@@ -85,24 +90,14 @@ async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | 
         return Absent(f"damaged_{damage.reason}", data[:SEEN_BYTES])
 
 
-async def _current(call: Call, remote: Remote, header: Header, port: Port) -> bool:
-    """Whether nothing that covers the entry was cleared since it was computed. L2 is asked before saying no."""
-    if not remote.offers("stamps"):
-        return True
-    names = _names(call, [digest for digest, _ in header.tags])
-    written = [header.region_stamp, *([header.function_stamp] if call.function_stamp else [])]
-    written += [stamp for _, stamp in header.tags]
-    life_ms = stamp_life_ms(call.tiers.spec.ttl)
-    if await remote.stamps(names, life_ms, port) == written:
-        return True
-    return await remote.stamps(names, life_ms, port, known=False) == written
-
-
-def _names(call: Call, digests: list[bytes]) -> list[str]:
-    names = [call.tiers.region_stamp]
-    if call.function_stamp:
-        names.append(call.function_stamp)
-    return names + [keys.tag_stamp(call.tiers.namespace, digest) for digest in digests]
+def _covering(call: Call, header: Header) -> tuple[Sequence[str], list[bytes]]:
+    """The names of the stamps that cover an entry, and what they were when it was computed."""
+    names: Sequence[str] = call.stamp_names
+    written = [header.region_stamp, header.function_stamp][: len(names)]
+    if header.tags:
+        names = [*names, *(keys.tag_stamp(call.tiers.namespace, digest) for digest, _ in header.tags)]
+        written += [stamp for _, stamp in header.tags]
+    return names, written
 
 
 async def sample(call: Call, remote: Remote, tags: tuple[str, ...], port: Port, *, known: bool = True) -> Stamps:
@@ -110,9 +105,10 @@ async def sample(call: Call, remote: Remote, tags: tuple[str, ...], port: Port, 
     digests = sorted({keys.tag_digest(tag) for tag in tags})
     if not remote.offers("stamps"):
         return Stamps(NO_STAMP, NO_STAMP, NO_STAMP, tuple((digest, NO_STAMP) for digest in digests))
-    names = [call.tiers.clock_stamp, *_names(call, digests)]
+    tag_names = [keys.tag_stamp(call.tiers.namespace, digest) for digest in digests]
+    names = [call.tiers.clock_stamp, *call.stamp_names, *tag_names]
     clock, region, *rest = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=known)
-    function = rest.pop(0) if call.function_stamp else NO_STAMP
+    function = rest.pop(0) if len(call.stamp_names) > 1 else NO_STAMP
     return Stamps(region, function, clock, tuple(zip(digests, rest, strict=True)))
 
 
@@ -134,14 +130,14 @@ async def acquire(call: Call, remote: Remote, seen: bytes | None, port: Port) ->
         return Held(None)
     token = os.urandom(TOKEN_BYTES)
     if seen is None:
-        answer: Leased = await remote.do(port, "get_or_lease", call.key.text, token, LEASE_MS)
+        answer: Leased = await remote.do(port, "get_or_lease", call.key, token, LEASE_MS)
     else:
-        answer = await remote.do(port, "lease", call.key.text, token, LEASE_MS, seen, False)
+        answer = await remote.do(port, "lease", call.key, token, LEASE_MS, seen, False)
     if answer.kind == "found" and answer.data is not None:
         found = await judge(call, remote, answer.data, port)
         if isinstance(found, Found):
             return found
-        answer = await remote.do(port, "lease", call.key.text, token, LEASE_MS, found.seen, False)
+        answer = await remote.do(port, "lease", call.key, token, LEASE_MS, found.seen, False)
     return Held(token) if answer.kind == "held" else None
 
 
@@ -151,7 +147,7 @@ async def steal(call: Call, remote: Remote, port: Port) -> Held:
     if not remote.offers("lease"):
         return Held(None)
     token = os.urandom(TOKEN_BYTES)
-    await remote.do(port, "lease", call.key.text, token, LEASE_MS, None, True)
+    await remote.do(port, "lease", call.key, token, LEASE_MS, None, True)
     return Held(token)
 
 
@@ -169,7 +165,7 @@ async def store(
     """Store under the fence; False when an invalidation got in between. Raises `Unstorable` too."""
     assert call.key is not None
     data = envelope(call, value, held.token or os.urandom(TOKEN_BYTES), stamps, life, load_ms, plain, port)
-    stored: bool = await remote.do(port, "store", call.key.text, data, life.ttl_ms, held.token)
+    stored: bool = await remote.do(port, "store", call.key, data, life.ttl_ms, held.token)
     return stored
 
 
@@ -181,7 +177,7 @@ def envelope(
     created = int(port.wall() * 1000)
     return call.tiers.codec.dumps(
         value,
-        call.key.text,
+        call.key,
         id=entry_id,
         created=created,
         soft=NEVER if life.soft is None else created + int(life.soft * 1000),
@@ -207,7 +203,7 @@ async def release(call: Call, remote: Remote, held: Held, port: Port) -> None:
     """Give the right back without storing."""
     if held.token is not None and remote.offers("release"):
         assert call.key is not None
-        await remote.do(port, "release", call.key.text, held.token)
+        await remote.do(port, "release", call.key, held.token)
 
 
 def new_id() -> bytes:

@@ -1,7 +1,7 @@
 """One backend in use: gate, budget, the call itself, undelivered invalidations, and what went wrong last."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from cachekit.backends.base import Faces
@@ -43,6 +43,7 @@ class Remote:
         self.well = True  # the last operation that says anything about the backend succeeded
         self._versions = versions  # its lock guards outbox and cells, as it guards L1
         self._faces: Faces | None = None
+        self._offered: frozenset[str] = frozenset()
         self._reported: set[str] = set()
 
     @classmethod
@@ -70,12 +71,18 @@ class Remote:
 
     def offers(self, operation: str) -> bool:
         """Whether the backend has this optional operation."""
-        return operation in self.faces.capabilities
+        return operation in (self._offered or self._capabilities())
 
-    async def do(self, port: Port, method: str, *args: Any) -> Any:
+    def _capabilities(self) -> frozenset[str]:
+        self._offered = self.faces.capabilities
+        return self._offered
+
+    def do(self, port: Port, method: str, *args: Any) -> Coroutine[Any, Any, Any]:
         """One operation within one budget, after everything that is still to be delivered. Raises `Unavailable`."""
-        if len(self.outbox):
-            await self.deliver(port)
+        return self._after_delivery(port, method, *args) if len(self.outbox) else self._call(port, method, *args)
+
+    async def _after_delivery(self, port: Port, method: str, *args: Any) -> Any:
+        await self.deliver(port)
         return await self._call(port, method, *args)
 
     async def deliver(self, port: Port) -> None:

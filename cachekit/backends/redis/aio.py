@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar, cast
 
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
-from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting
+from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting, judged
 from cachekit.backends.redis.errors import Dead, broken, no_tls, not_redis, timed_out, while_connecting
-from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader
+from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader, pack
 from cachekit.backends.redis.transport import credentials, readable, tls_share
 from cachekit.errors import BackendError, Fault
 
@@ -294,7 +294,9 @@ async def run(pool: AsyncPool, command: Command[T], deadline: float) -> T:
 
 
 async def converse(wire: AsyncWire, command: Command[T], deadline: float) -> T:
-    """Walk through the dialogue about a command."""
+    """Walk through the dialogue about a command; a plain one is one question."""
+    if command.script is None:
+        return judged(await wire.ask(pack(command.words), deadline), command.read)
     steps = dialogue(command, wire.clock, deadline)
     packed = next(steps)
     while True:

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
-from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting
+from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting, judged
 from cachekit.backends.redis.errors import Dead, broken, no_tls, not_redis, timed_out, while_connecting
-from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader
+from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader, pack
 from cachekit.errors import BackendError, Fault
 
 T = TypeVar("T")
@@ -373,7 +373,9 @@ def run(pool: Pool, command: Command[T], deadline: float) -> T:
 
 
 def converse(wire: Wire, command: Command[T], deadline: float) -> T:
-    """Walk through the dialogue about a command."""
+    """Walk through the dialogue about a command; a plain one is one question."""
+    if command.script is None:
+        return judged(wire.ask(pack(command.words), deadline), command.read)
     steps = dialogue(command, wire.clock, deadline)
     packed = next(steps)
     while True:
