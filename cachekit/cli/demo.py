@@ -33,8 +33,9 @@ def demo(
 ) -> None:
     """Run a city service on two workers that share a cache, put a load on it, and show what the cache saved.
 
-    The server is the one that REDIS_URL names, or a Valkey of its own, which ends with the demo. Every answer is
-    compared with one that was computed without a cache; exit status 1 if any differs.
+    The server is the one that REDIS_URL names, or a Valkey of its own, which
+    ends with the demo. Every answer is compared with one that was computed
+    without a cache; exit status 1 if any differs.
     """
     _require()
     from cachekit.demo.processes import DemoError
@@ -45,7 +46,7 @@ def demo(
     except DemoError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        ok = True  # Ctrl-C is the way to end it
+        raise typer.Exit(130) from None  # before there was a result
     raise typer.Exit(0 if ok else 1)
 
 
@@ -213,20 +214,23 @@ def _words(summary: "Summary") -> Iterator[str]:
     total = summary.total
     yield (
         f"Milliseconds of whole HTTP requests; {total.questions} different questions were asked once without a cache.\n"
-        f"{total.requests:,} requests took {total.took_s:.1f} s and would have taken {total.took_s + total.saved_s:.1f} s "
-        "without it."
+        f"{total.requests:,} requests took {total.took_s:.1f} s and would have taken "
+        f"{total.took_s + total.saved_s:.1f} s without it."
     )
     if summary.ok:
-        yield f"[green]Every answer from the cache equals the one computed without it.[/]"
+        yield "[green]Every answer from the cache equals the one computed without it.[/]"
     else:
         yield f"[red]{len(summary.differing)} of {summary.compared} questions got another answer from the cache:[/]"
 
 
 def _stay(console: "Console", running: "Demo") -> None:
-    """Serve until Ctrl-C. `DemoError` when a worker ends."""
+    """Serve until Ctrl-C, which is the way to end it. `DemoError` when a worker ends."""
     import time
 
     console.print(f"Serving on {running.urls[0]}/ - Ctrl-C ends it.")
-    while True:
-        time.sleep(0.5)
-        running.check()
+    try:
+        while True:
+            time.sleep(0.5)
+            running.check()
+    except KeyboardInterrupt:
+        console.print()

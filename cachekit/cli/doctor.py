@@ -23,7 +23,7 @@ REMEDIES = {
     "plain": "the port does not speak TLS: write redis:// or valkey:// in place of rediss:// or valkeys://",
     "closed": "if the port speaks TLS, write rediss:// or valkeys://; see the server's log for what it refused",
     "timeout": "see whether a firewall drops the packets and whether the server hangs; {table} budget is {budget}",
-    "connection": "see whether the server runs there: {address}",
+    "connection": "see whether the server runs, and whether host and port are right",
     "loading": "wait until the server has read its data, and see its log",
     "protocol": "something else listens there: see host and port",
     "command": "see the number of the database in the URL and the server's log",
@@ -36,9 +36,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """See whether everything that is configured works. Exit status 1 if it does not; warnings alone give 0.
+    """See whether everything that is configured works.
 
-    Each backend is asked once, for as long as its `budget` allows. Nothing is written.
+    Each backend is asked once, for as long as its budget allows, and nothing
+    is written. Exit status 1 if one does not answer; warnings alone give 0.
     """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
@@ -179,17 +180,15 @@ def _ask(sync: Any, aio: Any, namespace: str, budget: float) -> dict[str, str]:
 def remedy(error: "BackendError", spec: "BackendSpec", namespace: str) -> str:
     """What to do about a failure."""
     from cachekit.config.tree import variable_of
-    from cachekit.config.urls import redact_url
 
     kind, text = error.reason, str(error).casefold()
-    if kind == "tls" and any(sign in text for sign in ("wrong_version", "record layer", "unknown protocol")):
+    if kind == "tls" and any(sign in text for sign in ("does not speak", "wrong_version", "record layer")):
         kind = "plain"
     elif kind == "connection" and any(sign in text for sign in ("closed", "reset", "end of file", "eof")):
         kind = "closed"
     return REMEDIES.get(kind, "see the server's log").format(
         table=f"[backends.{spec.name}]",
         variable=variable_of(("backends", spec.name)),
-        address=redact_url(spec.url),
         budget=f"{spec.budget * 1000:g} ms",
         keys=f"{namespace}:",
     )
