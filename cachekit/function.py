@@ -182,7 +182,8 @@ class Bound:
             if not function.is_async and faces.sync is None:
                 name = self.tiers.remote.spec.name
                 raise ConfigError(f"{function.name}: a blocking function cannot use the async-only backend {name!r}")
-        fn_id = keys.function_id(function.fn, options.version)
+        fn_id = keys.function_id(function.fn, options.version, shared=self.tiers.remote is not None)
+        service.claim(fn_id, function)
         self.prefix = keys.call_prefix(service.spec.namespace, spec.name, fn_id)
         self.stamp = keys.function_stamp(service.spec.namespace, spec.name, fn_id)
         self.stamp_names = (self.tiers.region_stamp, self.stamp)
@@ -227,7 +228,7 @@ class Bound:
     def text(self, array: tuple[Any, ...]) -> str | None:
         """The key in L2; None when the arguments have no stable identity and there is no L2."""
         try:
-            return f"{self.prefix}{keys.digest(array).hex()}}}"
+            return f"{self.prefix}{keys.digest(array, self.binder.names).hex()}}}"
         except UncacheableArgument:
             if self.tiers.remote is not None:
                 raise
@@ -238,7 +239,7 @@ class Bound:
         if keys.is_plain(array):
             return array
         try:
-            return (keys.digest(array),)
+            return (keys.digest(array, self.binder.names),)
         except UncacheableArgument:
             if self.tiers.remote is not None:
                 raise

@@ -19,7 +19,7 @@ class Options(NamedTuple):
     ignore: frozenset[str]
     tags: Callable[..., Iterable[str]] | None
     condition: Callable[[Any], object] | None
-    version: str
+    version: str | int | None
     ttl: Callable[[Any], Any] | None  # of the value
     backend: object  # a backend object, or None
 
@@ -47,8 +47,8 @@ def check(options: Mapping[str, Any], profile: str = "default") -> Options:
         del given["backend"]
     else:
         backend = None
-    version = given.pop("version", 1)
-    if isinstance(version, bool) or not isinstance(version, str | int):
+    version = given.pop("version", None)
+    if isinstance(version, bool) or not isinstance(version, str | int | None):
         raise TypeError(f"version= must be a str or an int, not {type(version).__name__}")
     ignore = _names("ignore", given.pop("ignore", ()))
     l1 = {name: given.pop(name) for name in ("max_entries", "max_bytes") if name in given}
@@ -59,7 +59,7 @@ def check(options: Mapping[str, Any], profile: str = "default") -> Options:
         parsed=check_options(given),
         ignore=ignore,
         tags=tags if callable(tags) else None,
-        version=str(version),
+        version=version,
         ttl=ttl if callable(ttl) else None,
         backend=backend,
         **own,

@@ -5,6 +5,7 @@ application with a configuration of its own) are made explicitly.
 """
 
 import atexit
+import gc
 import logging
 import os
 import random
@@ -19,7 +20,6 @@ from typing import Any, Protocol
 from cachekit.config.options import apply_options, check_options
 from cachekit.config.spec import DEFAULT_BACKEND, NO_BACKEND, RegionSpec, ServiceSpec
 from cachekit.config.spec import default_service as built_in_service
-from cachekit.config.tree import needs_loading
 from cachekit.config.units import nearest
 from cachekit.engine.events import Observer, Tally
 from cachekit.engine.flight import Flights
@@ -95,7 +95,8 @@ class Service:
         self._objects: weakref.WeakKeyDictionary[Any, Remote] = weakref.WeakKeyDictionary()
         self._tiers: dict[str, Tiers] = {}
         self._tables: dict[str, list[Table]] = {}
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str, int], Tally] = {}
+        self._claims: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # by function id
         self._lock = threading.RLock()
         self._tick: threading.Thread | None = None
         self._stop = threading.Event()
@@ -188,13 +189,26 @@ class Service:
 
     def tally(self, tiers: Tiers, slot: int, function: str) -> Tally:
         """The counts of a function, or of a region's direct use (an empty name)."""
-        key = (tiers.spec.name, function)
+        key = (tiers.spec.name, function, slot)
         with self._lock:
             if key not in self._tallies:
                 table = tiers.table
                 hits = (lambda: 0) if table is None else (lambda: table.stats(slot).hits)
                 self._tallies[key] = Tally(tiers.spec.name, function, hits)
             return self._tallies[key]
+
+    def claim(self, fn_id: str, function: Any) -> None:
+        """Note which decorated function goes by an id. A second one with other code would share its entries."""
+        other = self._claims.setdefault(fn_id, function)
+        if other is function or _code(other.fn) == _code(function.fn):
+            return
+        del other
+        gc.collect()  # a reloaded module: the old function may be gone but for cycles
+        if self._claims.setdefault(fn_id, function) is not function:
+            raise ConfigError(
+                f"two functions are called {fn_id}, so they would share their entries; rename one of them, "
+                "or tell them apart with version="
+            )
 
     def region(self, name: str = "default") -> "Any":
         """The region of this name in this service."""
@@ -323,6 +337,11 @@ class Service:
             function()
 
 
+def _code(fn: Any) -> object:
+    code = getattr(fn, "__code__", None)
+    return code and (code.co_code, code.co_names, code.co_consts, code.co_varnames)
+
+
 def _ticking(reference: "weakref.ref[Service]", stop: threading.Event) -> None:
     """The maintenance thread. It holds no service alive."""
     while not stop.wait(TICK):
@@ -432,6 +451,8 @@ def _with_profile(spec: ServiceSpec, name: str, fields: Mapping[str, Any]) -> Se
 
 def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) -> ServiceSpec:
     """The configuration; without a file, a variable or a definition pydantic is never imported."""
+    from cachekit.config.tree import needs_loading  # tomllib and more, on first use only
+
     if path is None and not settings and not _definitions and not needs_loading(os.environ, Path.cwd()):
         return built_in_service()
     from cachekit.config.settings import load  # pydantic, on first use only

@@ -169,6 +169,46 @@ def test_an_argument_without_identity_is_an_error_only_where_there_is_an_l2() ->
         g(Session())
 
 
+def made(body: str) -> Any:
+    namespace: dict[str, Any] = {"__name__": "shop.views", "__file__": __file__}
+    exec(compile(f"def read(x):\n    return {body}", __file__, "exec"), namespace)
+    return namespace["read"]
+
+
+def test_two_functions_of_one_name_in_a_module_are_refused_not_mixed_up() -> None:
+    one, two, same = cache(made("1")), cache(made("2")), cache(made("1"))
+    assert one(5) == same(5) == 1
+    with pytest.raises(ConfigError, match="version="):
+        two(5)
+    assert cache(version=2)(made("2"))(5) == 2
+
+
+def test_a_reloaded_function_takes_the_place_of_the_old_one() -> None:
+    one = cache(made("1"))
+    assert one(5) == 1
+    one.invalidate(5)
+    del one
+    assert cache(made("2"))(5) == 2
+
+
+def test_a_closure_over_what_has_no_identity_is_refused_only_where_there_is_an_l2() -> None:
+    import threading
+
+    from cachekit.backends.memory import MemoryBackend
+
+    def make(lock: Any, **options: Any) -> Any:
+        @cache(**options)
+        def f(x: int) -> int:
+            return id(lock)
+
+        return f
+
+    one, two = make(threading.Lock()), make(threading.Lock())
+    assert one(1) != two(1)
+    with pytest.raises(ConfigError, match="version="):
+        make(threading.Lock(), backend=MemoryBackend())(1)
+
+
 # Methods
 
 

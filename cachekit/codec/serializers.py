@@ -22,6 +22,9 @@ None, bool, int of 64 bits, float, str, bytes, list, and dict with str keys are 
 an array whose first item is a marker: an ext with one of the codes on the right, empty but for 48 to 51, which carry
 ``module:qualified.name`` and the names of the fields. A tree with such arrays has the codec `MARKED`, any other `TREE`,
 which the C decoder alone can read.
+
+`MAX_DEPTH` bounds what is written and what is rebuilt. A forged `TREE` may be deeper, up to the C decoder's own guard
+(about 1,000): a walk over every value, to find out, would cost more than decoding it.
 """
 
 from collections import OrderedDict, defaultdict, deque
@@ -108,9 +111,8 @@ def _checked(encoder: "Encoder", value: Any) -> Any:
         raise Unstorable(f"{path}: {message}" if path else message, refused.reason) from None
     except RecursionError:
         raise Unstorable("cannot store a value at this depth of the stack", "depth") from None
-    except (
-        Exception
-    ) as error:  # another thread changes a container meanwhile, an object that breaks the rules of its type
+    except Exception as error:
+        # Another thread changed a container meanwhile, or an object breaks the rules of its type.
         raise Unstorable(f"cannot store {describe(type(value))}: {type(error).__name__}: {error}", "type") from error
 
 

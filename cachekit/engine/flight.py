@@ -7,8 +7,10 @@ function is waiting for, and whoever would close a circle computes alone.
 
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 HANDED_OVER: Final = object()  # result of a flight whose leader gave up before the function ran: join again
 
@@ -130,6 +132,8 @@ class Flights:
             if _would_circle(flight, chain, blocked()):
                 return ALONE
             if flight.future is None:
+                from concurrent.futures import Future  # 6 ms with logging, and only where two callers meet
+
                 flight.future = Future()
                 # Marked as running so that one cancelled waiter cannot cancel it for all.
                 flight.future.set_running_or_notify_cancel()

@@ -7,7 +7,6 @@
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Final, Protocol, TypeVar
 
 from cachekit.backends.base import Faces
@@ -111,7 +110,7 @@ class SyncPort:
     async def wait(self, wait: Wait, timeout: float) -> Any:
         try:
             return wait.future.result(timeout)
-        except FutureTimeout:
+        except TimeoutError:  # of the future; since 3.11 it is the built-in one
             return TIMED_OUT
         finally:
             wait.leave()
