@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from cachekit.config.options import apply_options, check_options
@@ -451,7 +450,9 @@ def _with_profile(spec: ServiceSpec, name: str, fields: Mapping[str, Any]) -> Se
 
 def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) -> ServiceSpec:
     """The configuration; without a file, a variable or a definition pydantic is never imported."""
-    from cachekit.config.tree import needs_loading  # tomllib and more, on first use only
+    from pathlib import Path  # these are needed once, and cost as much as all of this module
+
+    from cachekit.config.tree import needs_loading
 
     if path is None and not settings and not _definitions and not needs_loading(os.environ, Path.cwd()):
         return built_in_service()
@@ -467,6 +468,8 @@ def application_service(config: "str | os.PathLike[str] | Mapping[str, Any]") ->
 
     if isinstance(config, Mapping):
         return Service(load([], settings=config, definitions=_definitions), private=True)
+    from pathlib import Path
+
     return Service(load([Path(config)], definitions=_definitions), private=True)
 
 
