@@ -324,7 +324,7 @@ class Service:
     def after_fork(self) -> None:
         """In a forked child: other threads, their locks, flights and sockets do not exist here."""
         self._lock = threading.RLock()
-        self._tick = None
+        ticked, self._tick = self._tick is not None, None
         self._async_port = None
         self.versions.reset_lock()
         self.flights.after_fork()
@@ -334,6 +334,8 @@ class Service:
             remote.after_fork()
         for function in tuple(self._on_fork):
             function()
+        if ticked:
+            self.keep_ticking()
 
 
 def _code(fn: Any) -> object:

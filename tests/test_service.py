@@ -179,11 +179,14 @@ def test_two_services_share_nothing() -> None:
     assert two.region("default").get("k") is None
 
 
-def test_a_child_starts_with_an_empty_l1_and_no_threads() -> None:
+def test_a_child_starts_with_an_empty_l1_and_a_tick_of_its_own() -> None:
     region().set("k", 1)
+    parents = default_service()._tick
+    assert parents is not None
     pid = os.fork()
     if pid == 0:
-        ok = region().get("k") is None and default_service()._tick is None
+        own = default_service()._tick
+        ok = region().get("k") is None and own is not None and own is not parents and own.is_alive()
         os._exit(0 if ok and region().get_or_set("k", lambda: 2) == 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert region().get("k") == 1
