@@ -30,8 +30,11 @@ def main() -> None:
     stamp = directory / "stamps" / digest(options, environment)
     if stamp.exists() and not options.copy:
         return
+    # The certificates that the system trusts, which is what pip and the browser go by as well.
+    environment.setdefault("UV_SYSTEM_CERTS", "1")
+    environment.setdefault("UV_NATIVE_TLS", "1")  # its name before
     python = make_venv(directory)
-    run([*installer(python), *requirements(options)], environment)
+    install(python, requirements(options), environment)
     stamp.parent.mkdir(exist_ok=True)
     stamp.touch()
 
@@ -83,15 +86,22 @@ def works(python: Path) -> bool:
     )
 
 
-def installer(python: str) -> "list[str]":
-    """The beginning of an install command: uv's, which takes seconds, or pip's, which takes a minute."""
+def install(python: str, wanted: "list[str]", environment: "dict[str, str]") -> None:
+    """With uv, which takes seconds; with pip, which takes a minute, where uv cannot be had or does not manage."""
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     uv = Path(python).with_name("uv")
-    if not uv.exists() and subprocess.run([*pip, "uv"]).returncode != 0:
-        print("uv cannot be had; pip takes a minute longer", flush=True)
-        return pip
-    # uv would take a copy of this project out of its cache as long as pyproject.toml is unchanged.
-    return [str(uv), "pip", "install", "--quiet", "--python", python, "--reinstall-package", "cachekit"]
+    if uv.exists() or succeeds([*pip, "uv"], environment):
+        # uv would take a copy of this project out of its cache as long as pyproject.toml is unchanged.
+        options = ["pip", "install", "--quiet", "--python", python, "--reinstall-package", "cachekit"]
+        if succeeds([str(uv), *options, *wanted], environment):
+            return
+    print("without uv; pip takes a minute longer", flush=True)
+    if not succeeds([*pip, *wanted], environment):
+        sys.exit("could not install: " + " ".join([*pip, *wanted]))
+
+
+def succeeds(command: "list[str]", environment: "dict[str, str]") -> bool:
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
 
 
 def requirements(options: argparse.Namespace) -> "list[str]":
@@ -101,11 +111,6 @@ def requirements(options: argparse.Namespace) -> "list[str]":
     return [
         part for each in options.requirements for part in (["--editable", each] if each.startswith(".") else [each])
     ]
-
-
-def run(command: "list[str]", environment: "dict[str, str]") -> None:
-    if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:
-        sys.exit("could not install: " + " ".join(command))
 
 
 if __name__ == "__main__":
