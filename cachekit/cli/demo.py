@@ -82,7 +82,8 @@ def _run(*, once: bool, as_json: bool, port: int | None, requests: int) -> bool:
 
     console = Console(highlight=False, soft_wrap=True, quiet=as_json)
     with Demo(port) as running:
-        told = _tell_server(console, running)
+        told = _tell_server(console, running)  # meanwhile the workers get ready
+        running.wait()
         _tell_urls(console, running)
         summary = _load(console, running, requests)
         if as_json:

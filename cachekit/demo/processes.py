@@ -28,7 +28,10 @@ class DemoError(Exception):
 
 
 class Demo:
-    """Server and workers. A context manager: nothing is left when it ends, nor when this process is killed."""
+    """Server and workers. A context manager: nothing is left when it ends, nor when this process is killed.
+
+    `wait` comes before anything is asked of the workers.
+    """
 
     def __init__(self, port: int | None = None) -> None:
         self.environment = environment(os.environ)
@@ -60,10 +63,13 @@ class Demo:
         self.stop()
 
     def start(self) -> None:
-        """Start everything; returns when the workers answer. `DemoError` when one does not."""
+        """Start everything, and return while the workers are still getting ready."""
         if not self.has_l2:
             self.start_server()
         self.workers = [self.start_worker(port) for port in self.ports]
+
+    def wait(self) -> None:
+        """Return when all workers answer. `DemoError` when one does not."""
         deadline = time.monotonic() + START_SECONDS
         while not all(answers(port) for port in self.ports):
             self.check()
