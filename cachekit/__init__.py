@@ -87,17 +87,19 @@ __all__ = [  # the names above
 ]
 
 
-def __getattr__(name: str) -> Any:
-    module = _MODULE.get(name)
-    if module is None:
-        if name in _LATER:
-            raise AttributeError(f"cachekit.{name} is not yet available in this version")
-        raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # type checkers would take it for a promise that every name exists
 
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        module = _MODULE.get(name)
+        if module is None:
+            if name in _LATER:
+                raise AttributeError(f"cachekit.{name} is not yet available in this version")
+            raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(module), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,12 @@
 """What a running load knows about itself: the flights it is inside of, and `current_entry()`."""
 
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from cachekit.engine.flight import Chain
+
+if TYPE_CHECKING:
+    from cachekit.config.units import Duration
 
 LOADING: ContextVar[Chain | None] = ContextVar("cachekit_loading", default=None)
 ENTRY: "ContextVar[Entry | None]" = ContextVar("cachekit_entry", default=None)
@@ -29,7 +33,7 @@ class Entry:
         return self._ttl
 
     @ttl.setter
-    def ttl(self, value: object) -> None:
+    def ttl(self, value: "Duration | None") -> None:
         from cachekit.config.units import parse_duration  # light, but only needed here
 
         self._ttl = parse_duration(value)

@@ -7,7 +7,7 @@ comes back to `function.Function.slow`.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from cachekit.cached import AsyncCachedFunction, CachedFunction
@@ -134,7 +134,7 @@ def _writer(function: Any, tags: Any) -> Any:
     return called
 
 
-def cached_in(service: Callable[[], Service], profile: str, fn: Any, options: Mapping[str, Any]) -> Any:
+def cached_in(service: Callable[[], Service], profile: str, fn: Any = None, /, **options: Any) -> Any:
     """`Region.cached`."""
     if "profile" in options:
         raise TypeError("profile= does not go with region.cached: the region is the profile")

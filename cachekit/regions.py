@@ -5,9 +5,10 @@ Every method that may touch L2 has a twin for coroutines with an ``a`` in front:
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union, cast, overload
 
-from cachekit.config.units import parse_duration
+from cachekit.config.units import Duration, parse_duration
 from cachekit.engine import flow, keys
 from cachekit.engine.keys import EntryKey
 from cachekit.engine.miss import MISS, Miss
@@ -23,10 +24,14 @@ from cachekit.service import Service, default_service, follow
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from cachekit.signatures import CachedIn
+
 
 Key: TypeAlias = Union[str, int, bytes, "UUID", tuple["Key", ...]]
 
-NOT_GIVEN: Final = object()
+T = TypeVar("T")
+
+NOT_GIVEN: Final[Any] = object()
 
 
 class _Bound:
@@ -100,22 +105,36 @@ class Region:
         return await self._get_many(keys, self._at().service.async_port)
 
     def get_or_set(
-        self, key: Key, factory: Callable[[], Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()
-    ) -> Any:
+        self, key: Key, factory: Callable[[], T], *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()
+    ) -> T:
         """The value; if there is none, ``factory()`` computes it, once for all who ask at the same time."""
         at = self._at()
-        value = self._quick(at, key)
+        value: T | Miss = self._quick(at, key)
         if value is not MISS:
             return value
         call = self._call(at, key, ttl=ttl, tags=tags, load=Load(factory, (), {}, inspect.iscoroutinefunction(factory)))
-        return drive(flow.get_or_load(call, at.service.sync_port)).unwrap()
+        loaded: T = drive(flow.get_or_load(call, at.service.sync_port)).unwrap()
+        return loaded
 
+    @overload
     async def aget_or_set(
         self,
         key: Key,
-        factory: Callable[[], Any] | Callable[[], Awaitable[Any]],
+        factory: Callable[[], Awaitable[T]],
         *,
-        ttl: Any = NOT_GIVEN,
+        ttl: Duration | None = NOT_GIVEN,
+        tags: Iterable[str] = (),
+    ) -> T: ...
+    @overload
+    async def aget_or_set(
+        self, key: Key, factory: Callable[[], T], *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()
+    ) -> T: ...
+    async def aget_or_set(
+        self,
+        key: Key,
+        factory: Callable[[], Any],
+        *,
+        ttl: Duration | None = NOT_GIVEN,
         tags: Iterable[str] = (),
     ) -> Any:
         """As `get_or_set`; the factory may be a coroutine function, else it runs in a worker thread."""
@@ -137,41 +156,43 @@ class Region:
 
     # Writing
 
-    def set(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> None:
+    def set(self, key: Key, value: Any, *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()) -> None:
         """Store a value in both tiers. ``ttl`` in seconds, as a duration like "5m", or None for ever."""
         drive(self._set(key, value, ttl, tags, self._at().service.sync_port))
 
-    async def aset(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> None:
+    async def aset(self, key: Key, value: Any, *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()) -> None:
         """As `set`."""
         await self._set(key, value, ttl, tags, self._at().service.async_port)
 
-    def set_many(self, mapping: Mapping[Any, Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> list[Any]:
+    def set_many(
+        self, mapping: Mapping[Any, Any], *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()
+    ) -> list[Any]:
         """Store several values; returns the keys that could not be stored."""
         return drive(self._set_many(mapping, ttl, tags, self._at().service.sync_port))
 
     async def aset_many(
-        self, mapping: Mapping[Any, Any], *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()
+        self, mapping: Mapping[Any, Any], *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()
     ) -> list[Any]:
         """As `set_many`."""
         return await self._set_many(mapping, ttl, tags, self._at().service.async_port)
 
-    def add(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> bool:
+    def add(self, key: Key, value: Any, *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()) -> bool:
         """Store only if there is no value; whether it was stored."""
         return drive(self._set(key, value, ttl, tags, self._at().service.sync_port, only_if_absent=True))
 
-    async def aadd(self, key: Key, value: Any, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = ()) -> bool:
+    async def aadd(self, key: Key, value: Any, *, ttl: Duration | None = NOT_GIVEN, tags: Iterable[str] = ()) -> bool:
         """As `add`."""
         return await self._set(key, value, ttl, tags, self._at().service.async_port, only_if_absent=True)
 
-    def touch(self, key: Key, *, ttl: Any = NOT_GIVEN) -> bool:
+    def touch(self, key: Key, *, ttl: Duration | None = NOT_GIVEN) -> bool:
         """Give an entry a new time to live, counted from now; False when there is none."""
         return drive(self._touch(key, ttl, self._at().service.sync_port))
 
-    async def atouch(self, key: Key, *, ttl: Any = NOT_GIVEN) -> bool:
+    async def atouch(self, key: Key, *, ttl: Duration | None = NOT_GIVEN) -> bool:
         """As `touch`."""
         return await self._touch(key, ttl, self._at().service.async_port)
 
-    def incr(self, key: Key, by: int = 1, *, ttl: Any = NOT_GIVEN) -> int:
+    def incr(self, key: Key, by: int = 1, *, ttl: Duration | None = NOT_GIVEN) -> int:
         """Add to a counter that starts at 0 and lives for ``ttl`` from its first use; the new number.
 
         Needs ``counters = true``. With an L2 it counts for all processes, without one, or while L2 is away, in this
@@ -179,7 +200,7 @@ class Region:
         """
         return drive(self._incr(key, by, ttl, self._at().service.sync_port))
 
-    async def aincr(self, key: Key, by: int = 1, *, ttl: Any = NOT_GIVEN) -> int:
+    async def aincr(self, key: Key, by: int = 1, *, ttl: Duration | None = NOT_GIVEN) -> int:
         """As `incr`."""
         return await self._incr(key, by, ttl, self._at().service.async_port)
 
@@ -221,11 +242,15 @@ class Region:
 
     # Functions and facts
 
-    def cached(self, fn: Any = None, /, **options: Any) -> Any:
-        """Cache a function in this region: ``@cache(profile=...)`` for this region's service."""
+    @property
+    def cached(self) -> "CachedIn":
+        """Cache a function in this region: ``@region.cached`` or ``@region.cached(ttl="5m")``.
+
+        The same as ``@cache(profile=...)``, for this region's service.
+        """
         from cachekit.decorator import cached_in  # decorator.py stands on this module
 
-        return cached_in(self._service, self.name, fn, options)
+        return cast("CachedIn", partial(cached_in, self._service, self.name))
 
     def info(self) -> dict[str, Any]:
         """What this region holds in this process, and how its direct use did."""
@@ -253,7 +278,13 @@ class Region:
         return table.get(slot, args)
 
     def _call(
-        self, at: _Bound, key: Key, *, ttl: Any = NOT_GIVEN, tags: Iterable[str] = (), load: Load | None = None
+        self,
+        at: _Bound,
+        key: Key,
+        *,
+        ttl: Duration | None = NOT_GIVEN,
+        tags: Iterable[str] = (),
+        load: Load | None = None,
     ) -> Call:
         tiers = at.tiers
         slot, args = _place(at, key)

@@ -28,19 +28,17 @@ class Options(TypedDict, total=False):
     max_entries: int
     max_bytes: int | str
     l1: Mapping[str, Any]
-    jitter: Duration | str
+    jitter: Duration
     negative_ttl: Duration | None
     cache_none: bool
-    lease: str | bool
+    lease: str
     lease_wait: Duration
-    early_refresh: str
     compression: str
     compress_above: int | str
     counters: bool
     max_value_bytes: int | str
     on_unstorable: str
     isolation: str
-    serializer: str
 
 class CachedClassMethod(CachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
     """A cached class method: bound to the class however it is reached."""
@@ -70,8 +68,8 @@ class Decorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
 
-class Cache(Decorator, Protocol):
-    """`cache` itself, and each built-in profile."""
+class CachedIn(Decorator, Protocol):
+    """What `region.cached` is, and `cache` too: a `Decorator` (overloads must be repeated) that takes options first."""
 
     @overload
     def __call__(self, fn: classmethod[S, P, Coroutine[Any, Any, R]], /) -> AsyncCachedClassMethod[S, P, R]: ...  # type: ignore[overload-overlap]
@@ -89,6 +87,10 @@ class Cache(Decorator, Protocol):
     def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
     @overload
     def __call__(self, /, **options: Unpack[Options]) -> Decorator: ...
+
+class Cache(CachedIn, Protocol):
+    """`cache` itself, and each built-in profile."""
+
     @property
     def minimal(self) -> Cache: ...
     @property
