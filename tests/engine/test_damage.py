@@ -20,7 +20,7 @@ class Entry:
         self.server = server
         self.runs = 0
 
-        @cache(profile="users")
+        @cache(version=1, profile="users")
         def load(key: int) -> dict[str, Any]:
             self.runs += 1
             return VALUE
@@ -84,7 +84,7 @@ def test_junk_other_formats_and_counters_are_misses(entry: Entry) -> None:
 
 
 def test_an_entry_moved_to_another_key_or_region_is_a_miss(entry: Entry) -> None:
-    other = cache(profile="default")(entry.load.__wrapped__)
+    other = cache(version=1, profile="default")(entry.load.__wrapped__)
     for key in (entry.load.key(2), other.key(1), f"x{entry.key}"):
         entry.server.command("SET", str(key), entry.bytes)
     runs = entry.runs

@@ -82,7 +82,7 @@ def test_after_an_invalidation_during_the_computation_the_next_read_is_fresh(
 def read_after_invalidation(way: Callable[[Any], Any]) -> str:
     source = Source()
 
-    @cache(profile="users", tags=lambda user_id: [f"user:{user_id}"])
+    @cache(version=1, profile="users", tags=lambda user_id: [f"user:{user_id}"])
     def load(user_id: int) -> str:
         value = source.load()
         current_entry().tags.add("late")
@@ -104,7 +104,7 @@ async def test_the_same_for_coroutines(make_service: Any, mode: str, way: Callab
     start(make_service, mode)
     source = Source()
 
-    @cache(profile="users", tags=lambda user_id: [f"user:{user_id}"])
+    @cache(version=1, profile="users", tags=lambda user_id: [f"user:{user_id}"])
     async def load(user_id: int) -> str:
         value = await source.aload()
         current_entry().tags.add("late")
@@ -133,7 +133,7 @@ def test_a_caller_who_comes_after_the_invalidation_does_not_join_the_old_computa
         way = by_tag
     source = Source()
 
-    @cache(profile="users", tags=lambda user_id: [f"user:{user_id}"])
+    @cache(version=1, profile="users", tags=lambda user_id: [f"user:{user_id}"])
     def load(user_id: int) -> str:
         return source.load()
 
@@ -156,7 +156,7 @@ def test_what_is_stored_is_gone_after_an_invalidation(make_service: Any, mode: s
     start(make_service, mode)
     runs = []
 
-    @cache(profile="users", tags=lambda user_id: [f"user:{user_id}"])
+    @cache(version=1, profile="users", tags=lambda user_id: [f"user:{user_id}"])
     def load(user_id: int) -> int:
         runs.append(user_id)
         current_entry().tags.add("late")
@@ -196,7 +196,7 @@ def test_an_invalidation_that_cannot_reach_l2_is_obeyed_here_and_delivered_first
     make_service("server", backend={"url": own_server.url, "budget": 0.25, "breaker": quick_breaker()})
     source = {"value": "old"}
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(key: int) -> str:
         return source["value"]
 
@@ -236,7 +236,7 @@ async def test_writers_invalidate_by_tags_after_they_returned(make_service: Any)
     start(make_service, "server")
     data = {1: "old"}
 
-    @cache(profile="users", tags=lambda user_id: [f"user:{user_id}"])
+    @cache(version=1, profile="users", tags=lambda user_id: [f"user:{user_id}"])
     def load(user_id: int) -> str:
         return data[user_id]
 

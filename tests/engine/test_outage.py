@@ -26,11 +26,11 @@ Calls = tuple[Callable[[int], int], Callable[[int], int]]
 def functions() -> Iterator[Calls]:
     """A blocking and an async function, both called blocking: every call gets a key of its own."""
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(key: int) -> int:
         return key
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     async def aload(key: int) -> int:
         return key
 
@@ -123,7 +123,7 @@ def test_an_outage_costs_the_source_one_computation_per_key_while_l1_lasts(
     make_service("server", backend={"url": own_server.url, "budget": BUDGET, "breaker": BREAKER})
     runs = []
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(key: int) -> int:
         runs.append(key)
         return key

@@ -40,7 +40,7 @@ def shuffled(seed: int, share: int) -> list[int]:
 def test_forks_with_busy_threads_give_no_wrong_answer(make_service: Any, l1: str) -> None:
     make_service("server", l1=l1)
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(key: int) -> dict[str, int]:
         return answer(key)
 
@@ -86,7 +86,7 @@ def test_forks_with_busy_threads_give_no_wrong_answer(make_service: Any, l1: str
 def test_four_event_loops_with_jitter_give_no_wrong_answer(make_service: Any, l1: str) -> None:
     make_service("server", l1=l1)
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     async def load(key: int) -> dict[str, int]:
         await asyncio.sleep(random.random() / 1000)
         return answer(key)
@@ -124,7 +124,7 @@ def test_a_second_asyncio_run_finds_the_values_of_the_first(make_service: Any) -
     make_service("server", l1="off")
     runs = []
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     async def load(key: int) -> int:
         runs.append(key)
         return key
@@ -140,7 +140,7 @@ def test_two_processes_share_entries_through_one_server(cachekit_server: Any, tm
         import sys
         from cachekit import cache
 
-        @cache(profile="users")
+        @cache(version=1, profile="users")
         def get_user(user_id: int) -> dict:
             print("computed", end=" ")
             return {"id": user_id, "tags": ("a", frozenset({1}))}

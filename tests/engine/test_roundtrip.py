@@ -136,7 +136,7 @@ def test_types_come_back_in_every_mode(make_service: Any, mode: str) -> None:
     box: list[Any] = []
     runs = 0
 
-    @cache(profile="users", on_unstorable="raise")
+    @cache(version=1, profile="users", on_unstorable="raise")
     def load(number: int) -> Any:
         nonlocal runs
         runs += 1
@@ -172,7 +172,7 @@ def test_what_cannot_be_stored_is_returned_counted_and_logged_once(
     service = make_service(kind, l1=l1)
     lock = __import__("threading").Lock()
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(number: int) -> Any:
         return lock
 

@@ -55,7 +55,7 @@ def test_100_threads_on_one_cold_key_run_the_function_once(make_service: Any, mo
     make_service(mode)
     gate = Gate()
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(key: int) -> dict[str, int]:
         return {"run": gate.run()}
 
@@ -74,7 +74,7 @@ async def test_100_tasks_on_one_cold_key_run_the_function_once(make_service: Any
     make_service(mode)
     gate = Gate()
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     async def load(key: int) -> dict[str, int]:
         return {"run": await gate.arun()}
 
@@ -93,7 +93,7 @@ def test_threads_and_tasks_mixed_share_one_computation(make_service: Any, mode: 
     make_service(mode)
     gate = Gate()
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(key: int) -> dict[str, int]:
         return {"run": gate.run()}
 
@@ -183,7 +183,7 @@ def test_an_exception_reaches_all_waiters_and_is_not_cached(make_service: Any, m
     make_service(mode)
     gate = Gate()
 
-    @cache(profile="users")
+    @cache(version=1, profile="users")
     def load(key: int) -> int:
         raise LookupError(f"run {gate.run()}")
 
