@@ -4,11 +4,13 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import cachekit
 from cachekit.demo import cities
@@ -31,6 +33,7 @@ def create_app(workers: Sequence[str] = ()) -> FastAPI:
 
     app = FastAPI(title="cachekit demo", lifespan=lifespan, docs_url=None, redoc_url=None)
     CacheKit(app)
+    app.add_middleware(Timed)
     app.get("/nearest")(find_nearest)
     app.get("/search")(search)
     app.get("/ranking/{country}")(rank)
@@ -41,6 +44,24 @@ def create_app(workers: Sequence[str] = ()) -> FastAPI:
     page = page.replace("{{workers}}", " ".join(workers))
     app.get("/", response_class=HTMLResponse, include_in_schema=False)(lambda: page)
     return app
+
+
+class Timed:
+    """ASGI middleware: every answer says how long the worker took, for the first page to show."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+
+        async def timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                spent = (perf_counter() - started) * 1000
+                message["headers"].append((b"server-timing", b"worker;dur=%.2f" % spent))
+            await send(message)
+
+        await self.app(scope, receive, timed)
 
 
 def find_nearest(
