@@ -1,5 +1,6 @@
 """One decorated function: bound to a region at its first call; the way of a call that the hit path could not answer."""
 
+import gc
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
@@ -255,6 +256,13 @@ class Bound:
 
 def problems(service: Service) -> list[str]:
     """What is wrong with the decorated functions known so far, judged against a service."""
+    if not _problems(service):
+        return []
+    gc.collect()  # functions that nobody can call any more are no problem
+    return _problems(service)
+
+
+def _problems(service: Service) -> list[str]:
     found = []
     for function in sorted(_functions, key=lambda each: each.name):
         if service.private if function.service is default_service else function.service() is not service:

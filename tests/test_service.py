@@ -1,6 +1,5 @@
 """The service of a process: configure, define, health, close, fork."""
 
-import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from cachekit.testing.servers import Server
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No default service, no definitions, an empty directory."""
-    gc.collect()  # functions of other tests, which know profiles that do not exist here
     before = replace_default(None)
     monkeypatch.setattr(service_module, "_configured", None)
     monkeypatch.setattr(service_module, "_definitions", {})
