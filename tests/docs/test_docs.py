@@ -89,7 +89,8 @@ def test_the_python_of_a_page_runs(page: Path, directory: Path) -> None:
     if program:
         run(directory, sys.executable, "-W", "error", str(RUNNER), name(page), text=json.dumps(program))
     if tests:
-        run(directory, sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *tests)
+        options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:asyncio"]  # that one warns without an ini file
+        run(directory, sys.executable, "-m", "pytest", *options, *tests)
 
 
 @with_blocks("toml")
