@@ -151,6 +151,9 @@ class FaultProxy:
     async def _refuse(self) -> None:
         self._mode = Mode("refuse")
         if self._server is not None:
+            # What asyncio has accepted but not yet given a transport would be lost unclosed with the server.
+            self._loop.remove_reader(self._server.sockets[0].fileno())
+            await asyncio.sleep(0)
             self._server.close()
             self._server = None
             # Bound but not listening: connections are refused and nobody else is given the port meanwhile.
