@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from weakref import WeakSet
 
 import pytest
 
@@ -25,6 +26,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of each kind that this machine has. Tests share it, so they use keys of their own."""
     with start_server(request.param) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def own_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """configure() and start() judge every decorated function; those of other tests are none of this test's business."""
+    monkeypatch.setattr("cachekit.function._functions", WeakSet())
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
