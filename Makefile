@@ -15,12 +15,12 @@ demo: ## the demo in a browser, with a server of its own
 	$(BIN)/cachekit demo $(ARGS)
 
 test: ## the tests, at most 5 minutes
-	@$(ENVIRONMENT) .venv '.[test]'
+	@$(ENVIRONMENT) .venv '.[types]'
 	$(BIN)/pytest -m "not slow and not nightly" $(ARGS)
 
 test-all: ## all tests but nightly ones, other versions of redis-py and Python, links
 	tools/system-packages
-	@$(ENVIRONMENT) .venv '.[test]'
+	@$(ENVIRONMENT) .venv '.[types]'
 	$(BIN)/pytest -m "not nightly" $(ARGS)
 	$(MAKE) test-redis-versions test-pythons docs
 

@@ -31,4 +31,4 @@ async def direct(connection: HTTPConnection) -> None:
 
 
 cache_region(name="users")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-cache_region(7)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+cache_region(7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
