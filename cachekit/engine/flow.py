@@ -146,6 +146,7 @@ def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
         return Result(found.value, mode="")
     admission = admit(found.value)
     tags = tuple(digest.hex() for digest, _ in found.header.tags)  # late ones too, whose names are not known here
+    sample.started = min(sample.started, found.known_at)  # other processes' clears are known up to then
     _put(call, port, sample, found.value, admission, found.fresh_for, tags, found.header.load_ms)
     return Result(found.value, mode=admission.mode)
 

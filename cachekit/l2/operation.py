@@ -4,6 +4,7 @@ Every function here raises `Unavailable` when L2 cannot be used; no other error 
 bytes gets out.
 """
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ class Found(NamedTuple):
     header: Header | None  # None: a plain counter, which no process may keep in L1
     fresh_for: float | None
     seen: bytes  # the first bytes of the entry, which tell it from any other store
+    known_at: float = math.inf  # nothing that covers it had been cleared then, as far as L1 needs to know
 
 
 class Absent(NamedTuple):
@@ -83,7 +85,8 @@ async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | 
             stamps = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=False)
             if stamps != written:
                 return Absent("outdated", data[:SEEN_BYTES])
-        return Found(codec.decode(header, payload), header, fresh_for, data[:SEEN_BYTES])
+        known_at = remote.cells.asked(names) if call.tiers.table is not None and remote.offers("stamps") else math.inf
+        return Found(codec.decode(header, payload), header, fresh_for, data[:SEEN_BYTES], known_at)
     except Damaged as damage:
         call.tally.error("get", f"damaged_{damage.reason}")
         call.tiers.emit(Failed(call.tiers.spec.name, call.tally.function, "get", f"damaged_{damage.reason}"))

@@ -37,6 +37,10 @@ class Cells:
             found.append(cell[0])
         return found
 
+    def asked(self, names: Sequence[str]) -> float:
+        """When the oldest of these was asked for: what was cleared elsewhere since then may be unknown here."""
+        return min(self._cells.get(name, (NO_STAMP, 0.0))[1] for name in names) - self._lifetime
+
     def ticket(self) -> int:
         """Take one before asking L2."""
         return self._event

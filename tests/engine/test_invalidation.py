@@ -13,6 +13,7 @@ import pytest
 
 from cachekit import MISS, Outcome, cache, current_entry, invalidate_tags, region
 from cachekit.l1.versions import Versions
+from cachekit.service import Service
 
 MODES = ["l1", "server", "server without l1"]
 
@@ -254,3 +255,22 @@ async def test_writers_invalidate_by_tags_after_they_returned(make_service: Any)
     assert load(1) == "new"
     assert await asave("newer") == "newer"
     assert load(1) == "newer"
+
+
+def test_a_clear_by_another_process_is_seen_within_max_staleness(make_service: Any) -> None:
+    """A hit in L2 is judged by stamps that may be as old as that already; L1 must not add the same time again."""
+    from cachekit.testing.clock import FrozenClock
+
+    clock = FrozenClock()
+    ours = make_service("server", clock=clock, backend={"max_staleness": 3.0})
+    other = Service(ours.spec, clock=clock)
+    here, there = ours.region("users"), other.region("users")
+    for key in ("warm", "k"):
+        there.set(key, "old", tags=["t"])
+    assert here.get("warm") == "old", "from now on the stamp of the tag is known here"
+    clock.advance(2.5)
+    there.invalidate_tags("t")
+    assert here.get("k") == "old", "within the bound"
+    clock.advance(0.6)
+    assert here.get("k") is None
+    other.close()
