@@ -1,4 +1,4 @@
-"""How long another process may go on with an outdated entry: `max_staleness` for a key, twice that for what has a stamp.
+"""How long another process may go on with an outdated entry: `max_staleness` for a key, twice that for stamps.
 
 Two services with clocks that stand still play the processes; the server is real. The reader is as unlucky as it can be:
 it looked at the stamps just before the invalidation, and takes the entry over just before it stops trusting them.
