@@ -248,7 +248,12 @@ class Service:
     # Life
 
     def start(self) -> None:
-        """Check every decorated function known so far against this configuration. Opens nothing."""
+        """Check every decorated function known so far against this configuration; load drivers, but connect to nothing.
+
+        What is loaded here does not stall an event loop later, and what is wrong with a backend shows now.
+        """
+        for remote in self.remotes().values():
+            remote.faces  # noqa: B018  # opens the backend
         from cachekit import function  # function.py stands on this module
 
         problems = function.problems(self)
