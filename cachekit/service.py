@@ -12,7 +12,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -215,6 +215,11 @@ class Service:
 
         self.region_spec(name)
         return Region(name, lambda: self)
+
+    def made_from(self, file: "str | os.PathLike[str]") -> bool:
+        """Whether this file is part of the configuration."""
+        wanted = os.path.realpath(file)
+        return any(os.path.realpath(each) == wanted for each in self.spec.files)
 
     # For metrics, the command line and tests
 
@@ -467,6 +472,34 @@ def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) ->
 
     paths = None if path is None else [Path(path)]
     return load(paths, settings=settings, definitions=_definitions)
+
+
+def adopt(file: "str | os.PathLike[str]") -> bool:
+    """A file that a framework's integration found: the process's configuration, unless one was loaded already.
+
+    Whether the default service is made from this file.
+    """
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Service(_load(file, {}))
+        return _default.made_from(file)
+
+
+def framework_service(
+    files: "Sequence[os.PathLike[str]] | None", layers: Mapping[str, Mapping[str, Any]] = {}
+) -> Service:
+    """A service for one application only, made from its framework's configuration.
+
+    ``files`` replace those that would be found; ``layers`` are tables by the name that messages call them, above the
+    files and below the environment.
+    """
+    from pathlib import Path
+
+    from cachekit.config.settings import load  # pydantic, on first use only
+
+    paths = None if files is None else [Path(file) for file in files]
+    return Service(load(paths, definitions=_definitions, layers=layers), private=True)
 
 
 def application_service(config: "str | os.PathLike[str] | Mapping[str, Any]") -> Service:

@@ -66,16 +66,18 @@ def load(
     *,
     settings: Mapping[str, Any] = {},
     definitions: Mapping[str, Mapping[str, Any]] = {},
+    layers: Mapping[str, Mapping[str, Any]] = {},
     environ: Mapping[str, str] | None = None,
     start: Path | None = None,
 ) -> ServiceSpec:
     """Read and validate the configuration, and log where it came from.
 
     ``paths`` (base first) replace ``CACHEKIT_CONFIG`` and the search from ``start`` upward. ``settings`` are those of
-    `configure()`, above everything; ``definitions`` those of `define()`, below the files.
+    `configure()`, above everything; ``definitions`` those of `define()`, below the files; ``layers`` tables of a
+    framework's own configuration by their names, between the files and the environment.
     Raises `ConfigError` with all problems, one per line.
     """
-    loaded = load_tree(paths, settings=settings, definitions=definitions, environ=environ, start=start)
+    loaded = load_tree(paths, settings=settings, definitions=definitions, layers=layers, environ=environ, start=start)
     for file in loaded.spec.files:
         log.info("configuration read from %s", file)
     for backend in loaded.spec.backends.values():
@@ -90,6 +92,7 @@ def load_tree(
     *,
     settings: Mapping[str, Any] = {},
     definitions: Mapping[str, Mapping[str, Any]] = {},
+    layers: Mapping[str, Mapping[str, Any]] = {},
     environ: Mapping[str, str] | None = None,
     start: Path | None = None,
 ) -> Loaded:
@@ -98,7 +101,7 @@ def load_tree(
     found = find_files(environ, start) if paths is None else Found(tuple(map(Path, paths)))
     if found.missing:
         raise ConfigError("\n".join(found.missing))
-    tree = build(found.files, definitions, environ, settings)
+    tree = build(found.files, definitions, environ, settings, layers)
     model, left_out = _validate(tree)
     backends = dict(_backends(model, tree))
     regions = _regions(model, tree, backends, left_out)

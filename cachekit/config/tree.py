@@ -384,8 +384,13 @@ def build(
     definitions: Mapping[str, Mapping[str, Any]],
     environ: Mapping[str, str],
     settings: Mapping[str, Any],
+    layers: Mapping[str, Mapping[str, Any]] = {},
 ) -> Tree:
-    """The tree of all layers, low to high, with the names in it checked."""
+    """The tree of all layers, low to high, with the names in it checked.
+
+    ``layers`` are tables of a framework's own configuration, by the name that messages call them: above the files,
+    below the environment.
+    """
     tree = Tree()
     tree.merge({"profiles": BUILT_IN}, lambda keys: BUILT_IN_ORIGIN)
     tree.merge({"profiles": definitions}, lambda keys: f"define({keys[1]!r})" if len(keys) > 1 else "define()")
@@ -393,6 +398,8 @@ def build(
         read_file(tree, file)
     if any(": not valid TOML" in problem or ": cannot be read" in problem for problem in tree.problems):
         return tree  # what follows would only complain about what the unread file holds
+    for name, table in layers.items():
+        tree.merge(table, lambda keys, name=name: name)  # type: ignore[misc]  # bound now
     read_environment(tree, environ)
     tree.merge(settings, lambda keys: CODE_ORIGIN)
     read_urls(tree, environ)

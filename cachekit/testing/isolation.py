@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 
 from cachekit.config.spec import DEFAULT_NAMESPACE, RegionSpec, ServiceSpec, built_in_regions
 from cachekit.l2.remote import Remote
@@ -22,6 +23,9 @@ class IsolatedService(Service):
 
     def region_spec(self, name: str) -> RegionSpec:
         return self._test.but(name=name)
+
+    def made_from(self, file: str | PathLike[str]) -> bool:
+        return True  # so that no integration makes a service of its own from a file that it found
 
     def remote(self, name: str) -> Remote | None:
         return None
