@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,9 @@ RUNNER = Path(__file__).with_name("run_page.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OTHERS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
 BLOCK = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROOF = re.compile(r"`((?:tests|benchmarks)/[\w/.-]+)(?:::(\w+))?`")
+PROOF = re.compile(r"`(?:tests|benchmarks)/[\w/.-]+(?:::\w+)?`")
+FILE = re.compile(r"`((?:tests|benchmarks|cachekit|tools)/[\w/.-]+)(?:::(\w+))?`")
+SLOW = {"docs/testing.md"}  # runs a whole contract suite
 
 
 class Block(NamedTuple):
@@ -71,11 +74,15 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def with_blocks(kind: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, kind)], ids=name)
+def with_blocks(kind: str, slow: Collection[str] = ()) -> pytest.MarkDecorator:
+    pages = [page for page in PAGES if blocks(page, kind)]
+    return pytest.mark.parametrize(
+        "page",
+        [pytest.param(page, id=name(page), marks=[pytest.mark.slow] if name(page) in slow else []) for page in pages],
+    )
 
 
-@with_blocks("python")
+@with_blocks("python", SLOW)
 def test_the_python_of_a_page_runs(page: Path, directory: Path) -> None:
     for block in blocks(page, "toml"):
         if block.file == "cachekit.toml":
@@ -130,8 +137,8 @@ def test_every_block_is_of_a_kind_that_is_tested_or_cannot_be_run(page: Path) ->
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name)
-def test_every_test_and_benchmark_that_a_page_names_exists(page: Path) -> None:
-    for path, test in PROOF.findall(page.read_text()):
+def test_every_file_and_test_that_a_page_names_exists(page: Path) -> None:
+    for path, test in FILE.findall(page.read_text()):
         assert (ROOT / path).exists(), path
         assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
 
