@@ -40,10 +40,9 @@ class Command(Generic[T]):
         """Nothing was asked for, as in ``get_many([])``; the answer is that to no words."""
         return len(self.words) < 2 and self.script is None
 
-    def packed(self, not_after: int, *, by_source: bool = False) -> bytes:
-        if self.script is None:
-            return pack(self.words)
-        verb = (b"EVAL", self.script.source) if by_source else (b"EVALSHA", self.script.digest)
+    def packed(self, script: Script, not_after: int, *, by_source: bool = False) -> bytes:
+        """With ``script``, by its digest or in full."""
+        verb = (b"EVAL", script.source) if by_source else (b"EVALSHA", script.digest)
         return pack((*verb, self.keys, *self.words, *((not_after,) if self.timed else ())))
 
 
@@ -72,17 +71,19 @@ class Clock:
 
 def dialogue(command: Command[T], clock: Clock, deadline: float) -> Generator[bytes, Any, T]:
     """The whole exchange about one command: yields what to send, is sent the replies, returns the result."""
+    script = command.script
+    if script is None:
+        return judged((yield pack(command.words)), command.read)
     if command.timed and clock.old:
         clock.learn(read_time((yield TIME)))
-    reply = yield command.packed(clock.before(deadline))
-    if command.script is not None:
-        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-            reply = yield command.packed(clock.before(deadline), by_source=True)
-        if command.timed and too_late(reply):
-            clock.learn(reply[1])
-            reply = yield command.packed(clock.before(deadline))
-            if too_late(reply):
-                raise timed_out("the server's clock")
+    reply = yield command.packed(script, clock.before(deadline))
+    if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+        reply = yield command.packed(script, clock.before(deadline), by_source=True)
+    if command.timed and too_late(reply):
+        clock.learn(reply[1])
+        reply = yield command.packed(script, clock.before(deadline))
+        if too_late(reply):
+            raise timed_out("the server's clock")
     return judged(reply, command.read)
 
 

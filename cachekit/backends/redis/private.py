@@ -26,6 +26,7 @@ except ImportError:
 
 RedisError = exceptions.RedisError
 RedisTimeout = exceptions.TimeoutError
+LASTING: dict[str, Any] = {"socket_keepalive": True}  # older releases leave it off
 TCP: Any = Connection
 UNIX: Any = UnixDomainSocketConnection
 
@@ -57,10 +58,10 @@ def open_socket(address: Address, host: str, seconds: float) -> socket.socket:
     if address.kind == "unix":
         connection = UNIX(path=address.path, **options)
     elif address.context is not None:
-        connection = SharedContext(host=host, port=address.port, **options)
+        connection = SharedContext(host=host, port=address.port, **options, **LASTING)
         connection.context, connection.server_name = address.context, address.host
     else:
-        connection = TCP(host=host, port=address.port, **options)
+        connection = TCP(host=host, port=address.port, **options, **LASTING)
     connection.connect()
     sock: socket.socket = connection._sock
     connection._sock = None  # ours from now on; its __del__ would close it
@@ -80,10 +81,10 @@ async def open_transport(address: Address, protocol: asyncio.Protocol) -> tuple[
     if address.kind == "unix":
         connection = redis_asyncio.UnixDomainSocketConnection(path=address.path, **options)
     elif address.context is not None:
-        connection = redis_asyncio.SSLConnection(host=address.host, port=address.port, **options)
+        connection = redis_asyncio.SSLConnection(host=address.host, port=address.port, **options, **LASTING)
         connection.ssl_context.context = address.context
     else:
-        connection = redis_asyncio.Connection(host=address.host, port=address.port, **options)
+        connection = redis_asyncio.Connection(host=address.host, port=address.port, **options, **LASTING)
     await connection.connect()
     writer = connection._writer
     connection._reader = connection._writer = None  # ours from now on

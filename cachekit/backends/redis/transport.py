@@ -373,8 +373,8 @@ def run(pool: Pool, command: Command[T], deadline: float) -> T:
 
 
 def converse(wire: Wire, command: Command[T], deadline: float) -> T:
-    """Walk through the dialogue about a command; a plain one is one question."""
-    if command.script is None:
+    """Walk through the dialogue about a command."""
+    if command.script is None:  # one question; half a microsecond quicker without a generator
         return judged(wire.ask(pack(command.words), deadline), command.read)
     steps = dialogue(command, wire.clock, deadline)
     packed = next(steps)
