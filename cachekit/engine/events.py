@@ -33,7 +33,8 @@ class Tally:
 
     def error(self, operation: str, reason: str) -> None:
         """Count a failure; operation is get, store, invalidate, load, ...; reason a bounded label."""
-        self.errors[operation, reason] = self.errors.get((operation, reason), 0) + 1
+        self.errors.setdefault((operation, reason), 0)
+        self.errors[operation, reason] += 1  # without a call in between, after which another thread may run
 
 
 @dataclass(frozen=True, slots=True)

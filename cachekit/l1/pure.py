@@ -9,8 +9,9 @@ Three structures hold an entry:
 
 User code may run in between and come back into the table: ``__eq__`` and ``__hash__`` of arguments, destructors, signal
 handlers. So every single step leaves all three usable, and the steps that change several fields of a ring are straight
-lines of code without a call, which nothing can interrupt. An entry that is removed keeps its value, since a hit in
-another thread may be about to return it; it is released with the last reference, when the table holds no lock.
+lines of code without a call, which nothing can interrupt; so are those that count a hit. An entry that is removed keeps
+its value, since a hit in another thread may be about to return it; it is released with the last reference, when the
+table holds no lock.
 """
 
 import time
@@ -210,7 +211,10 @@ class Table:
             return MISS
         value = self._for_caller(entry)
         if value is not MISS:
-            entry.hits += 1
+            if entry.state == LIVE:  # no call from here to the count: an entry that leaves takes its count along
+                entry.hits += 1
+            else:  # it left while its value was copied
+                entry.slot.retired += 1
             if self._lru:
                 with self.versions.lock:
                     self._move(entry, self._main)

@@ -31,10 +31,7 @@ class EntryView(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """Counts since the table was made; ``entries`` and ``weight`` are those of now.
-
-    A hit that returns while its entry is being removed may go uncounted.
-    """
+    """Counts since the table was made, exact with any number of threads; ``entries`` and ``weight`` are those of now."""
 
     hits: int
     misses: int
