@@ -100,7 +100,9 @@ async def _lead(call: Call, port: Port, lead: Lead, sample: Sample) -> Result:
     seen = None
     try:
         result = _from_l1(call)
-        if result is None and sample.usable:
+        if result is not None:
+            call.tally.waited += 1  # another caller's load has just ended
+        elif sample.usable:
             found = await _look(call, port, sample)
             if isinstance(found, Result):
                 result = found
