@@ -137,7 +137,7 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
         text = at.text(array)
         if text is None:
             raise UncacheableArgument(f"{self._function.name}: an argument has no stable identity, so there is no key")
-        return EntryKey.of(text, slot=at.slot, args=at.l1_args(array), stamp_names=at.stamp_names)
+        return EntryKey.of(text, slot=at.slot, args=at.l1_args(array), stamp_names=at.stamp_names, tiers=at.tiers)
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, maxsize and currsize in this process, as `functools.lru_cache` tells them."""

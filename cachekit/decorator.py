@@ -92,9 +92,8 @@ class _Cache:
 
         ``tags`` is an iterable, or a callable of the arguments.
         """
-        if isinstance(tags, str):
-            raise TypeError("tags= must be an iterable of str, not a str")
-        return lambda function: _writer(function, tags)
+        fixed = tags if callable(tags) else tuple(map(check_tag, tag_names(tags)))
+        return lambda function: _writer(function, fixed)
 
     def __getattr__(self, name: str) -> Any:
         if name in NOT_YET_BUILT_IN:

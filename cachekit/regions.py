@@ -19,6 +19,7 @@ from cachekit.errors import ConfigError, UnsupportedOperation
 from cachekit.l2 import operation
 from cachekit.l2.operation import Found
 from cachekit.l2.remote import Unavailable
+from cachekit.options import tag_names
 from cachekit.service import Service, default_service, follow
 
 if TYPE_CHECKING:
@@ -271,11 +272,8 @@ class Region:
 
     def _quick(self, at: _Bound, key: Key) -> Any:
         """L1 alone."""
-        table = at.tiers.table
-        if table is None or not at.tiers.enabled:
-            return MISS
-        slot, args = _place(at, key)
-        return table.get(slot, args)
+        tiers, slot, args = _place(at, key)
+        return MISS if tiers.table is None else tiers.table.get(slot, args)
 
     def _call(
         self,
@@ -286,14 +284,13 @@ class Region:
         tags: Iterable[str] = (),
         load: Load | None = None,
     ) -> Call:
-        tiers = at.tiers
-        slot, args = _place(at, key)
+        tiers, slot, args = _place(at, key)
         if isinstance(key, EntryKey):
             text, stamp_names = str.__str__(key), key.stamp_names
         else:
             text = f"{tiers.namespace}:v:{{{self.name}:{keys.region_ident(key)}}}"
             stamp_names = (tiers.region_stamp,)
-        named = tuple(keys.check_tag(tag) for tag in tags)
+        named = tuple(keys.check_tag(tag) for tag in tag_names(tags))
         return Call(
             tiers,
             text,
@@ -316,7 +313,7 @@ class Region:
                 missing.append(key)
             else:
                 found[key] = value
-        if missing and at.tiers.enabled:
+        if missing:
             calls = [self._call(at, key) for key in missing]
             for key, value in zip(missing, await flow.look_many(calls, port), strict=True):
                 if value is not MISS:
@@ -326,10 +323,7 @@ class Region:
     async def _set(
         self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False
     ) -> bool:
-        at = self._at()
-        if not at.tiers.enabled:
-            return False
-        call = self._call(at, key, ttl=ttl, tags=tags)
+        call = self._call(self._at(), key, ttl=ttl, tags=tags)
         return await flow.put(call, value, port, only_if_absent=only_if_absent)
 
     async def _set_many(self, mapping: Mapping[Any, Any], ttl: Any, tags: Iterable[str], port: Port) -> list[Any]:
@@ -338,22 +332,27 @@ class Region:
 
     async def _delete(self, wanted: Iterable[Key], port: Port) -> Outcome:
         at = self._at()
-        return await flow.invalidate_keys(at.tiers, [self._call(at, key) for key in wanted], port)
+        by_tiers: dict[Tiers, list[Call]] = {at.tiers: []}  # functions may have others
+        for call in [self._call(at, key) for key in wanted]:
+            by_tiers.setdefault(call.tiers, []).append(call)
+        return flow.worst([await flow.invalidate_keys(tiers, calls, port) for tiers, calls in by_tiers.items()])
 
     async def _clear(self, port: Port) -> Outcome:
-        tiers = self._at().tiers
+        at = self._at()
+        tiers = at.tiers
 
         def local() -> None:
             tiers.versions.bump_region(self.name)
             for table in tiers.tables:
                 table.clear()
 
-        return await flow.clear_stamps(tiers.remotes, [tiers.region_stamp], tiers.versions, local, port)
+        remotes = at.service.remotes_of(self.name)
+        return await flow.clear_stamps(remotes, [tiers.region_stamp], tiers.versions, local, port)
 
     async def _remaining(self, key: Key, port: Port) -> "float | Miss | None":
         at = self._at()
         call = self._call(at, key)
-        remote = at.tiers.remote
+        remote = call.tiers.remote
         if remote is None:
             return _left_in_l1(call)
         try:
@@ -363,6 +362,8 @@ class Region:
             if found.header is not None:
                 return found.fresh_for
             assert call.key is not None
+            if not remote.offers("remaining"):
+                raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot tell how long a counter lives")
             ms = await remote.do(port, "remaining", call.key)
             return MISS if ms is False else None if ms is None else ms / 1000
         except Unavailable:
@@ -375,6 +376,8 @@ class Region:
 
     async def _incr(self, key: Key, by: int, ttl: Any, port: Port) -> int:
         at = self._at()
+        if type(by) is not int:
+            raise TypeError(f"incr() adds an int, not {type(by).__name__}")
         if not at.tiers.spec.counters:
             raise UnsupportedOperation(
                 f"incr() needs plain numbers in region {self.name!r}: set counters = true in [profiles.{self.name}]"
@@ -382,12 +385,15 @@ class Region:
         return await flow.count(self._call(at, key, ttl=ttl), by, port)
 
 
-def _place(at: _Bound, key: Key) -> tuple[int, tuple[Any, ...]]:
-    """Where L1 keeps a key: slot and argument array."""
+def _place(at: _Bound, key: Key) -> tuple[Tiers, int, tuple[Any, ...]]:
+    """The tiers of a key, and where L1 keeps it: slot and argument array."""
     if isinstance(key, EntryKey):
-        return key.slot, key.args
+        home = key.tiers
+        if home is not None and home.versions is at.tiers.versions and home.spec.name == at.tiers.spec.name:
+            return home, key.slot, key.args
+        return at.tiers, at.slot, (keys.Digest(key.encode()),)  # from another process, service or region
     args = (key,)
-    return at.slot, args if keys.is_plain(args) else (keys.Digest(keys.region_ident(key).encode()),)
+    return at.tiers, at.slot, args if keys.is_plain(args) else (keys.Digest(keys.region_ident(key).encode()),)
 
 
 def _left_in_l1(call: Call) -> "float | Miss | None":
@@ -415,7 +421,7 @@ async def clear_tags(service: Service, tags: Iterable[str], port: Port) -> Outco
     namespace = service.spec.namespace
     stamps = [keys.tag_stamp(namespace, keys.tag_digest(name)) for name in names]
     ids = [keys.tag_id(name) for name in names]
-    remotes = service.remotes().values()
+    remotes = service.remotes_in_use()
     stamps.insert(0, keys.clock_stamp(namespace))
 
     def local() -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -91,9 +92,10 @@ class Service:
         self.rng: Callable[[], float] = random.SystemRandom().random  # forked children must not draw the same
         self._async_port: AsyncPort | None = None
         self._remotes: dict[str, Remote] = {}
-        self._objects: weakref.WeakKeyDictionary[Any, Remote] = weakref.WeakKeyDictionary()
+        self._objects: dict[int, Remote] = {}  # by the id of the backend, which its Remote keeps alive
         self._tiers: dict[str, Tiers] = {}
         self._tables: dict[str, list[Table]] = {}
+        self._remotes_of: dict[str, dict[Remote, None]] = {}  # by region: functions may have backends of their own
         self._tallies: dict[tuple[str, str, int], Tally] = {}
         self._claims: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # by function id
         self._lock = threading.RLock()
@@ -141,14 +143,18 @@ class Service:
         """Tiers with a table of their own, labelled with the region they belong to."""
         with self._lock:
             tables = self._tables.setdefault(spec.name, [])
-            table = self._table(spec) if spec.l1.mode == "on" else None
+            on = self.spec.enabled  # switched off, it stands on nothing
+            table = self._table(spec) if on and spec.l1.mode == "on" else None
             if table is not None:
                 tables.append(table)
+            remote = self._adopt(backend) if backend is not None else self.remote(spec.backend)
+            if remote is not None:
+                self._remotes_of.setdefault(spec.name, {})[remote] = None
             return Tiers(
                 self.spec.namespace,
                 spec,
                 table=table,
-                remote=self._adopt(backend) if backend is not None else self.remote(spec.backend),
+                remote=remote if on else None,
                 versions=self.versions,
                 flights=self.flights,
                 rng=self.rng,
@@ -182,9 +188,9 @@ class Service:
 
     def _adopt(self, backend: object) -> Remote:
         """A backend object handed to a decorator."""
-        if backend not in self._objects:
-            self._objects[backend] = Remote.of(backend, self.versions)
-        return self._objects[backend]
+        if id(backend) not in self._objects:
+            self._objects[id(backend)] = Remote.of(backend, self.versions)
+        return self._objects[id(backend)]
 
     def tally(self, tiers: Tiers, slot: int, function: str) -> Tally:
         """The counts of a function, or of a region's direct use (an empty name)."""
@@ -236,6 +242,14 @@ class Service:
         for name in self.spec.backends:
             self.remote(name)
         return dict(self._remotes)
+
+    def remotes_in_use(self) -> list[Remote]:
+        """Every configured backend, and the objects that decorators were given."""
+        return [*self.remotes().values(), *self._objects.values()] if self.spec.enabled else []
+
+    def remotes_of(self, region: str) -> list[Remote]:
+        """The backends where a region has entries."""
+        return list(self._remotes_of.get(region, ())) if self.spec.enabled else []
 
     def health(self) -> Health:
         """What real operations showed. Opens no connection."""
@@ -314,6 +328,10 @@ class Service:
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """As `close`, for the connections of the running event loop too."""
+        for remote in [*self._remotes.values(), *self._objects.values()]:
+            if len(remote.outbox):
+                with suppress(Unavailable):
+                    await remote.deliver(self.async_port)
         self._closing()
         for remote in [*self._remotes.values(), *self._objects.values()]:
             await remote.aclose()

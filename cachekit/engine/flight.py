@@ -18,7 +18,7 @@ HANDED_OVER: Final = object()  # result of a flight whose leader gave up before 
 class Flight:
     """One load of one key. `ticket` and `started` are the leader's sample, by which a joiner judges it."""
 
-    __slots__ = ("future", "interested", "key", "loading", "loop", "started", "stop", "ticket", "waits_for")
+    __slots__ = ("future", "interested", "key", "loop", "started", "stop", "ticket", "waits_for")
 
     def __init__(self, key: Hashable, ticket: int, started: float, loop: object) -> None:
         self.key = key
@@ -27,7 +27,6 @@ class Flight:
         self.loop = loop  # of the leader, when it is a task; None for a thread
         self.future: Future[Any] | None = None  # made when a second caller joins
         self.interested = 1  # callers who still want the result, the leader's among them
-        self.loading = False  # the function has been called; from here on nobody can take over
         self.stop: Callable[[], object] | None = None  # cancels the load; only where a load can be cancelled
         self.waits_for: list[Flight] = []  # what the function inside is waiting for
 
@@ -98,10 +97,15 @@ ALONE: Final = Alone()
 
 
 class Flights:
-    """All flights of a process. One lock, held for a few dictionary operations only."""
+    """All flights of a process. One lock, held for a few dictionary operations only.
+
+    It is reentrant, because hashes of arguments, finalizers and signal handlers run on a thread that holds it and may
+    call cached functions. Such a call must not wait either: the one it would wait for needs the lock to end.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._joining = False  # somebody, that is the holder of the lock, is inside of `join`
         self._flights: dict[Hashable, Flight] = {}
 
     def __len__(self) -> int:
@@ -123,24 +127,29 @@ class Flights:
         ``loop`` is the caller's event loop if it is a task; ``blocked()`` is the loop that would stand still while the
         caller waits (a blocking call on a thread that runs a loop), else None.
         """
+        nested = False
         with self._lock:
-            flight = self._flights.get(key)
-            if flight is None or (not (chain is not None and chain.holds(flight)) and not may_join(flight)):
-                flight = Flight(key, ticket, started, loop)
-                self._flights[key] = flight  # replaces one that started before the last invalidation
-                return Lead(self, flight)
-            if _would_circle(flight, chain, blocked()):
-                return ALONE
-            if flight.future is None:
-                from concurrent.futures import Future  # 6 ms with logging, and only where two callers meet
+            try:
+                nested, self._joining = self._joining, True
+                flight = self._flights.get(key)
+                if flight is None or (not (chain is not None and chain.holds(flight)) and not may_join(flight)):
+                    flight = Flight(key, ticket, started, loop)
+                    self._flights[key] = flight  # replaces one that started before the last invalidation
+                    return Lead(self, flight)
+                if nested or _would_circle(flight, chain, blocked()):
+                    return ALONE
+                if flight.future is None:
+                    from concurrent.futures import Future  # 6 ms with logging, and only where two callers meet
 
-                flight.future = Future()
-                # Marked as running so that one cancelled waiter cannot cancel it for all.
-                flight.future.set_running_or_notify_cancel()
-            flight.interested += 1
-            if chain is not None:
-                chain.flight.waits_for.append(flight)
-            return Wait(self, flight, flight.future, chain)
+                    flight.future = Future()
+                    # Marked as running so that one cancelled waiter cannot cancel it for all.
+                    flight.future.set_running_or_notify_cancel()
+                flight.interested += 1
+                if chain is not None:
+                    chain.flight.waits_for.append(flight)
+                return Wait(self, flight, flight.future, chain)
+            finally:
+                self._joining = nested
 
     def leave(self, flight: Flight, chain: Chain | None = None) -> None:
         """One caller less is interested; without any the load is stopped where that is possible."""
@@ -165,7 +174,8 @@ class Flights:
 
     def after_fork(self) -> None:
         """In a forked child: the leaders do not exist here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._joining = False
         self._flights = {}
 
 

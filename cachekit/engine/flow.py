@@ -11,7 +11,9 @@ Rules that every line below keeps:
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from typing import Any, Final, TypeVar
 
 from cachekit.context import ENTRY, LOADING, Entry
 from cachekit.engine.events import Failed, Loaded, Missed
@@ -20,7 +22,7 @@ from cachekit.engine.freshness import NEVER_NS, Life, earliest, life
 from cachekit.engine.keys import check_tag, tag_id
 from cachekit.engine.miss import MISS
 from cachekit.engine.outcome import Outcome
-from cachekit.engine.ports import TIMED_OUT, Port, Result
+from cachekit.engine.ports import TIMED_OUT, Port, Result, closed
 from cachekit.engine.tiers import Call, Tiers, logger
 from cachekit.errors import Unstorable, UnsupportedOperation
 from cachekit.l1.values import Admission, admit, isolate
@@ -28,6 +30,8 @@ from cachekit.l1.versions import Versions
 from cachekit.l2 import operation
 from cachekit.l2.operation import Found, Held, Stamps
 from cachekit.l2.remote import Remote, Unavailable
+
+T = TypeVar("T")
 
 PATIENCE: Final = 60.0  # seconds that anybody waits for another caller's load in this process; bounds unseen circles
 
@@ -72,11 +76,20 @@ async def get_or_load(call: Call, port: Port) -> Result:
             result = await port.wait(place, PATIENCE)
             if result is HANDED_OVER:
                 continue
-            if result is not TIMED_OUT:
+            if result is TIMED_OUT:
+                call.tally.error("wait", "timeout")
+            elif _outdated(call, place.flight, sample, result):
+                continue
+            else:
                 call.tally.waited += 1
                 return _own_copy(result)
-            call.tally.error("wait", "timeout")
         return await _load(call, port, None, sample, None)
+
+
+def _outdated(call: Call, flight: Flight, sample: Sample, result: Result) -> bool:
+    """Whether a tag that only the value told of was cleared after the flight began, perhaps before this call did."""
+    versions = call.tiers.versions
+    return flight.ticket < sample.ticket and any(versions.tag_event(tag) > flight.ticket for tag in result.tags)
 
 
 def _joinable(call: Call, sample: Sample) -> Callable[[Flight], bool]:
@@ -86,6 +99,8 @@ def _joinable(call: Call, sample: Sample) -> Callable[[Flight], bool]:
 
     def may_join(flight: Flight) -> bool:
         if not tiers.versions.allows(flight.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
+            return False
+        if closed(flight.loop):
             return False
         if remote is None:
             return True
@@ -97,7 +112,7 @@ def _joinable(call: Call, sample: Sample) -> Callable[[Flight], bool]:
 
 async def _lead(call: Call, port: Port, lead: Lead, sample: Sample) -> Result:
     """Look into both tiers once more; the function only if neither has the value."""
-    seen = None
+    seen, mine = None, True
     try:
         result = _from_l1(call)
         if result is not None:
@@ -109,9 +124,10 @@ async def _lead(call: Call, port: Port, lead: Lead, sample: Sample) -> Result:
             else:
                 seen = found
         if result is None:
+            mine = False  # the load goes on for the waiters, if this caller gives up
             return await port.owned(lambda own: _load(call, own, lead, sample, seen), lead)
     except BaseException:
-        if not lead.flight.loading:
+        if mine:
             lead.hand_over()  # one of the waiters goes on
         raise
     _land(lead, result)
@@ -122,7 +138,7 @@ def _from_l1(call: Call) -> Result | None:
     if call.tiers.table is None:
         return None
     entry = call.tiers.table.entry(call.slot, call.args)
-    return None if entry is None or not entry.fresh else Result(entry.value, mode=entry.mode)
+    return None if entry is None or not entry.fresh else Result(entry.value, mode=entry.mode, tags=entry.tags)
 
 
 async def _look(call: Call, port: Port, sample: Sample) -> Result | bytes | None:
@@ -144,27 +160,34 @@ def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
     """An entry of L2 goes into L1 and to the caller."""
     call.tally.l2_hits += 1
     call.tally.hit_seconds.append(port.now() - sample.started)
-    if call.tiers.table is None or found.header is None:
+    if found.header is None:
         return Result(found.value, mode="")
+    tags = tuple([digest.hex() for digest, _ in found.header.tags])  # late ones too, whose names are not known here
+    if call.tiers.table is None:
+        return Result(found.value, mode="", tags=tags)
     admission = admit(found.value)
-    tags = tuple(digest.hex() for digest, _ in found.header.tags)  # late ones too, whose names are not known here
     sample.started = min(sample.started, found.known_at)  # other processes' clears are known up to then
     _put(call, port, sample, found.value, admission, found.fresh_for, tags, found.header.load_ms)
-    return Result(found.value, mode=admission.mode)
+    return Result(found.value, mode=admission.mode, tags=tags)
 
 
 def _land(lead: Lead | None, result: Result) -> None:
     """Give the result to those who wait: a copy that the leading caller cannot change any more."""
     future = None if lead is None else lead.end()
     if future is not None and not future.done():
-        future.set_result(_own_copy(result))
+        try:
+            future.set_result(_own_copy(result))
+        except BaseException:  # interrupted while it copied
+            if not future.done():
+                future.set_result(HANDED_OVER)
+            raise
 
 
 def _own_copy(result: Result) -> Result:
     if result.error is not None:
         return result
     mode = result.mode or admit(result.value).mode
-    return Result(isolate(result.value, mode), mode=mode)
+    return Result(isolate(result.value, mode), mode=mode, tags=result.tags)
 
 
 async def _load(
@@ -173,24 +196,31 @@ async def _load(
     """Stamps, lease, function, store, L1, waiters: the whole load, so that it can go on without its caller."""
     chain = LOADING.get()
     inside = LOADING.set(Chain(lead.flight, chain) if lead is not None else chain)
+    stamps, held = None, None
     try:
-        stamps, held = None, None
         if sample.usable:
             stamps, held = await _prepare(call, port, sample, seen, refresh)
         if isinstance(held, Found):
             result = _hit(call, port, sample, held)
         else:
-            if lead is not None:
-                lead.flight.loading = True
             result = await _compute(call, port, sample, stamps, held)
-    except BaseException:
-        if lead is not None:
-            lead.hand_over()
+    except BaseException as error:
+        try:
+            if isinstance(held, Held) and not isinstance(error, GeneratorExit):  # after which nothing may be awaited
+                await _release(call, port, sample, held)
+        finally:
+            if lead is not None:
+                lead.hand_over()
         raise
     finally:
-        LOADING.reset(inside)
+        _restore(LOADING, inside)
     _land(lead, result)
     return result
+
+
+def _restore(variable: ContextVar[T], token: Token[T]) -> None:
+    with suppress(ValueError):  # an abandoned coroutine is closed in the context of whoever collects the garbage
+        variable.reset(token)
 
 
 async def _prepare(
@@ -221,7 +251,7 @@ async def _compute(call: Call, port: Port, sample: Sample, stamps: Stamps | None
     try:
         result = await port.run(call.load)
     finally:
-        ENTRY.reset(around)
+        _restore(ENTRY, around)
     seconds = port.now() - began
     tiers.emit(Loaded(tiers.spec.name, tally.function, seconds, type(result.error).__name__ if result.error else ""))
     if result.error is not None:
@@ -269,6 +299,7 @@ async def _keep(
         await _release(call, port, sample, held)
         return
     tags = tuple(sorted(check_tag(tag) for tag in entry.tags))
+    result.tags = tuple(map(tag_id, tags))
     if admission.mode == "opaque":
         _unstorable(call, f"{type(result.value).__name__} cannot be copied or stored; it stays in this process")
         await _release(call, port, sample, held)
@@ -278,7 +309,7 @@ async def _keep(
         and not await _store(call, port, sample, result.value, held, stamps, ends, seconds, tags, admission.plain)
     ):
         return  # an invalidation got in between: nobody may keep this value
-    _put(call, port, sample, result.value, admission, ends.soft, tuple(map(tag_id, tags)), int(seconds * 1000))
+    _put(call, port, sample, result.value, admission, ends.soft, result.tags, int(seconds * 1000))
 
 
 def _life_of(call: Call, value: Any, entry: Entry) -> Life | None:
@@ -412,7 +443,7 @@ async def look_many(calls: list[Call], port: Port) -> list[Any]:
     """The values of several keys of one region that L1 does not have, in one round trip; `MISS` where there is none."""
     tiers = calls[0].tiers
     remote = tiers.remote
-    if remote is None or not remote.offers("get_many"):
+    if remote is None or not remote.offers("get_many") or any(call.tiers.remote is not remote for call in calls):
         return [await look(call, port, first=False) for call in calls]
     samples = [Sample(call, port) for call in calls]
     try:
@@ -447,17 +478,23 @@ async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = Fals
     if ends is None:
         return False
     if admission.mode == "opaque":
+        if only_if_absent and (
+            _from_l1(call) is not None or (sample.usable and isinstance(await _look(call, port, sample), Result))
+        ):
+            return False
         _unstorable(call, f"{type(value).__name__} cannot be copied or stored; it stays in this process")
         await invalidate_keys(call.tiers, [call], port)  # L2 must not go on with an older value
         return _replace(call, port, Sample(call, port), value, admission, ends)
     if sample.usable:
         stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent)
-        if stored or not sample.usable:
+        if stored or (not only_if_absent and not sample.usable):
             _replace(call, port, sample, value, admission, ends)
         return stored
-    if only_if_absent and _from_l1(call) is not None:
-        return False
-    return _replace(call, port, sample, value, admission, ends)
+    with call.tiers.versions.lock:
+        if only_if_absent and _from_l1(call) is not None:
+            return False
+        sample.ticket = call.tiers.versions.ticket()  # nobody comes in between
+        return _replace(call, port, sample, value, admission, ends)
 
 
 def _replace(call: Call, port: Port, sample: Sample, value: Any, admission: Admission, ends: Life) -> bool:
@@ -476,16 +513,25 @@ async def _set(
     """An unfenced store. Without an answer the older value may still lie in L2: an invalidation is queued for it."""
     remote = call.tiers.remote
     assert remote is not None and call.key is not None
+    if only_if_absent and not remote.offers("store_if"):
+        raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot store only if there is no value")
+    plain_number = counter(call.tiers, value)
+    outdated = not only_if_absent  # whether what lies in L2 is older than what the caller gave
     try:
         stamps = await operation.sample(call, remote, call.tags, port)
         if only_if_absent:
             found = await operation.read(call, remote, port)
             if isinstance(found, Found):
                 return False
-            data = operation.envelope(call, value, operation.new_id(), stamps, ends, 0, plain, port)
+            data = (
+                b"%d" % value
+                if plain_number
+                else operation.envelope(call, value, operation.new_id(), stamps, ends, 0, plain, port)
+            )
+            outdated = True
             stored = bool(await remote.do(port, "store_if", call.key, data, ends.ttl_ms, found.seen, True))
-        elif counter(call.tiers, value):
-            stored = await remote.do(port, "store", call.key, b"%d" % value, ends.ttl_ms, None)
+        elif plain_number:
+            stored = bool(await remote.do(port, "store", call.key, b"%d" % value, ends.ttl_ms, None))
         else:
             stored = await operation.store(call, remote, value, Held(None), stamps, ends, 0, plain, port)
     except Unstorable as error:
@@ -494,9 +540,16 @@ async def _set(
         return False
     except Unavailable as error:
         sample.gone(call, "store", error)
-        with call.tiers.versions.lock:
-            remote.outbox.add([call.key], [], call.tiers.region_stamp)
+        if outdated and not error.final:
+            with call.tiers.versions.lock:
+                remote.outbox.add([call.key], [], call.tiers.region_stamp)
         return False
+    except BaseException:  # cancelled or interrupted: nobody knows which value lies in L2
+        with call.tiers.versions.lock:
+            if outdated:
+                remote.outbox.add([call.key], [], call.tiers.region_stamp)
+            _forget(call.tiers, call)
+        raise
     call.tally.stores += stored
     return stored
 
@@ -537,21 +590,23 @@ async def clear_stamps(
 
     The worst outcome counts.
     """
-    worst = Outcome.DONE
-    for remote in remotes:
-        outcome = Outcome.QUEUED
-        try:
-            outcome = await _tell(remote, "clear", stamps, port)
-        finally:
-            with versions.lock:
+    outcomes = dict.fromkeys(remotes, Outcome.QUEUED)  # also of those that an interruption leaves out
+    try:
+        for remote in outcomes:
+            outcomes[remote] = await _tell(remote, "clear", stamps, port)
+    finally:
+        with versions.lock:
+            for remote, outcome in outcomes.items():
                 if outcome is Outcome.QUEUED:
                     remote.outbox.add([], stamps)
                 remote.cells.forget(stamps)
-                local()  # now and after the next backend: a load must not slip in between two of them
-        worst = max(worst, outcome, key=_SEVERITY.index)
-    with versions.lock:
-        local()
-    return worst
+            local()
+    return worst(outcomes.values())
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The one that counts when several backends were told."""
+    return max([Outcome.DONE, *outcomes], key=_SEVERITY.index)
 
 
 async def _tell(remote: Remote, operation_name: str, names: list[str], port: Port) -> Outcome:
@@ -587,6 +642,9 @@ async def touch(call: Call, port: Port) -> bool:
         found = await operation.read(call, remote, port)
         if not isinstance(found, Found):
             return False
+        needed = "touch" if found.header is None else "store_if"
+        if not remote.offers(needed):
+            raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot change the time to live of an entry")
         if found.header is None:
             return bool(await remote.do(port, "touch", key, ends.ttl_ms))
         data = operation.rewritten(call, found, ends, port)
@@ -604,7 +662,9 @@ def _touch_l1(call: Call, port: Port, sample: Sample, ends: Life) -> bool:
     entry = None if table is None else table.entry(call.slot, call.args)
     if entry is None or not entry.fresh:
         return False
-    return _put(call, port, sample, entry.value, admit(entry.value), ends.soft, entry.tags, entry.load_ms)
+    # While L2 is away others may have invalidated it: what is left of its life here must not grow.
+    fresh_for = ends.soft if call.tiers.remote is None else earliest(ends.soft, entry.fresh_for)
+    return _put(call, port, sample, entry.value, admit(entry.value), fresh_for, entry.tags, entry.load_ms)
 
 
 async def count(call: Call, by: int, port: Port) -> int:
@@ -620,6 +680,8 @@ async def count(call: Call, by: int, port: Port) -> int:
             number: int = await remote.do(port, "incr", key, by, ends.ttl_ms)
         except Unavailable as error:
             sample.gone(call, "incr", error)
+            if error.reason == "command":  # L2 is well
+                raise _no_number(call) from None
         else:
             with call.tiers.versions.lock:
                 _forget(call.tiers, call)
@@ -627,11 +689,21 @@ async def count(call: Call, by: int, port: Port) -> int:
     return _count_here(call, by, port, sample, ends)
 
 
+def _no_number(call: Call) -> UnsupportedOperation:
+    return UnsupportedOperation(
+        f"incr() of {call.args[0]!r} in region {call.tiers.spec.name!r}: what lies there is no number, or the sum is "
+        "beyond 64 bits; delete() it first"
+    )
+
+
 def _count_here(call: Call, by: int, port: Port, sample: Sample, ends: Life) -> int:
     with call.tiers.versions.lock:
+        sample.ticket = call.tiers.versions.ticket()  # nobody comes in between
         table = call.tiers.table
         entry = None if table is None else table.entry(call.slot, call.args)
-        if entry is None or not entry.fresh or type(entry.value) is not int:
+        if entry is not None and entry.fresh and type(entry.value) is not int:
+            raise _no_number(call)
+        if entry is None or not entry.fresh:
             number, fresh_for = by, ends.soft
         else:
             number, fresh_for = entry.value + by, entry.fresh_for

@@ -40,13 +40,23 @@ class EntryKey(str):
     slot: int  # where L1 of this process has the entry
     args: tuple[Any, ...]
     stamp_names: tuple[str, ...]  # the stamps that cover it
+    tiers: Any  # what slot and args belong to; None after pickling: another process numbers its slots itself
 
     @classmethod
-    def of(cls, text: str, *, slot: int, args: tuple[Any, ...], stamp_names: tuple[str, ...]) -> "EntryKey":
+    def of(
+        cls, text: str, *, stamp_names: tuple[str, ...], slot: int = 0, args: tuple[Any, ...] = (), tiers: Any = None
+    ) -> "EntryKey":
         """The key with what this process needs to find the entry."""
         made = cls(text)
-        made.slot, made.args, made.stamp_names = slot, args, stamp_names
+        made.slot, made.args, made.stamp_names, made.tiers = slot, args, stamp_names, tiers
         return made
+
+    def __reduce__(self) -> Any:
+        return _entry_key, (str.__str__(self), self.stamp_names)
+
+
+def _entry_key(text: str, stamp_names: tuple[str, ...]) -> EntryKey:
+    return EntryKey.of(text, stamp_names=stamp_names)
 
 
 class Digest(bytes):

@@ -6,7 +6,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType
 from typing import Any, Final, Protocol, TypeVar
 
 from cachekit.backends.base import Faces
@@ -20,12 +21,19 @@ TIMED_OUT: Final = object()
 class Result:
     """What a load brought: a value or an exception, so that neither is confused with the flow's own."""
 
-    __slots__ = ("error", "mode", "value")
+    __slots__ = ("error", "mode", "tags", "value")
 
-    def __init__(self, value: Any = None, error: BaseException | None = None, mode: str = "share") -> None:
+    def __init__(
+        self,
+        value: Any = None,
+        error: BaseException | None = None,
+        mode: str = "share",
+        tags: tuple[str, ...] = (),
+    ) -> None:
         self.value = value
         self.error = error
         self.mode = mode  # how callers are isolated from each other: share, copy, opaque; "": not looked at yet
+        self.tags = tags  # what this process knows the tags of the entry by; late ones included
 
     def unwrap(self) -> Any:
         """The value, or raise the exception."""
@@ -89,6 +97,18 @@ def running_loop() -> object:
     return None if asyncio is None else asyncio._get_running_loop()
 
 
+def closed(loop: object) -> bool:
+    """Whether an event loop is closed, so that none of its tasks will ever end. False for None."""
+    return loop is not None and loop.is_closed()  # type: ignore[attr-defined]  # a loop of asyncio
+
+
+def _outcome(load: Load) -> Result:
+    try:
+        return Result(load.function(*load.args, **load.kwargs))
+    except Exception as error:
+        return Result(error=error)
+
+
 class SyncPort:
     """Blocks in place."""
 
@@ -116,13 +136,22 @@ class SyncPort:
             wait.leave()
 
     async def run(self, load: Load) -> Result:
-        try:
-            value = load.function(*load.args, **load.kwargs)
-            if load.is_async:
-                value = _run_coroutine(value)
-        except Exception as error:
-            return Result(error=error)
-        return Result(value)
+        result = _outcome(load)
+        if load.is_async and result.error is None:
+            try:
+                return Result(_run_coroutine(result.value))
+            except Exception as error:
+                return Result(error=error)
+        if type(result.value) is CoroutineType:
+            result.value.close()
+            name = getattr(load.function, "__qualname__", repr(load.function))
+            return Result(
+                error=TypeError(
+                    f"{name} returned a coroutine, which only one caller could await: cache a function written as "
+                    "`async def`, or use aget_or_set()"
+                )
+            )
+        return result
 
     async def owned(self, step: Callable[[Port], Coroutine[Any, Any, Result]], lead: Lead | None) -> Result:
         return await step(self)
@@ -160,7 +189,10 @@ class AsyncPort:
     async def call(self, faces: Faces, method: str, *args: Any, budget: float) -> Any:
         if faces.aio is not None:
             return await getattr(faces.aio, method)(*args, budget=budget)
-        return await self.asyncio.to_thread(getattr(faces.sync, method), *args, budget=budget)
+        result = await self.asyncio.to_thread(
+            _outcome, Load(getattr(faces.sync, method), args, {"budget": budget}, False)
+        )
+        return result.unwrap()
 
     async def wait(self, wait: Wait, timeout: float) -> Any:
         future = self.asyncio.wrap_future(wait.future)
@@ -169,17 +201,18 @@ class AsyncPort:
             done, _ = await self.asyncio.wait((future,), timeout=timeout)
             return future.result() if done else TIMED_OUT
         finally:
+            future.cancel()  # this caller's end of it alone: nothing is to be delivered here any more
             wait.leave()
 
     async def run(self, load: Load) -> Result:
+        # A worker thread hands over a Result: no future can carry a StopIteration.
+        result = _outcome(load) if load.is_async else await self.asyncio.to_thread(_outcome, load)
+        if result.error is not None or not isinstance(result.value, Awaitable):
+            return result
         try:
-            if load.is_async:
-                value = await load.function(*load.args, **load.kwargs)
-            else:
-                value = await self.asyncio.to_thread(load.function, *load.args, **load.kwargs)
+            return Result(await result.value)
         except Exception as error:
             return Result(error=error)
-        return Result(value)
 
     async def owned(self, step: Callable[[Port], Coroutine[Any, Any, Result]], lead: Lead | None) -> Result:
         loop = self.asyncio.get_running_loop()
@@ -187,7 +220,9 @@ class AsyncPort:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         if lead is not None:
-            lead.flight.stop = lambda: loop.call_soon_threadsafe(task.cancel)
+            # Cancelled before its first step, a task runs nothing of its own, not even an `except`.
+            task.add_done_callback(lambda done: lead.hand_over() if done.cancelled() else None)
+            lead.flight.stop = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(task.cancel)
         try:
             return await self.asyncio.shield(task)
         except self.asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cachekit.config.spec import RegionSpec
@@ -82,8 +83,9 @@ class Tiers:
             try:
                 observer(event)
             except Exception:
-                self.observers.remove(observer)
-                logger.exception("an observer failed and was removed: %r", observer)
+                with suppress(ValueError):  # another thread was first
+                    self.observers.remove(observer)
+                    logger.exception("an observer failed and was removed: %r", observer)
 
     def once(self, what: str) -> bool:
         """True the first time."""

@@ -7,8 +7,9 @@ bytes gets out.
 import math
 import os
 import re
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeVar
 
 from cachekit.backends.base import SEEN_BYTES, TOKEN_BYTES, Leased
 from cachekit.codec.envelope import NEVER, Damaged, Header, unpack
@@ -17,8 +18,10 @@ from cachekit.engine.events import Failed
 from cachekit.engine.freshness import Life, left
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call
-from cachekit.l2.remote import Remote
+from cachekit.l2.remote import Remote, Unavailable
 from cachekit.l2.stamps import NO_STAMP, stamp_life_ms
+
+T = TypeVar("T")
 
 LEASE_MS: Final = 60_000  # a lease is not renewed, so it must outlive slow functions; only storing depends on it
 
@@ -131,17 +134,34 @@ async def acquire(call: Call, remote: Remote, seen: bytes | None, port: Port) ->
     assert call.key is not None
     if not remote.offers("get_or_lease"):
         return Held(None)
-    token = os.urandom(TOKEN_BYTES)
+    held = Held(os.urandom(TOKEN_BYTES))
+    return await _or_release(call, remote, held, port, _lease(call, remote, held, seen, port))
+
+
+async def _or_release(call: Call, remote: Remote, held: Held, port: Port, asking: Coroutine[Any, Any, T]) -> T:
+    """The answer; cancelled or interrupted while waiting for it, give back what may have been granted all the same."""
+    try:
+        return await asking
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException:
+        with suppress(Unavailable):
+            await release(call, remote, held, port)
+        raise
+
+
+async def _lease(call: Call, remote: Remote, held: Held, seen: bytes | None, port: Port) -> Held | Found | None:
+    assert call.key is not None
     if seen is None:
-        answer: Leased = await remote.do(port, "get_or_lease", call.key, token, LEASE_MS)
+        answer: Leased = await remote.do(port, "get_or_lease", call.key, held.token, LEASE_MS)
     else:
-        answer = await remote.do(port, "lease", call.key, token, LEASE_MS, seen, False)
+        answer = await remote.do(port, "lease", call.key, held.token, LEASE_MS, seen, False)
     if answer.kind == "found" and answer.data is not None:
         found = await judge(call, remote, answer.data, port)
         if isinstance(found, Found):
             return found
-        answer = await remote.do(port, "lease", call.key, token, LEASE_MS, found.seen, False)
-    return Held(token) if answer.kind == "held" else None
+        answer = await remote.do(port, "lease", call.key, held.token, LEASE_MS, found.seen, False)
+    return held if answer.kind == "held" else None
 
 
 async def steal(call: Call, remote: Remote, port: Port) -> Held:
@@ -149,9 +169,9 @@ async def steal(call: Call, remote: Remote, port: Port) -> Held:
     assert call.key is not None
     if not remote.offers("lease"):
         return Held(None)
-    token = os.urandom(TOKEN_BYTES)
-    await remote.do(port, "lease", call.key, token, LEASE_MS, None, True)
-    return Held(token)
+    held = Held(os.urandom(TOKEN_BYTES))
+    await _or_release(call, remote, held, port, remote.do(port, "lease", call.key, held.token, LEASE_MS, None, True))
+    return held
 
 
 async def store(
@@ -168,8 +188,7 @@ async def store(
     """Store under the fence; False when an invalidation got in between. Raises `Unstorable` too."""
     assert call.key is not None
     data = envelope(call, value, held.token or os.urandom(TOKEN_BYTES), stamps, life, load_ms, plain, port)
-    stored: bool = await remote.do(port, "store", call.key, data, life.ttl_ms, held.token)
-    return stored
+    return bool(await remote.do(port, "store", call.key, data, life.ttl_ms, held.token))
 
 
 def envelope(

@@ -4,8 +4,10 @@ All of them are deletions, so repeating one is harmless and their order does not
 the next read and the next store.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+AT_ONCE: Final = 1000  # invalidations in one operation: they must be done within one budget
 
 
 class Pending(NamedTuple):
@@ -14,6 +16,13 @@ class Pending(NamedTuple):
     keys: tuple[str, ...]
     stamps: tuple[str, ...]
     serial: int
+
+    def parts(self) -> "Iterator[Pending]":
+        """The same in pieces, each of which one operation can deliver."""
+        for start in range(0, len(self.keys), AT_ONCE):
+            yield self._replace(keys=self.keys[start : start + AT_ONCE], stamps=())
+        for start in range(0, len(self.stamps), AT_ONCE):
+            yield self._replace(keys=(), stamps=self.stamps[start : start + AT_ONCE])
 
 
 class Outbox:

@@ -88,12 +88,17 @@ class Remote:
     async def deliver(self, port: Port) -> None:
         """Tell L2 the invalidations that could not reach it before. Raises `Unavailable`."""
         pending = self.outbox.peek()
-        if pending.keys:
-            await self._call(port, "invalidate", pending.keys)
-        if pending.stamps and self.offers("clear"):
-            await self._call(port, "clear", pending.stamps)
-        with self._versions.lock:
-            self.outbox.delivered(pending)
+        for part in pending.parts():
+            try:
+                if part.keys:
+                    await self._call(port, "invalidate", part.keys)
+                if part.stamps and self.offers("clear"):
+                    await self._call(port, "clear", part.stamps)
+            except Unavailable as error:
+                if not error.final:
+                    raise
+            with self._versions.lock:
+                self.outbox.delivered(part)
 
     async def stamps(self, names: Sequence[str], life_ms: int, port: Port, *, known: bool = True) -> list[bytes]:
         """The stamps of these names, from cells if ``known`` and possible, else from L2. Raises `Unavailable`."""
