@@ -76,18 +76,32 @@ hashable_leaves = (
     st.none() | st.booleans() | numbers | texts | st.binary(max_size=8) | moments | st.uuids() | paths | members
     | st.decimals(allow_nan=False)
 )  # fmt: skip
-hashables = st.recursive(
-    hashable_leaves,
-    lambda inner: (
+
+
+def short(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """The same with a short repr: Hypothesis warns about the long ones of nested recursive strategies."""
+
+    @st.composite
+    def value(draw: st.DrawFn) -> Any:
+        return draw(strategy)
+
+    return value()
+
+
+def frozen_containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    inner = short(inner)
+    return (
         st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3) | st.builds(m.Pair, inner, inner)
         | st.builds(m.Money, inner) | st.builds(m.Frozen, key=inner) | st.builds(m.Hashed, inner)
-    ),
-    max_leaves=4,
-)  # fmt: skip
+    )  # fmt: skip
+
+
+hashables = short(st.recursive(short(hashable_leaves), frozen_containers, max_leaves=4))
 leaves = hashable_leaves | st.binary(max_size=8).map(bytearray) | st.decimals() | st.just(Decimal("-sNaN12"))
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    inner = short(inner)
     lists, words = st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)
     mixed = st.dictionaries(hashables, inner, max_size=4)
     return (
@@ -101,7 +115,7 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )  # fmt: skip
 
 
-values = st.recursive(leaves, containers, max_leaves=8)
+values = st.recursive(short(leaves), containers, max_leaves=8)
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
