@@ -1,0 +1,234 @@
+"""What one Flask application has of us: its service, its cached functions, and ``/metrics``."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from flask import Flask, Response, abort, request
+
+from cachekit.config.tree import find_files
+from cachekit.decorator import decorate
+from cachekit.errors import ConfigError
+from cachekit.options import Options
+from cachekit.regions import Region, region
+from cachekit.service import Service, adopt, application_service, default_service, framework_service
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Config: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | None"
+
+EXTENSION = "cachekit"  # the key in app.extensions
+ENDPOINT = "cachekit_metrics"
+FILES, TABLE = "CACHEKIT_CONFIG", "CACHEKIT"  # the keys in app.config
+
+logger = logging.getLogger("cachekit")
+
+
+class Recipe:
+    """What a decorator of the extension was given. Each application makes a cached function of its own from it."""
+
+    __slots__ = ("__weakref__", "fn", "options")
+
+    def __init__(self, fn: Callable[..., Any], options: Options) -> None:
+        self.fn = fn
+        self.options = options
+
+
+class Installation:
+    """One application's part. Kept in ``app.extensions`` and nowhere else, so it goes when the application goes."""
+
+    def __init__(self, kit: object, app: Flask, config: Config) -> None:
+        self.kit = kit
+        self.config = config
+        self._own = own_service(app, config)
+        self._cached: WeakKeyDictionary[Recipe, Any] = WeakKeyDictionary()
+        self._regions: dict[str, Region] = {}
+        self._shown: Service | None = None  # whose metrics this application shows
+        self._paths: set[str] = set()  # where they were ever shown
+        self._lock = threading.RLock()
+
+    def service(self) -> Service:
+        """The application's own service, or the process's."""
+        return default_service() if self._own is None else self._own
+
+    def region(self, name: str) -> Region:
+        """The region of this name in `service`; the same name gives the same object."""
+        if self._own is None:
+            return region(name)
+        return self._regions.get(name) or self._regions.setdefault(name, self._own.region(name))
+
+    def cached(self, recipe: Recipe) -> Any:
+        """The cached function that this application has of a decorated one."""
+        made = self._cached.get(recipe)
+        if made is None:
+            with self._lock:
+                made = self._cached.get(recipe)
+                if made is None:
+                    made = self._cached[recipe] = decorate(recipe.fn, recipe.options, self._source())
+        return made
+
+    def _source(self) -> Callable[[], Service]:
+        own = self._own
+        return default_service if own is None else lambda: own
+
+    def start(self, recipes: Iterable[Recipe]) -> None:
+        """Check these and all other functions known so far against the configuration. Opens nothing."""
+        for recipe in recipes:
+            self.cached(recipe)
+        self.service().start()
+
+    def check(self, recipe: Recipe) -> None:
+        """Check a function that was decorated after the start."""
+        try:
+            self.service().region_spec(recipe.options.profile)
+        except ConfigError as error:
+            raise ConfigError(f"{recipe.fn.__module__}.{recipe.fn.__qualname__}: {error}") from None
+
+    def prepare(self, app: Flask) -> None:
+        """What waits for the first request: by then every route and every decorated function is known. Once, and again
+        if `configure` has replaced the service."""
+        service = self.service()
+        if service is self._shown:
+            return
+        with self._lock:
+            if service is not self._shown:
+                service.start()
+                self._show_metrics(app, service)
+                self._shown = service
+
+    def _show_metrics(self, app: Flask, service: Service) -> None:
+        spec = service.spec.metrics
+        if not spec.enabled:
+            return
+        from cachekit.metrics import Access, attach, register  # loads prometheus_client
+
+        if _has_route(app, spec.path):
+            register(service)
+            logger.info("the application has a route at %s: metrics join prometheus_client.REGISTRY", spec.path)
+            return
+        Access.of(spec)  # a wrong network stops here, not at the first scrape
+        attach(service)
+        if spec.path not in self._paths:
+            self._paths.add(spec.path)
+            # Not `app.add_url_rule`, which refuses once a request was handled.
+            host: dict[str, Any] = {"host": "<host>"} if app.url_map.host_matching else {}
+            app.url_map.add(app.url_rule_class(spec.path, endpoint=ENDPOINT, methods=["GET"], **host))
+            app.view_functions[ENDPOINT] = self._scrape
+
+    def _scrape(self, host: str = "") -> Response:
+        from cachekit.metrics import respond
+
+        service = self.service()
+        spec = service.spec.metrics
+        if not spec.enabled or request.path != spec.path:  # a replaced configuration shows them elsewhere
+            abort(404)
+        answer = respond(
+            service,
+            accept=request.headers.get("Accept"),
+            authorization=request.headers.get("Authorization"),
+            address=request.remote_addr,
+        )
+        return Response(answer.body, answer.status, answer.headers)
+
+
+class FirstRequest:
+    """WSGI middleware that calls `Installation.prepare` before a request is matched to a route."""
+
+    def __init__(self, app: Flask, installation: Installation) -> None:
+        self.app = app
+        self.inner: WSGIApplication = app.wsgi_app
+        self.installation = installation
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        self.installation.prepare(self.app)
+        return self.inner(environ, start_response)
+
+
+def _has_route(app: Flask, path: str) -> bool:
+    """Whether the application answers GET at exactly this path; a route that only covers it, like ``/<page>``, does not
+    count."""
+    return any(
+        rule.endpoint != ENDPOINT
+        and rule.rule.rstrip("/") == path.rstrip("/")
+        and (rule.methods is None or "GET" in rule.methods)
+        for rule in app.url_map.iter_rules()
+    )
+
+
+# Which service an application uses.
+
+
+def own_service(app: Flask, config: Config) -> Service | None:
+    """The application's own service, or None for the process's.
+
+    ``config`` decides alone. Then come ``app.config``, and a ``cachekit.toml`` in the application's folder or the one
+    above, which is the process's configuration unless the process has read another one already.
+    """
+    if config is not None:
+        return application_service(_checked(config, "config"))
+    table = app.config.get(TABLE)
+    chosen = bool(os.environ.get(FILES))  # by whoever runs the application, which stands above its code
+    named = None if chosen else _named_files(app)
+    found = None if chosen or named else _found_file(app)
+    if table is None and named is None:
+        return None if found is None or adopt(found) else _beside_another(app, found)
+    files = named or (None if found is None else [found])
+    return framework_service(files, {f"app.config[{TABLE!r}]": _table(table)})
+
+
+def _checked(config: Any, where: str) -> Any:
+    if isinstance(config, Mapping) and (foreign := [key for key in config if str(key).startswith("CACHE_")]):
+        raise ConfigError(
+            f"{where}: {', '.join(foreign)}: keys of Flask-Caching, not of cachekit; give a dict shaped like "
+            'cachekit.toml, for example {"backends": {"default": {"url": "redis://localhost"}}}'
+        )
+    return config
+
+
+def _table(table: Any) -> Mapping[str, Any]:
+    if table is None:
+        return {}
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"app.config[{TABLE!r}]: not a dict; files go into app.config[{FILES!r}]")
+    checked: Mapping[str, Any] = _checked(table, f"app.config[{TABLE!r}]")
+    return checked
+
+
+def _named_files(app: Flask) -> list[Path] | None:
+    """The files that ``app.config`` names, base first; relative to ``app.root_path``, as everywhere in Flask."""
+    named = app.config.get(FILES)
+    if not named:
+        return None
+    names = named.split(os.pathsep) if isinstance(named, str) else [named] if isinstance(named, PathLike) else named
+    files = [Path(app.root_path, Path(name).expanduser()) for name in names if name]
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"app.config[{FILES!r}]: {file}: no such file")
+    return files
+
+
+def _found_file(app: Flask) -> Path | None:
+    """A ``cachekit.toml`` in ``app.root_path`` or the folder above, within the bounds of the ordinary search."""
+    root = Path(app.root_path).resolve()
+    found = find_files({name: os.environ[name] for name in ("HOME", "USERPROFILE") if name in os.environ}, root)
+    near = [file for file in found.files if file.parent in (root, root.parent)]
+    for reason in found.ignored:
+        logger.warning("%s", reason)
+    return near[0] if near else None
+
+
+def _beside_another(app: Flask, found: Path) -> Service:
+    logger.warning(
+        "%s uses %s, but the process had loaded another configuration before, which functions decorated with "
+        "cachekit.cache stay with; create the application first, or name the file in %s",
+        app.name,
+        found,
+        FILES,
+    )
+    return framework_service([found])
