@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cachekit.config.options import apply_options, check_options
 from cachekit.config.spec import DEFAULT_BACKEND, NO_BACKEND, RegionSpec, ServiceSpec
@@ -29,6 +29,9 @@ from cachekit.errors import ConfigError
 from cachekit.l1.table import Table
 from cachekit.l1.versions import Versions
 from cachekit.l2.remote import Remote, Unavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 logger = logging.getLogger("cachekit")
 
@@ -358,6 +361,8 @@ class Service:
         self.flights.after_fork()
         for _, table in self.tables():
             table.reset()
+        for tally in self.tallies():
+            tally.restart()
         for remote in [*self._remotes.values(), *self._objects.values()]:
             remote.after_fork()
         for function in tuple(self._on_fork):
@@ -391,6 +396,7 @@ _default: Service | None = None
 _default_lock = threading.RLock()
 _configured: tuple[object, ...] | None = None
 _definitions: dict[str, dict[str, object]] = {}
+_loaded: "tuple[Service, Any, Mapping[str, Any]] | None" = None  # the last one made here, and of what
 _followers: "weakref.WeakSet[Any]" = weakref.WeakSet()  # regions and functions that must follow a new default
 
 
@@ -401,8 +407,15 @@ def default_service() -> Service:
     if service is None:
         with _default_lock:
             if _default is None:
-                _default = Service(_load(None, {}))
+                _default = _made(None, {})
             service = _default
+    return service
+
+
+def _made(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) -> Service:
+    global _loaded
+    service = Service(_load(path, settings))
+    _loaded = (service, path, settings)
     return service
 
 
@@ -436,7 +449,7 @@ def configure(path: "str | os.PathLike[str] | None" = None, /, *, replace: bool 
         if _default is not None and not replace:
             what = "with other settings" if _configured is not None else "after the first use"
             raise ConfigError(f"configure() was called {what}; call it first, or pass replace=True")
-        service = Service(_load(path, settings))
+        service = _made(path, settings)
         service.start()
         before = replace_default(service)
         _configured = wanted
@@ -482,14 +495,68 @@ def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) ->
     """The configuration; without a file, a variable or a definition pydantic is never imported."""
     from pathlib import Path  # these are needed once, and cost as much as all of this module
 
-    from cachekit.config.tree import needs_loading
+    from cachekit.config.tree import find_files, needs_loading
 
-    if path is None and not settings and not _definitions and not needs_loading(os.environ, Path.cwd()):
-        return built_in_service()
+    start = _project.directory
+    if start is None or not find_files(os.environ, start).files:
+        start = Path.cwd()
+    given = path is not None or settings or _definitions or _project.layers
+    if not given and not needs_loading(os.environ, start):
+        return _counting(built_in_service())
     from cachekit.config.settings import load  # pydantic, on first use only
 
     paths = None if path is None else [Path(path)]
-    return load(paths, settings=settings, definitions=_definitions)
+    return _counting(load(paths, settings=settings, definitions=_definitions, layers=_project.layers, start=start))
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the project of a framework adds to the configuration of its process.
+
+    ``directory`` is where the search for a file begins. ``layers`` are tables by the name that messages call them,
+    above the files and below the environment. Regions named in ``counting`` have counters unless somebody decided.
+    """
+
+    directory: "Path | None" = None
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    counting: frozenset[str] = frozenset()
+
+
+_project = Project()
+
+
+def adopt_project(project: Project) -> None:
+    """Make a project part of the process's configuration.
+
+    If the configuration was loaded without it, it is loaded again: regions and functions follow, as with `configure`.
+    Raises `ConfigError`, and then nothing has changed.
+    """
+    global _project
+    with _default_lock:
+        if project == _project:
+            return
+        before, _project = _project, project
+        old = _default
+        if old is None or _loaded is None or old is not _loaded[0]:
+            return  # not loaded yet, or something else was put in its place
+        try:
+            if _load(*_loaded[1:]) == old.spec:
+                return
+            replace_default(_made(*_loaded[1:]))
+        except ConfigError:
+            _project = before
+            raise
+    old.close()
+
+
+def _counting(spec: ServiceSpec) -> ServiceSpec:
+    from dataclasses import replace
+
+    regions = {
+        name: region.but(counters=True) if name in _project.counting and not region.counters_set else region
+        for name, region in spec.regions.items()
+    }
+    return replace(spec, regions=regions)
 
 
 def adopt(file: "str | os.PathLike[str]") -> bool:
@@ -500,7 +567,7 @@ def adopt(file: "str | os.PathLike[str]") -> bool:
     global _default
     with _default_lock:
         if _default is None:
-            _default = Service(_load(file, {}))
+            _default = _made(file, {})
         return _default.made_from(file)
 
 

@@ -104,6 +104,8 @@ def apply_options(spec: RegionSpec, parsed: Mapping[str, object]) -> RegionSpec:
         changes["jitter"], changes["jitter_is_share"] = PROFILE["jitter"].parse(parsed["jitter"])
     if "negative_ttl" in parsed:
         changes["negative_ttl"], changes["negative_ttl_set"] = parsed["negative_ttl"], True
+    if "counters" in parsed:
+        changes["counters_set"] = True
     l1 = parsed.get("l1")
     if isinstance(l1, Mapping) and l1:
         changes["l1"] = replace(spec.l1, **l1)

@@ -95,6 +95,7 @@ class RegionSpec:
     cache_none: bool = True
     tags: tuple[str, ...] = ()
     counters: bool = False
+    counters_set: bool = False  # whether somebody decided
     isolation: str = "auto"  # auto | copy | share
     lease: str = "auto"
     lease_wait: float = 5.0

@@ -1,0 +1,8 @@
+"""cachekit in a Django project: ``"BACKEND": "cachekit.integrations.django.CacheKitCache"``.
+
+In ``INSTALLED_APPS`` this package also checks the configuration at start-up; its ``urls`` show the metrics.
+"""
+
+from cachekit.integrations.django.backend import CacheKitCache
+
+__all__ = ["CacheKitCache"]

@@ -1,0 +1,191 @@
+"""Django's cache API on a region. What L2 cannot do is never an exception here; mistakes in code are.
+
+Each method that may touch L2 is written twice: blocking, and as a coroutine that really waits.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from inspect import isawaitable
+from typing import Any, Final
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+
+from cachekit.config.units import LONGEST
+from cachekit.engine.miss import MISS
+from cachekit.integrations.django.project import open_region
+
+OVER: Final[Any] = object()  # a timeout of 0 or less: not stored, or deleted
+FOR_EVER: Final = None
+
+
+class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
+    """A cachekit region as a Django cache.
+
+    ``LOCATION`` is the name of a region (empty: ``default``) or the URL of a server, which makes a region
+    ``django.ALIAS`` with the fields of a profile in ``OPTIONS``. ``TIMEOUT`` in seconds, None for ever; without it the
+    region's ``ttl``. Raises `ImproperlyConfigured` for what the configuration does not have.
+    """
+
+    def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
+        super().__init__(params)
+        self.region, ttl = open_region(location, params)
+        if "TIMEOUT" not in params and "timeout" not in params:
+            self.default_timeout = ttl
+
+    def _ttl(self, timeout: Any) -> Any:
+        """Seconds, `FOR_EVER`, or `OVER`."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        if timeout is None or timeout > LONGEST:
+            return FOR_EVER
+        return float(timeout) if timeout > 0 else OVER
+
+    def _keys(self, keys: Iterable[Any], version: Any) -> dict[Any, Any]:
+        """The region's keys, and the callers' own for each."""
+        return {self.make_and_validate_key(key, version=version): key for key in keys}
+
+    # Reading
+
+    def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
+        return self.region.get(self.make_and_validate_key(key, version=version), default)
+
+    async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
+        return await self.region.aget(self.make_and_validate_key(key, version=version), default)
+
+    def get_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
+        names = self._keys(keys, version)
+        return {names[name]: value for name, value in self.region.get_many(names).items()}
+
+    async def aget_many(self, keys: Iterable[Any], version: Any = None) -> dict[Any, Any]:
+        names = self._keys(keys, version)
+        return {names[name]: value for name, value in (await self.region.aget_many(names)).items()}
+
+    def has_key(self, key: Any, version: Any = None) -> bool:
+        return self.get(key, MISS, version=version) is not MISS
+
+    async def ahas_key(self, key: Any, version: Any = None) -> bool:
+        return await self.aget(key, MISS, version=version) is not MISS
+
+    # Writing
+
+    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        if ttl is OVER:
+            self.region.delete(name)
+        else:
+            self.region.set(name, value, ttl=ttl)
+
+    async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        if ttl is OVER:
+            await self.region.adelete(name)
+        else:
+            await self.region.aset(name, value, ttl=ttl)
+
+    def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
+        names, ttl = self._keys(data, version), self._ttl(timeout)
+        if ttl is OVER:
+            self.region.delete_many(names)
+            return []
+        failed = self.region.set_many({name: data[key] for name, key in names.items()}, ttl=ttl)
+        return [names[name] for name in failed]
+
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None
+    ) -> list[Any]:
+        names, ttl = self._keys(data, version), self._ttl(timeout)
+        if ttl is OVER:
+            await self.region.adelete_many(names)
+            return []
+        failed = await self.region.aset_many({name: data[key] for name, key in names.items()}, ttl=ttl)
+        return [names[name] for name in failed]
+
+    def add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        if ttl is OVER:
+            return self.region.remaining(name) is MISS
+        return self.region.add(name, value, ttl=ttl)
+
+    async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        if ttl is OVER:
+            return await self.region.aremaining(name) is MISS
+        return await self.region.aadd(name, value, ttl=ttl)
+
+    def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
+        """The value; if there is none, ``default``, called if it can be: once for all who ask at the same time."""
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        factory = default if callable(default) else lambda: default
+        if ttl is not OVER:
+            return self.region.get_or_set(name, factory, ttl=ttl)
+        value = self.region.get(name, MISS)
+        return factory() if value is MISS else value
+
+    async def aget_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
+        """As `get_or_set`; ``default`` may be a coroutine function. Any other callable runs in the event loop."""
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        factory = partial(_called, default)
+        if ttl is not OVER:
+            return await self.region.aget_or_set(name, factory, ttl=ttl)
+        value = await self.region.aget(name, MISS)
+        return await factory() if value is MISS else value
+
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        return self._delete(name) if ttl is OVER else self.region.touch(name, ttl=ttl)
+
+    async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
+        name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
+        return await self._adelete(name) if ttl is OVER else await self.region.atouch(name, ttl=ttl)
+
+    def incr(self, key: Any, delta: int = 1, version: Any = None) -> int:
+        """Add to a number, for all processes at once. Raises ValueError if nothing is there."""
+        name = self.make_and_validate_key(key, version=version)
+        if self.region.remaining(name) is MISS:
+            raise ValueError(f"Key '{key}' not found")
+        return self.region.incr(name, delta)
+
+    async def aincr(self, key: Any, delta: int = 1, version: Any = None) -> int:
+        """As `incr`."""
+        name = self.make_and_validate_key(key, version=version)
+        if await self.region.aremaining(name) is MISS:
+            raise ValueError(f"Key '{key}' not found")
+        return await self.region.aincr(name, delta)
+
+    # Removing
+
+    def delete(self, key: Any, version: Any = None) -> bool:
+        return self._delete(self.make_and_validate_key(key, version=version))
+
+    async def adelete(self, key: Any, version: Any = None) -> bool:
+        return await self._adelete(self.make_and_validate_key(key, version=version))
+
+    def _delete(self, name: Any) -> bool:
+        """Whether there was anything to delete."""
+        there = self.region.remaining(name) is not MISS
+        self.region.delete(name)  # in any case: what cannot be read may become readable
+        return there
+
+    async def _adelete(self, name: Any) -> bool:
+        there = await self.region.aremaining(name) is not MISS
+        await self.region.adelete(name)
+        return there
+
+    def delete_many(self, keys: Iterable[Any], version: Any = None) -> None:
+        self.region.delete_many(self._keys(keys, version))
+
+    async def adelete_many(self, keys: Iterable[Any], version: Any = None) -> None:
+        await self.region.adelete_many(self._keys(keys, version))
+
+    def clear(self) -> None:
+        """Remove everything in this region, and nothing else on the server."""
+        self.region.clear()
+
+    async def aclear(self) -> None:
+        """As `clear`."""
+        await self.region.aclear()
+
+
+async def _called(default: Any) -> Any:
+    value = default() if callable(default) else default
+    return await value if isawaitable(value) else value
