@@ -319,6 +319,36 @@ def test_a_password_for_a_server_without_one_is_told(caller: Callable[..., Any],
     is_wrong_at_once(caller(f"redis://:secret@127.0.0.1:{valkey.port}"), "auth")
 
 
+class Rotating:
+    """A credential provider whose token service may be away."""
+
+    token = "right"
+    asked = 0
+
+    def get_credentials(self) -> tuple[str, str]:
+        type(self).asked += 1
+        if self.token != "right":
+            raise OSError("the service refused the key hush")
+        return "rotating", self.token
+
+
+def test_each_connection_asks_the_credential_provider_whose_failure_is_a_fault(
+    caller: Callable[..., Any], valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valkey.command("ACL", "SETUSER", "rotating", "on", ">right", "~test:*", "+@all")
+    backend = caller(f"redis://127.0.0.1:{valkey.port}", credential_provider=f"{__name__}.Rotating")
+    asked = Rotating.asked
+    assert backend.get("test:v:{faults:acl}") is None
+    assert Rotating.asked == asked + 1
+    monkeypatch.setattr(Rotating, "token", "away")
+    assert backend.get("test:v:{faults:acl}") is None
+    backend.close()
+    error, _ = failure(lambda: backend.get("test:v:{faults:acl}"))
+    assert (error.fault, error.reason) == (DOWN, "auth")
+    assert "hush" not in str(error)
+    valkey.command("ACL", "DELUSER", "rotating")
+
+
 def test_a_user_without_permissions_is_told(caller: Callable[..., Any], valkey: Server) -> None:
     valkey.command("ACL", "SETUSER", "reader", "on", ">pw", "~test:*", "+get", "+time")
     backend = caller(f"redis://reader:pw@127.0.0.1:{valkey.port}")

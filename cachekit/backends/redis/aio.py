@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting, judged
-from cachekit.backends.redis.errors import Dead, broken, no_tls, not_redis, timed_out, while_connecting
+from cachekit.backends.redis.errors import Dead, broken, no_credentials, no_tls, not_redis, timed_out, while_connecting
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader, pack
 from cachekit.backends.redis.transport import credentials, readable, tls_share
 from cachekit.errors import BackendError, Fault
@@ -162,7 +162,12 @@ async def async_credentials(address: Address) -> tuple[str, ...]:
     if address.provider is None:
         return credentials(address)
     find = getattr(address.provider, "get_credentials_async", None)
-    return tuple(await find()) if find is not None else credentials(address)
+    if find is None:
+        return credentials(address)
+    try:
+        return tuple(await find())
+    except Exception as error:
+        raise no_credentials(error) from error
 
 
 class AsyncPool:

@@ -86,6 +86,11 @@ def while_connecting(error: BaseException, address: str) -> BackendError:
     return BackendError(Fault.DOWN, "connection", f"{address}: {error}")
 
 
+def no_credentials(error: Exception) -> BackendError:
+    # Only the name of the class: what somebody else's code says may hold a secret.
+    return BackendError(Fault.DOWN, "auth", f"the credential provider raised {type(error).__name__}")
+
+
 def no_tls(address: str) -> BackendError:
     return BackendError(Fault.CONFIG, "tls", f"{address}: the server does not speak TLS there; redis:// or valkey://?")
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting, judged
-from cachekit.backends.redis.errors import Dead, broken, no_tls, not_redis, timed_out, while_connecting
+from cachekit.backends.redis.errors import Dead, broken, no_credentials, no_tls, not_redis, timed_out, while_connecting
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader, pack
 from cachekit.errors import BackendError, Fault
 
@@ -214,7 +214,10 @@ def numeric(address: Address) -> list[str]:
 def credentials(address: Address) -> tuple[str, ...]:
     """The arguments of AUTH."""
     if address.provider is not None:
-        return tuple(address.provider.get_credentials())
+        try:
+            return tuple(address.provider.get_credentials())
+        except Exception as error:
+            raise no_credentials(error) from error
     if address.password is None and address.username is None:
         return ()
     return (address.username, address.password or "") if address.username else (address.password or "",)
