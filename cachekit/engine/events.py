@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 
 class Tally:
-    """Counts of one function, or of a region's direct use (``function == ""``). Read by metrics, reset by nobody.
+    """Counts of one function, or of a region's direct use (``function == ""``). Read by metrics, reset by forks alone.
 
     L1 hits are not here: the table counts them per slot, without Python per hit on the native core.
     """
@@ -21,6 +21,10 @@ class Tally:
         self.region = region
         self.function = function
         self.l1_hits = l1_hits
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all counts, but for those of the table: in a forked child, whose parent reports them."""
         self.l2_hits = 0
         self.misses = 0  # neither tier had a usable entry
         self.loads = 0  # runs of the function that ended well

@@ -42,6 +42,10 @@ class Slot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.index: dict[Any, Entry] = {}  # cleared in place, never replaced: memos hold it
+        self.restart()
+
+    def restart(self) -> None:
+        """Nothing has happened yet."""
         self.retired = 0  # hits of entries that are gone; an entry counts its own
         self.misses = 0
         self.entries = 0
@@ -547,8 +551,7 @@ class Table:
         """In a forked child, before anything else: an empty table, whatever other threads were doing to it."""
         old: list[Entry] = []
         for slot in self._slots.values():
-            slot.retired += _hits(slot)
-            slot.entries = slot.weight = 0
+            slot.restart()
             old += [entry for head in slot.index.values() for entry in _chain(head)]
         self._empty()
         for entry in old:

@@ -30,7 +30,8 @@ frozensets too, and 0.0 is not -0.0: ``1``, ``True`` and ``1.0`` have three entr
                      tags the bump alone does, entries compare
     alive(until)     hits need now < until as well; infinite until the first call
     sweep(limit) -> int                   remove what expired among the next `limit` entries
-    reset()          in a forked child: empty, without taking the lock (Versions.reset_lock makes the new one)
+    reset()          in a forked child: empty and its counts 0, without taking the lock (Versions.reset_lock makes the
+                     new one)
     stats(slot=None) -> Stats             __len__() -> int            weight -> int, estimated bytes of the values
 
 The bounds hold after every call: at most ``max_entries`` entries and ``max_bytes`` of weight (a value's alone, not

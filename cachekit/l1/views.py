@@ -31,7 +31,7 @@ class EntryView(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """Counts since the table was made, exact with any number of threads; ``entries`` and ``weight`` are those of now."""
+    """Counts since the table was made, exact whatever threads do; ``entries`` and ``weight`` are those of now."""
 
     hits: int
     misses: int

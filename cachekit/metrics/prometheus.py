@@ -178,13 +178,9 @@ class Metrics:
         return worst
 
     def forget_inherited(self) -> None:
-        """In a forked child: what was counted before the fork is the parent's to report."""
+        """In a forked child, where all counts are 0 again: what was counted before is the parent's to report."""
         for service, reported in self._reported.items():
-            readings = self._readings(service, _table_stats(service))
-            reported.update({(r.source, r.counter, r.labels): r.value for r in readings})
-            for tally in service.tallies():
-                tally.hit_seconds.clear()
-                tally.miss_seconds.clear()
+            reported.clear()
             if _multiprocess():
                 service.keep_ticking()  # the thread did not survive the fork, and others read this process's file
 

@@ -180,6 +180,7 @@ class Model(RuleBasedStateMachine):
         self.versions.reset_lock()
         self.table.reset()
         self.known.clear()
+        self.hits = self.misses = 0
 
     @invariant()
     def counts_agree(self) -> None:
