@@ -68,7 +68,7 @@ async def get_or_load(call: Call, port: Port) -> Result:
             chain=LOADING.get(),
             loop=port.loop(),
             blocked=port.blocked,
-            may_join=_joinable(call, sample),
+            may_join=lambda flight, sample=sample: _joinable(call, sample, flight),  # type: ignore[misc]
         )
         if isinstance(place, Lead):
             return await _lead(call, port, place, sample)
@@ -92,22 +92,18 @@ def _outdated(call: Call, flight: Flight, sample: Sample, result: Result) -> boo
     return flight.ticket < sample.ticket and any(versions.tag_event(tag) > flight.ticket for tag in result.tags)
 
 
-def _joinable(call: Call, sample: Sample) -> Callable[[Flight], bool]:
+def _joinable(call: Call, sample: Sample, flight: Flight) -> bool:
     """Whether a flight's result will be good enough for this caller: nothing was invalidated since it began."""
     tiers = call.tiers
     remote = tiers.remote
-
-    def may_join(flight: Flight) -> bool:
-        if not tiers.versions.allows(flight.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
-            return False
-        if closed(flight.loop):
-            return False
-        if remote is None:
-            return True
-        # Other processes' invalidations are not seen while a load runs, so its age bounds what it may have missed.
-        return sample.started - flight.started <= max(remote.spec.max_staleness, remote.spec.disconnected_ttl)
-
-    return may_join
+    if not tiers.versions.allows(flight.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
+        return False
+    if closed(flight.loop):
+        return False
+    if remote is None:
+        return True
+    # Other processes' invalidations are not seen while a load runs, so its age bounds what it may have missed.
+    return sample.started - flight.started <= max(remote.spec.max_staleness, remote.spec.disconnected_ttl)
 
 
 async def _lead(call: Call, port: Port, lead: Lead, sample: Sample) -> Result:
@@ -162,7 +158,8 @@ def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
     call.tally.hit_seconds.append(port.now() - sample.started)
     if found.header is None:
         return Result(found.value, mode="")
-    tags = tuple([digest.hex() for digest, _ in found.header.tags])  # late ones too, whose names are not known here
+    written = found.header.tags  # late ones too, whose names are not known here
+    tags = tuple([digest.hex() for digest, _ in written]) if written else ()
     if call.tiers.table is None:
         return Result(found.value, mode="", tags=tags)
     admission = admit(found.value)
