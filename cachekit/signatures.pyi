@@ -31,8 +31,6 @@ class Options(TypedDict, total=False):
     jitter: Duration
     negative_ttl: Duration | None
     cache_none: bool
-    lease: str
-    lease_wait: Duration
     compression: str
     compress_above: int | str
     counters: bool

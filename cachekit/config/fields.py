@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from cachekit.config.spec import BackendSpec, RegionSpec
 from cachekit.config.units import (
     check_name,
     format_duration,
@@ -21,6 +22,7 @@ from cachekit.config.units import (
 )
 
 NOT_YET = "not yet available in this version"
+DEFAULT, BACKEND_DEFAULT = RegionSpec(), BackendSpec()
 
 Parser = Callable[[object], Any]
 
@@ -163,10 +165,12 @@ def _parse_soft_timeout(value: object) -> float | str | None:
     return "auto" if isinstance(value, str) and value.strip() == "auto" else parse_duration(value)
 
 
-def _not_yet(parse: Parser, off: object) -> Field:
+def _not_yet(parse: Parser, *off: object) -> Field:
+    """Takes only what is so anyway."""
+
     def parse_off(value: object) -> object:
         parsed = parse(value)
-        if parsed != off:
+        if parsed not in off:
             raise ValueError(NOT_YET)
         return parsed
 
@@ -196,8 +200,6 @@ BUILT: Mapping[str, Field] = {
     "jitter": Field(parse_jitter, _show_jitter),
     "negative_ttl": _duration(zero=False, never=True),
     "cache_none": BOOL,
-    "lease": _choice("auto", "on", "off"),
-    "lease_wait": _duration(zero=True, never=False),
     "tags": LIST,
     "compression": _choice("lz4", "zstd", "none"),
     "compress_above": _size(0),
@@ -217,6 +219,8 @@ UNBUILT: Mapping[str, Field] = {
     "hard_timeout": _not_yet(parse_duration, None),
     "outage": _not_yet(_choice("call", "fallback").parse, "call"),
     "negative_exceptions": _not_yet(_parse_table, {}),
+    "lease": _not_yet(_choice("auto", "on", "off").parse, "auto", "off"),
+    "lease_wait": _not_yet(_zero_or_more, 0, DEFAULT.lease_wait),
     "stale_without_proof": _not_yet(_zero_or_more, 0),
     "serializer": _not_yet(check_name, "msgpack"),
     "encrypt": _not_yet(parse_bool, False),
@@ -273,8 +277,8 @@ BACKEND: Mapping[str, Field] = {
     "coherence": Field(_parse_coherence),
     "max_staleness": _duration(zero=False, never=False),
     "disconnected_ttl": _duration(zero=True, never=False),
-    "heartbeat": _duration(zero=False, never=False),
-    "replay_window": _duration(zero=False, never=False),
+    "heartbeat": _not_yet(parse_duration, BACKEND_DEFAULT.heartbeat),
+    "replay_window": _not_yet(parse_duration, BACKEND_DEFAULT.replay_window),
     "pending_invalidations": _whole(1),
     "options": Field(_parse_table),
 }

@@ -192,7 +192,7 @@ class TestValues:
     def test_every_key_can_be_set_in_the_environment(self) -> None:
         values = {
             "backend": "none", "ttl": "2h5m", "jitter": "5%", "negative_ttl": "never", "cache_none": "no",
-            "lease": "ON", "lease_wait": "0", "tags": "a, b", "compression": "none", "compress_above": "2KiB",
+            "tags": "a, b", "compression": "none", "compress_above": "2KiB",
             "counters": "yes", "max_value_bytes": "1000", "on_unstorable": "raise", "isolation": "share",
             "l1__mode": "off", "l1__max_entries": "7", "l1__max_bytes": "1MiB", "l1__ttl": "5s", "l1__policy": "lru",
         }  # fmt: skip
@@ -200,22 +200,22 @@ class TestValues:
         environ = {f"CACHEKIT_PROFILES__USERS__{key.upper()}": value for key, value in values.items()}
         users = loaded("[profiles.users]\n", environ).regions["users"]
         assert (users.ttl, users.jitter, users.jitter_is_share, users.negative_ttl_set) == (7500, 0.05, True, True)
-        assert (users.tags, users.lease, users.counters, users.cache_none) == (("a", "b"), "on", True, False)
+        assert (users.tags, users.counters, users.cache_none) == (("a", "b"), True, False)
         assert (users.l1.mode, users.l1.max_entries, users.l1.max_bytes, users.l1.ttl) == ("off", 7, 2**20, 5)
-        assert (users.codec.compression, users.codec.compress_above, users.lease_wait) == ("none", 2048, 0)
+        assert (users.codec.compression, users.codec.compress_above) == ("none", 2048)
 
     def test_every_key_of_a_backend_reaches_the_spec(self) -> None:
         spec = loaded(
             "[backends.b]\nurl = 'rediss://h'\nusername = 'u'\nmax_connections = 7\nbudget = '100ms'\n"
             "budget_min = '5ms'\nadaptive = false\ncoherence = 'ttl'\nmax_staleness = '1s'\ndisconnected_ttl = 0\n"
-            "heartbeat = '2s'\nreplay_window = '2m'\npending_invalidations = 5\noptions = { x = { y = 1 } }\n"
+            "pending_invalidations = 5\noptions = { x = { y = 1 } }\n"
             "credential_provider = 'a.b:c'\ntls = { ca = 'ca', cert = 'c', key = 'k', check_hostname = false }\n"
             "breaker = { failures = 1, ratio = 1, window = '1s', open_for = '1s', open_max = '2s' }\n",
             {"CACHEKIT_BACKENDS__B__PASSWORD": "p"},
         ).backends["b"]
         assert (spec.username, spec.password, spec.max_connections, spec.budget) == ("u", "p", 7, 0.1)
         assert (spec.budget_min, spec.adaptive, spec.coherence, spec.max_staleness) == (0.005, False, "ttl", 1)
-        assert (spec.disconnected_ttl, spec.heartbeat, spec.replay_window) == (0, 2, 120)
+        assert spec.disconnected_ttl == 0
         assert (spec.pending_invalidations, spec.options, spec.credential_provider) == (5, {"x": {"y": 1}}, "a.b:c")
         assert (spec.tls.ca, spec.tls.cert, spec.tls.key, spec.tls.check_hostname) == ("ca", "c", "k", False)
         assert (spec.breaker.failures, spec.breaker.ratio, spec.breaker.open_max) == (1, 1, 2)
