@@ -136,7 +136,7 @@ class ServiceSpec:
 # not built yet; `config.settings` refuses them by name instead of running without what they promise.
 BUILT_IN: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "minimal": {"jitter": 0.0, "lease": "off"},
+    "minimal": {"jitter": 0.0},
     "dev": {"ttl": 30.0, "on_unstorable": "raise"},
     "test": {"backend": NO_BACKEND, "jitter": 0.0, "on_unstorable": "raise"},
     "local": {"backend": NO_BACKEND},

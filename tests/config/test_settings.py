@@ -373,8 +373,8 @@ def test_origins_are_known_through_inheritance() -> None:
     known = load_tree(environ={"CACHEKIT_PROFILES__A__TAGS": "x"})
     assert known.origin(("profiles", "b", "ttl")) == "cachekit.toml:2"
     assert known.origin(("profiles", "b", "tags")) == "env CACHEKIT_PROFILES__A__TAGS"
-    assert known.origin(("profiles", "b", "lease")) == "default"
-    assert known.origin(("profiles", "minimal", "lease")) == "built-in"
+    assert known.origin(("profiles", "b", "jitter")) == "default"
+    assert known.origin(("profiles", "minimal", "jitter")) == "built-in"
 
 
 def test_the_example_loads_without_problems_or_warnings() -> None:

@@ -183,7 +183,7 @@ async def dev(user_id: int, session: object) -> User:
     return User()
 
 
-@cache.test(jitter="10%", negative_ttl="1s", cache_none=False, lease="off", lease_wait=0.5, compression="none")
+@cache.test(jitter="10%", negative_ttl="1s", cache_none=False, compression="none")
 def test(user_id: int) -> User:
     return User()
 
