@@ -60,7 +60,7 @@ def test_an_unknown_name_is_an_ordinary_attribute_error() -> None:
 
 # Each layer may import those before it, and its own.
 LAYERS = [
-    {"errors"},
+    {"errors", "foreign"},
     {"config.units", "config.urls"},
     {"config.spec", "config.fields", "config.options", "config.tree"},
     {"engine.miss", "engine.outcome", "engine.events", "engine.binding", "engine.encoding", "engine.functions"},

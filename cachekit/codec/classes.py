@@ -11,7 +11,10 @@ from enum import Enum, Flag
 from types import MemberDescriptorType
 from typing import Any, Final
 
-NAMEDTUPLE, DATACLASS, ATTRS, PYDANTIC = 48, 49, 50, 51  # ext codes; the table in `serializers` names them all
+from cachekit.foreign import foreign_for
+
+# Ext codes; the table in `serializers` names them all.
+NAMEDTUPLE, DATACLASS, ATTRS, PYDANTIC, FOREIGN = 48, 49, 50, 51, 52
 _MANY_PLANS = 10_000
 
 
@@ -37,7 +40,7 @@ UNSET: Final = Unset()
 class Plan:
     """How instances of one class are taken apart and rebuilt. ``marker`` is class and fields as the wire names them."""
 
-    __slots__ = ("cls", "kind", "marker", "names", "slots")
+    __slots__ = ("cls", "foreign", "kind", "marker", "names", "slots")
 
     def __init__(self, cls: type, kind: int, names: tuple[str, ...]) -> None:
         self.cls = cls
@@ -45,6 +48,7 @@ class Plan:
         self.names = names
         self.marker = "\0".join((name_of(cls), *names)).encode()
         self.slots = {} if kind == NAMEDTUPLE else _slots(cls)
+        self.foreign = foreign_for(cls) if kind == FOREIGN else None
 
 
 _plans: dict[type, Plan] = {}
@@ -168,6 +172,8 @@ def _check_pydantic(others: dict[str, Any]) -> None:
 def _compile(cls: type) -> Plan:
     kind, names = _kind(cls)
     plan = Plan(cls, kind, names)
+    if kind == FOREIGN:
+        return plan
     try:
         if kind == NAMEDTUPLE:
             tuple.__new__(cls)
@@ -189,6 +195,8 @@ def _kind(cls: type) -> tuple[int, tuple[str, ...]]:
         return ATTRS, tuple(attribute.name for attribute in attributes)
     if isinstance(_static(cls, "__dataclass_fields__"), dict):
         return DATACLASS, tuple(field.name for field in dataclasses.fields(cls))
+    if foreign_for(cls) is not None:
+        return FOREIGN, ()
     names = _static(cls, "_fields")
     if issubclass(cls, tuple) and isinstance(names, tuple) and all(type(name) is str for name in names):
         return NAMEDTUPLE, names

@@ -14,14 +14,14 @@ code  scalar       bytes                                     code  marker       
 9     time         fields, fold, zone                        49    dataclass      fields, then name, value, ...
 10    timedelta    days, seconds, microseconds               50    attrs          fields, then name, value, ...
 11    path         letter of the class, text                 51    pydantic       fields, then name, value, ...
-12    Enum         class, name of the member
+12    Enum         class, name of the member                  52    foreign        class, then its parts
 13    Flag         class, number                             0     unset          (stands for a field without value)
 ====  ===========  ========================================  ====  =============  =================================
 
 None, bool, int of 64 bits, float, str, bytes, list, and dict with str keys are plain msgpack. Every other container is
-an array whose first item is a marker: an ext with one of the codes on the right, empty but for 48 to 51, which carry
-``module:qualified.name`` and the names of the fields. A tree with such arrays has the codec `MARKED`, any other `TREE`,
-which the C decoder alone can read.
+an array whose first item is a marker: an ext with one of the codes on the right, empty but for 48 to 52, which carry
+``module:qualified.name`` and, but for 52, the names of the fields. A tree with such arrays has the codec `MARKED`, any
+other `TREE`, which the C decoder alone can read. The classes of 52 are those that `cachekit.foreign` knows.
 
 `MAX_DEPTH` bounds what is written and what is rebuilt. A forged `TREE` may be deeper, up to the C decoder's own guard
 (about 1,000): a walk over every value, to find out, would cost more than decoding it.
@@ -55,7 +55,7 @@ MAX_DEPTH = 256  # containers within containers
 
 _UNSET = 0
 _TUPLE, _SET, _FROZENSET, _DICT, _ORDEREDDICT, _DEFAULTDICT, _DEQUE = range(32, 39)
-_INSTANCES = (48, 49, 50, 51)
+_INSTANCES = (48, 49, 50, 51, 52)
 _MARKERS = frozenset((_UNSET, *range(32, 39), *_INSTANCES))
 _FACTORIES: dict[str, type] = {
     cls.__name__: cls
@@ -223,6 +223,9 @@ class Encoder:
 
     def _instance(self, value: Any, depth: int) -> list[Any]:
         plan = plan_for(type(value))
+        if plan.foreign is not None:
+            self.codec = MARKED
+            return self._items([self._ext(plan.kind, plan.marker)], plan.foreign.take(value), depth)
         fields, others = take_apart(plan, value)
         self._enter(len(plan.names) + len(others), depth)
         self.codec = MARKED
@@ -388,6 +391,8 @@ def _rebuild_instance(marker: _Marker, items: list[Any], depth: int) -> Any:
             items[at] = UNSET
         elif type(item) in _NESTED:
             items[at] = _restore(item, depth + 1)
+    if plan.foreign is not None:
+        return plan.foreign.make(plan.cls, items)
     return put_together(plan, items[:count], _mapping(items[count:]))
 
 

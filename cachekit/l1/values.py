@@ -24,6 +24,8 @@ from sys import getsizeof
 from types import BuiltinFunctionType, EllipsisType, FunctionType, MemberDescriptorType, NotImplementedType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from cachekit.foreign import Foreign, foreign_for
+
 MAX_DEPTH = 200
 MAX_NODES = 10_000
 MAX_PLANS = 4096
@@ -406,6 +408,9 @@ def _compile(cls: type) -> Plan:
         return LEAF
     if issubclass(cls, tuple):
         return _namedtuple_plan(cls) if hasattr(cls, "_fields") else OPAQUE
+    foreign = foreign_for(cls)
+    if foreign is not None:
+        return _foreign_plan(cls, foreign)
     if issubclass(cls, (FunctionType, BuiltinFunctionType, type)) or not _is_data(cls):
         return OPAQUE
     try:
@@ -459,6 +464,14 @@ def _namedtuple_plan(cls: type) -> Plan:
         return tuple.__new__(cls, new) if changed else value
 
     return Plan(parts, copy_instance, mutable=False)
+
+
+def _foreign_plan(cls: type, foreign: Foreign) -> Plan:
+    def copy_instance(value: Any, memo: Memo) -> Any:
+        new = foreign.make(cls, _copied(foreign.take(value), memo)[0])
+        return new if memo is None else memo.setdefault(id(value), new)
+
+    return Plan(foreign.take, copy_instance, mutable=True)
 
 
 def _data_plan(cls: type) -> Plan:

@@ -1,0 +1,122 @@
+"""Classes of other packages that are neither built in nor data classes, and what their instances consist of.
+
+They are known by name: none of these packages is imported here, since an instance cannot exist before its package is.
+L1 copies by the parts, the codec stores them. Neither runs an ``__init__``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Foreign(NamedTuple):
+    """How to take an instance of such a class, or of one derived from it, apart and to put one together.
+
+    The parts are one flat list of values that can be copied and stored. ``make`` may be given anything: it raises where
+    the parts are not what ``take`` gives.
+    """
+
+    take: Callable[[Any], list[Any]]
+    make: Callable[[Any, list[Any]], Any]
+
+
+def foreign_for(cls: type) -> Foreign | None:
+    """How to deal with instances of a class, if it is known here."""
+    for base in cls.__mro__:
+        found = KNOWN.get(f"{base.__module__}:{base.__qualname__}")
+        if found is not None:
+            return found
+    return None
+
+
+# Text that needs no escaping: django.utils.safestring.SafeString
+
+
+def _take_text(value: str) -> list[Any]:
+    return [str.__str__(value)]
+
+
+def _make_text(cls: type[str], parts: list[Any]) -> str:
+    (text,) = parts
+    if type(text) is not str:
+        raise TypeError("not a text")
+    return str.__new__(cls, text)
+
+
+# Headers: django.utils.datastructures.CaseInsensitiveMapping, of which HttpHeaders and ResponseHeaders are derived
+
+
+def _take_headers(value: Any) -> list[Any]:
+    return [part for item in value.items() for part in item]
+
+
+def _make_headers(cls: type, parts: list[Any]) -> Any:
+    headers: Any = object.__new__(cls)
+    headers._store = {}
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        if type(name) is not str or not isinstance(text, str) or "\n" in name + text or "\r" in name + text:
+            raise TypeError("not a header")
+        headers._store[name.lower()] = (name, text)
+    return headers
+
+
+# http.cookies.SimpleCookie: for each cookie name, value, coded value, the number of its attributes, these
+
+
+def _take_cookies(value: Any) -> list[Any]:
+    parts = []
+    for name, morsel in value.items():
+        attributes = [part for item in morsel.items() if item[1] != "" for part in item]
+        parts += [name, morsel.value, morsel.coded_value, len(attributes), *attributes]
+    return parts
+
+
+def _make_cookies(cls: type[dict[str, Any]], parts: list[Any]) -> Any:
+    from http.cookies import Morsel  # whoever stores cookies has imported it
+
+    cookies = dict.__new__(cls)
+    rest = iter(parts)
+    for name in rest:
+        morsel: Any = Morsel()
+        morsel.set(name, next(rest), next(rest))
+        for _ in range(next(rest) // 2):
+            attribute = next(rest)
+            morsel[attribute] = next(rest)
+        dict.__setitem__(cookies, name, morsel)
+    return cookies
+
+
+# django.http.HttpResponse and what is derived from it: the names of the attributes, then their values
+
+_OF_THE_REQUEST = {"_resource_closers": list, "_handler_class": None, "closed": bool}  # and what a new one begins with
+
+
+def _take_response(value: Any) -> list[Any]:
+    state = dict(value.__getstate__())  # a template response refuses here until it is rendered
+    for name in (*_OF_THE_REQUEST, "text"):  # the last is made of the content when asked for
+        state.pop(name, None)
+    return ["\0".join(state), *state.values()]
+
+
+def _make_response(cls: type, parts: list[Any]) -> Any:
+    names, *values = parts
+    state: dict[str, Any] = dict(zip(names.split("\0"), values, strict=True))
+    if type(state["_container"]) is not list or not all(type(chunk) is bytes for chunk in state["_container"]):
+        raise TypeError("content of a response is bytes")
+    if foreign_for(type(state["headers"])) is not _HEADERS or foreign_for(type(state["cookies"])) is not _COOKIES:
+        raise TypeError("a response without headers or cookies")
+    response: Any = object.__new__(cls)
+    response.__dict__.update(state)
+    for name, kind in _OF_THE_REQUEST.items():
+        response.__dict__[name] = None if kind is None else kind()
+    return response
+
+
+_HEADERS = Foreign(_take_headers, _make_headers)
+_COOKIES = Foreign(_take_cookies, _make_cookies)
+
+KNOWN: Mapping[str, Foreign] = {
+    "http.cookies:SimpleCookie": _COOKIES,
+    "django.utils.safestring:SafeString": Foreign(_take_text, _make_text),
+    "django.utils.datastructures:CaseInsensitiveMapping": _HEADERS,
+    "django.http.response:HttpResponse": Foreign(_take_response, _make_response),
+}
