@@ -1,5 +1,7 @@
 """Bytes that a forger made, checksum and all: a miss or a value, never another exception, an import, or much memory."""
 
+import os
+import pathlib
 import random
 import resource
 import subprocess
@@ -9,7 +11,6 @@ import types
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -276,7 +277,8 @@ class Proxy:
 
     @property
     def __class__(self) -> Any:
-        raise AssertionError("asked")
+        Lazy.asked += 1
+        return type(self)
 
 
 def test_finding_a_class_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,39 +293,61 @@ def test_finding_a_class_runs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Lazy.asked == 0
 
 
-def test_nothing_is_imported_for_bytes() -> None:
-    """In a fresh process, with names of modules that exist and are not loaded."""
+def test_nothing_is_imported_for_bytes(tmp_path: pathlib.Path) -> None:
+    """In a fresh process, with names of modules that exist and are not loaded, and with a zone that does not exist."""
+    (tmp_path / "tzdata" / "zoneinfo").mkdir(parents=True)  # where ZoneInfo would look for it, as a module
+    (tmp_path / "tzdata" / "__init__.py").touch()
+    (tmp_path / "tzdata" / "zoneinfo" / "__init__.py").touch()
+    (tmp_path / "tzdata" / "zones").touch()
     code = """
         import sys
         from cachekit.codec.serializers import load
         from cachekit.codec.envelope import Damaged
         import msgpack
+
+        class Recorder:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name.split(".")[0] in wanted or name.startswith("tzdata.zoneinfo."):
+                    print(name)
+
+        wanted = {"fractions", "http", "pydantic", "attr", "sched", "plistlib"}
+        assert not wanted & set(sys.modules) and "cachekit.region" not in sys.modules
+        sys.meta_path.insert(0, Recorder)
         ext = msgpack.ExtType
         moment = bytes.fromhex("07ea01010000000000000000")
         load(1, msgpack.packb(ext(8, moment + b"ZEurope/Berlin")))
-        before = set(sys.modules)
-        for tree in ([ext(49, b"fractions:Fraction")], ext(12, b"http:HTTPStatus\\0OK"),
-                     [ext(51, b"pydantic:BaseModel")], [ext(50, b"attr:Factory")], [ext(48, b"sched:Event\\0time")],
-                     [ext(49, b"cachekit:Region")],
-                     ext(12, b"plistlib:PlistFormat\\0FMT_XML"), ext(8, moment + b"Ztzdata/x.y")):
+        for tree in (
+            [ext(49, b"fractions:Fraction")], ext(12, b"http:HTTPStatus\\0OK"), [ext(51, b"pydantic:BaseModel")],
+            [ext(50, b"attr:Factory")], [ext(48, b"sched:Event\\0time")], [ext(49, b"cachekit:Region")],
+            ext(12, b"plistlib:PlistFormat\\0FMT_XML"), ext(8, moment + b"Zpydantic/x.y"),
+            ext(8, moment + b"ZNo/Where"),
+        ):
             try:
                 load(2, msgpack.packb(tree))
             except Damaged:
                 continue
             raise AssertionError(tree)
-        new = set(sys.modules) - before
-        # The list of zones is asked for once, by a name of ours, where a zone is unknown.
-        print(sorted(name for name in new if name.split(".")[0] in
-              ("fractions", "http", "pydantic", "attr", "attrs", "sched", "cachekit", "plistlib", "tzdata")))
+        assert "cachekit.region" not in sys.modules
     """
-    found = subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], text=True, timeout=60)
-    assert found == "[]\n"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.check_output(command, text=True, timeout=60, env={**os.environ, "PYTHONPATH": path}) == ""
+
+
+def test_a_zone_is_not_looked_for_outside_the_folders_of_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("os.path.isfile", lambda path: bool(asked.append(path)))
+    for key in ("../../etc/passwd", "/net/elsewhere/x", "Europe/../Berlin", "a\0b", "Europe/", ""):
+        with pytest.raises(ValueError, match="key of a time zone"):
+            scalars._zone(key)
+    assert asked == []
 
 
 SEEDS: list[Any] = [
     {"id": 1, "name": "Ada", "ok": True, "score": 1.5, "tags": ["a", "b"], "n": None, "b": b"xx"},
     [Decimal("1.5"), UUID(int=5), date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC), time(1), timedelta(1), 2**80],
-    (1, {2, 3}, frozenset({(4,)}), {1: 2, (3,): bytearray(b"x")}, "\ud800", 1 + 2j, PurePosixPath("/a")),
+    (1, {2, 3}, frozenset({(4,)}), {1: 2, (3,): bytearray(b"x")}, "\ud800", 1 + 2j, pathlib.PurePosixPath("/a")),
     [m.Colour.RED, m.Level.LOW, m.Rights(3), m.Point(1, 2), m.Order(1, [2]), m.Money(1), m.Slotted(1), m.Open(2)],
     [m.User(id=1, x=2), m.Frozen(key=1), m.Outer.Inner(2), m.Hashed(1)],  # type: ignore[call-arg]
     [
