@@ -13,6 +13,7 @@ Rules that every line below keeps:
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar, Token
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, TypeVar
 
 from cachekit.context import ENTRY, LOADING, Entry
@@ -33,6 +34,7 @@ from cachekit.l2.remote import Remote, Unavailable
 
 T = TypeVar("T")
 
+USED_UP: Final = (GeneratorType, AsyncGeneratorType)
 PATIENCE: Final = 60.0  # seconds that anybody waits for another caller's load in this process; bounds unseen circles
 
 
@@ -249,6 +251,10 @@ async def _compute(call: Call, port: Port, sample: Sample, stamps: Stamps | None
         result = await port.run(call.load)
     finally:
         _restore(ENTRY, around)
+    if type(result.value) in USED_UP:
+        result = Result(
+            error=TypeError("a generator cannot be cached, it would be exhausted after one use; return a list")
+        )
     seconds = port.now() - began
     tiers.emit(Loaded(tiers.spec.name, tally.function, seconds, type(result.error).__name__ if result.error else ""))
     if result.error is not None:

@@ -452,6 +452,19 @@ def test_a_coroutine_is_refused_where_nobody_can_await_it(rig: Rig) -> None:
     assert region("users").get("k") is None
 
 
+@pytest.mark.parametrize("face", ["sync", "async"])
+async def test_a_generator_is_refused_whoever_made_it(rig: Rig, face: str) -> None:
+    rig()
+
+    @cache
+    def load(key: int) -> Any:
+        return (number for number in range(key))
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match="return a list"):
+            load(3) if face == "sync" else await load.twin()(3)
+
+
 def test_tags_are_names_not_letters(rig: Rig) -> None:
     rig()
     users = region("users")
