@@ -31,13 +31,28 @@ logger = logging.getLogger("cachekit")
 
 
 class Recipe:
-    """What a decorator of the extension was given. Each application makes a cached function of its own from it."""
+    """What a decorator of the extension was given. One cached function is made of it for the process's service, and one
+    for each application with a service of its own."""
 
-    __slots__ = ("__weakref__", "fn", "options")
+    __slots__ = ("__weakref__", "_lock", "_shared", "fn", "options")
 
     def __init__(self, fn: Callable[..., Any], options: Options) -> None:
         self.fn = fn
         self.options = options
+        self._shared: Any = None
+        self._lock = threading.Lock()
+
+    def shared(self) -> Any:
+        """The cached function of the applications that use the process's service."""
+        if self._shared is None:
+            with self._lock:
+                if self._shared is None:
+                    self._shared = decorate(self.fn, self.options, default_service)
+        return self._shared
+
+    def made_for(self, service: Service) -> Any:
+        """A cached function for an application with a service of its own."""
+        return decorate(self.fn, self.options, lambda: service)
 
 
 class Installation:
@@ -65,17 +80,15 @@ class Installation:
 
     def cached(self, recipe: Recipe) -> Any:
         """The cached function that this application has of a decorated one."""
+        if self._own is None:
+            return recipe.shared()
         made = self._cached.get(recipe)
         if made is None:
             with self._lock:
                 made = self._cached.get(recipe)
                 if made is None:
-                    made = self._cached[recipe] = decorate(recipe.fn, recipe.options, self._source())
+                    made = self._cached[recipe] = recipe.made_for(self._own)
         return made
-
-    def _source(self) -> Callable[[], Service]:
-        own = self._own
-        return default_service if own is None else lambda: own
 
     def start(self, recipes: Iterable[Recipe]) -> None:
         """Check these and all other functions known so far against the configuration. Opens nothing."""
