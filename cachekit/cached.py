@@ -133,11 +133,11 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     def key(self, *args: P.args, **kwargs: P.kwargs) -> EntryKey:
         """The key of this call's entry, which every method of a region takes."""
         at = self._function.at()
-        array = at.array(self._all(args), kwargs)
-        text = at.text(array)
+        place = at.place(self._all(args), kwargs)
+        text = at.text(place)
         if text is None:
             raise UncacheableArgument(f"{self._function.name}: an argument has no stable identity, so there is no key")
-        return EntryKey.of(text, slot=at.slot, args=at.l1_args(array), stamp_names=at.stamp_names, tiers=at.tiers)
+        return EntryKey.of(text, slot=at.slot, args=place, stamp_names=at.stamp_names, tiers=at.tiers)
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, maxsize and currsize in this process, as `functools.lru_cache` tells them."""
@@ -215,9 +215,10 @@ class _Awaited(AsyncCachedFunction[P, R]):
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         function = self._function
         at, every = function.at(), self._all(args)
-        value = at.quick(every, kwargs)
+        place = at.place(every, kwargs)
+        value = at.quick(place)
         if value is MISS:
-            value = (await flow.get_or_load(function.call(at, every, kwargs), at.service.async_port)).unwrap()
+            value = (await flow.get_or_load(function.call(at, every, kwargs, place), at.service.async_port)).unwrap()
         return cast(R, value)
 
     def twin(self) -> Any:
@@ -230,9 +231,10 @@ class _Blocking(CachedFunction[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         function = self._function
         at, every = function.at(), self._all(args)
-        value = at.quick(every, kwargs)
+        place = at.place(every, kwargs)
+        value = at.quick(place)
         if value is MISS:
-            value = drive(flow.get_or_load(function.call(at, every, kwargs), at.service.sync_port)).unwrap()
+            value = drive(flow.get_or_load(function.call(at, every, kwargs, place), at.service.sync_port)).unwrap()
         return cast(R, value)
 
     def twin(self) -> Any:

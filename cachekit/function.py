@@ -69,30 +69,35 @@ class Function:
     def at(self) -> "Bound":
         """Where the entries of this function live; binds it at the first call."""
         bound = self.bound
-        if bound is None:
+        while bound is None:
             service = self.service()
             bound = self.bind(service)
             if bound.fast and bound.tiers.table is not None:
                 self.memo.bind_table(bound.tiers.table, bound.slot)
             self.bound = bound
-            service.keep_ticking()
+            if self.service() is not service:  # replaced while we were binding
+                self.follow()
+                bound = None
         return bound
 
     def bind(self, service: Service) -> "Bound":
         """Resolve profile and options against a service. Raises `ConfigError`."""
         return Bound(self, service)
 
-    def call(self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def call(
+        self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any], place: tuple[Any, ...] | None = None
+    ) -> Call:
         """The key and everything else that the flow needs to know about one call."""
-        array = at.array(args, kwargs)
+        if place is None:
+            place = at.place(args, kwargs)
         tags = at.tiers.spec.tags
         if self.options.tags is not None:
             tags = (*tags, *map(keys.check_tag, tag_names(self.options.tags(*args, **kwargs))))
         return Call(
             at.tiers,
-            at.text(array),
+            at.text(place),
             at.slot,
-            at.l1_args(array),
+            place,
             at.tally,
             at.stamp_names,
             load=Load(self.fn, args, kwargs, self.is_async),
@@ -110,18 +115,20 @@ class Function:
     def slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that the hit path could not answer."""
         at = self.at()
-        value = at.quick(args, kwargs)
+        place = at.place(args, kwargs)
+        value = at.quick(place)
         if value is not MISS:
             return value
-        return drive(flow.get_or_load(self.call(at, args, kwargs), at.service.sync_port)).unwrap()
+        return drive(flow.get_or_load(self.call(at, args, kwargs, place), at.service.sync_port)).unwrap()
 
     async def slow_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `slow`, for an async function."""
         at = self.at()
-        value = at.quick(args, kwargs)
+        place = at.place(args, kwargs)
+        value = at.quick(place)
         if value is not MISS:
             return value
-        return (await flow.get_or_load(self.call(at, args, kwargs), at.service.async_port)).unwrap()
+        return (await flow.get_or_load(self.call(at, args, kwargs, place), at.service.async_port)).unwrap()
 
     async def peek(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await flow.look(self.call(self.at(), args, kwargs), port)
@@ -212,31 +219,11 @@ class Bound:
         if self.tiers.table is not None:
             self.tiers.table.drop_slot(self.slot)
 
-    def array(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """The argument array: one for all spellings of a call."""
+    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """What L1 compares, one for all spellings of a call: the argument array, or its digest if it is not plain."""
+        array = self.binder.bind(args, kwargs)  # wrong arguments are the function's TypeError
         if self.key is not None:
-            self.binder.bind(args, kwargs)  # wrong arguments are the function's TypeError
-            return (self.key(*args, **kwargs),)
-        return self.binder.bind(args, kwargs)
-
-    def quick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """L1 alone."""
-        table = self.tiers.table
-        if table is None or not self.tiers.enabled:
-            return MISS
-        return table.get(self.slot, self.l1_args(self.array(args, kwargs)))
-
-    def text(self, array: tuple[Any, ...]) -> str | None:
-        """The key in L2; None when the arguments have no stable identity and there is no L2."""
-        try:
-            return f"{self.prefix}{keys.digest(array, self.binder.names).hex()}}}"
-        except UncacheableArgument:
-            if self.tiers.remote is not None:
-                raise
-            return None
-
-    def l1_args(self, array: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What L1 compares."""
+            array = (self.key(*args, **kwargs),)
         if keys.is_plain(array):
             return array
         try:
@@ -252,6 +239,21 @@ class Bound:
                 "or give its class a __cache_key__ method"
             ) from None
         return array
+
+    def quick(self, place: tuple[Any, ...]) -> Any:
+        """L1 alone."""
+        table = self.tiers.table
+        return MISS if table is None or not self.tiers.enabled else table.get(self.slot, place)
+
+    def text(self, place: tuple[Any, ...]) -> str | None:
+        """The key in L2; None when the arguments have no stable identity and there is no L2."""
+        digest = place[0] if len(place) == 1 else None
+        if type(digest) is not keys.Digest:
+            try:
+                digest = keys.digest(place, self.binder.names)
+            except UncacheableArgument:  # `place` let it pass, so there is no L2
+                return None
+        return f"{self.prefix}{digest.hex()}}}"
 
 
 def problems(service: Service) -> list[str]:

@@ -7,6 +7,7 @@ application with a configuration of its own) are made explicitly.
 import atexit
 import gc
 import logging
+import math
 import os
 import random
 import threading
@@ -90,7 +91,7 @@ class Service:
         self.clock: Clock = clock or SystemClock()
         self.versions = Versions()
         self.flights = Flights()
-        self.sync_port = SyncPort(self.clock.now, self.clock.wall)
+        self._sync_port = SyncPort(self.clock.now, self.clock.wall)
         self.observers: list[Observer] = []
         self.rng: Callable[[], float] = random.SystemRandom().random  # forked children must not draw the same
         self._async_port: AsyncPort | None = None
@@ -116,8 +117,17 @@ class Service:
         _alive.add(self)
 
     @property
+    def sync_port(self) -> SyncPort:
+        """The port for blocking calls. Whoever asks for a port uses the service, so it must tick."""
+        if self._tick is None:
+            self.keep_ticking()
+        return self._sync_port
+
+    @property
     def async_port(self) -> AsyncPort:
         """The port for coroutines; asyncio is loaded on first use."""
+        if self._tick is None:
+            self.keep_ticking()
         if self._async_port is None:
             self._async_port = AsyncPort(self.clock.now, self.clock.wall)
         return self._async_port
@@ -315,36 +325,47 @@ class Service:
         for function in tuple(self._on_tick):
             function()
 
-    def _deliver(self) -> None:
-        for remote in [*self._remotes.values(), *self._objects.values()]:
-            if len(remote.outbox) and remote.faces.sync is not None:
-                try:
-                    drive(remote.deliver(self.sync_port))
-                except Unavailable:
-                    continue
+    def _in_use(self) -> list[Remote]:
+        return [*self._remotes.values(), *self._objects.values()]
+
+    def _deliver(self, until: float = math.inf) -> None:
+        for remote in self._in_use():
+            if len(remote.outbox) and remote.faces.sync is not None and self.clock.now() < until:
+                with suppress(Unavailable):
+                    drive(remote.deliver(self._sync_port))
 
     def close(self, timeout: float = 5.0) -> None:
-        """Deliver queued invalidations, close connections. Idempotent; a later use starts again."""
+        """Deliver queued invalidations, close connections. Idempotent; a later use starts again.
+
+        No delivery begins later than after ``timeout`` seconds; each has the budget of its backend.
+        """
+        self._deliver(self.clock.now() + timeout)
         self._closing()
-        for remote in [*self._remotes.values(), *self._objects.values()]:
-            remote.close()
+        for remote in self._in_use():
+            try:
+                remote.close()
+            except Exception:
+                logger.exception("backend %r could not be closed", remote.spec.name)
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """As `close`, for the connections of the running event loop too."""
-        for remote in [*self._remotes.values(), *self._objects.values()]:
-            if len(remote.outbox):
+        until = self.clock.now() + timeout
+        for remote in self._in_use():
+            if len(remote.outbox) and self.clock.now() < until:
                 with suppress(Unavailable):
                     await remote.deliver(self.async_port)
         self._closing()
-        for remote in [*self._remotes.values(), *self._objects.values()]:
-            await remote.aclose()
+        for remote in self._in_use():
+            try:
+                await remote.aclose()
+            except Exception:
+                logger.exception("backend %r could not be closed", remote.spec.name)
 
     def _closing(self) -> None:
         with self._lock:
             tick, self._tick = self._tick, None
             self._stop.set()
-        self._deliver()
-        for remote in self._remotes.values():
+        for remote in self._in_use():
             if len(remote.outbox):
                 logger.warning("%d invalidations could not be delivered to %r", len(remote.outbox), remote.spec.name)
         for function in tuple(self._on_close):

@@ -188,3 +188,35 @@ def test_a_child_starts_with_an_empty_l1_and_a_tick_of_its_own() -> None:
         os._exit(0 if ok and region().get_or_set("k", lambda: 2) == 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert region().get("k") == 1
+
+
+def test_a_use_after_close_starts_the_tick_again() -> None:
+    @cache
+    def load(x: int) -> int:
+        return x
+
+    load(1)
+    cachekit.close()
+    assert default_service()._tick is None
+    load(2)
+    assert default_service()._tick is not None
+
+
+def test_a_backend_that_cannot_be_closed_keeps_no_other_from_closing(caplog: pytest.LogCaptureFixture) -> None:
+    from cachekit.backends.memory import MemoryBackend
+
+    class Broken(MemoryBackend):
+        def close(self) -> None:
+            raise RuntimeError("mine")
+
+    class Closing(MemoryBackend):
+        closed = False
+
+        def close(self) -> None:
+            Closing.closed = True
+
+    for backend in (Broken(), Closing()):
+        assert cache(backend=backend)(lambda x: x)(1) == 1
+    cachekit.close()
+    assert Closing.closed
+    assert "could not be closed" in caplog.text

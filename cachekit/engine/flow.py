@@ -105,7 +105,8 @@ def _joinable(call: Call, sample: Sample, flight: Flight) -> bool:
     if remote is None:
         return True
     # Other processes' invalidations are not seen while a load runs, so its age bounds what it may have missed.
-    return sample.started - flight.started <= max(remote.spec.max_staleness, remote.spec.disconnected_ttl)
+    bound = remote.spec.max_staleness
+    return sample.started - flight.started <= (bound if remote.well else max(bound, remote.spec.disconnected_ttl))
 
 
 async def _lead(call: Call, port: Port, lead: Lead, sample: Sample) -> Result:

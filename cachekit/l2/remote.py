@@ -140,6 +140,8 @@ class Remote:
         self.breaker.record(now, error.fault, write)
         self.last_error = f"{error.reason}: {error}"
         self.well = error.fault is Fault.COMMAND
+        if error.fault is Fault.DOWN:
+            self.budget.reconnecting()
         if not self.once(error.reason):  # one line per kind of trouble, not one per request
             return
         level = logging.ERROR if error.fault is Fault.CONFIG else logging.WARNING
