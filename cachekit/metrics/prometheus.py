@@ -9,6 +9,7 @@ no more; and when the service closes. After a fork the child starts from what it
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -295,9 +296,27 @@ class _AllProcesses:
     """Our families from the files of all processes; the application's own are its own business."""
 
     def collect(self) -> Iterator[Metric]:
-        for metric in MultiProcessCollector(None).collect():  # type: ignore[no-untyped-call]
+        files = [str(file) for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db") if not _is_left(file)]
+        for metric in MultiProcessCollector.merge(files):  # type: ignore[no-untyped-call]
             if metric.name.startswith("cachekit_"):
                 yield metric
+
+
+def _is_left(file: Path) -> bool:
+    """Whether a file shows the present state of a process that is gone: a dead worker's "backend down" would stay.
+
+    prometheus_client asks the server to tell it of dead workers (`mark_process_dead`). Not every server can.
+    """
+    kind, _, pid = file.stem.rpartition("_")
+    if os.name != "posix" or not kind.startswith("gauge_live") or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # of another user
+        return False
+    return False
 
 
 def _multiprocess() -> bool:

@@ -341,8 +341,57 @@ def test_in_multi_process_mode_a_scrape_shows_all_processes_exactly(tmp_path):
     scraped = flat(parse_text(done.stdout.decode()))
     assert value(scraped, "cachekit_cache_misses_total", **OF) == 113
     assert value(scraped, "cachekit_cache_miss_latency_seconds_count", **OF) == 4
-    assert value(scraped, "cachekit_cache_entries", region="users") == 18
+    assert value(scraped, "cachekit_cache_entries", region="users") == 10  # the children are gone, and theirs with them
     assert not [name for name, _ in scraped if not name.startswith("cachekit_")]
+
+
+LATE = """
+import os, sys
+from cachekit.config.settings import load
+from cachekit.metrics import exposition
+from cachekit.service import Service
+
+spec = load([], settings={"namespace": "test", "profiles": {"default": {"backend": "none"}, "users": {}}}, environ={})
+service = Service(spec)
+users = service.region("users")
+
+def use(times):
+    users.set("x", 1)
+    for _ in range(times):
+        users.get("x")
+    users.get("nothing")
+    service.tally(service.tiers("users"), 0, "").error("get", "timeout")
+
+use(100)
+users.clear()
+for times in (3, 4):
+    pid = os.fork()
+    if pid == 0:
+        use(times)
+        page = exposition(service)[1]
+        sys.stdout.buffer.write(page if times == 4 else b"")
+        sys.stdout.flush()
+        os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+"""
+
+
+def test_children_that_show_metrics_only_after_the_fork_do_not_repeat_what_they_inherited(tmp_path):
+    """A server that loads the application before it forks. The first child is dead when the second is scraped."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE],
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    scraped = flat(parse_text(done.stdout.decode()))
+    direct = {"region": "users", "function": ""}
+    assert value(scraped, "cachekit_cache_hits_total", tier="l1", **direct) == 7
+    assert value(scraped, "cachekit_cache_misses_total", **direct) == 2
+    assert value(scraped, "cachekit_cache_errors_total", op="get", reason="timeout", **direct) == 2
+    assert value(scraped, "cachekit_cache_evictions_total", region="users", reason="invalidated") == 0
+    assert value(scraped, "cachekit_cache_entries", region="users") == 1  # what the dead child held, nobody holds
 
 
 WORKER = """
