@@ -193,17 +193,17 @@ class Region:
         """As `touch`."""
         return await self._touch(key, ttl, self._at().service.async_port)
 
-    def incr(self, key: Key, by: int = 1, *, ttl: Duration | None = NOT_GIVEN) -> int:
+    def incr(self, key: Key, by: int = 1, *, ttl: Duration | None = NOT_GIVEN, create: bool = True) -> int:
         """Add to a counter that starts at 0 and lives for ``ttl`` from its first use; the new number.
 
         Needs ``counters = true``. With an L2 it counts for all processes, without one, or while L2 is away, in this
-        process only.
+        process only. ``create=False`` raises `KeyError` instead of starting one.
         """
-        return drive(self._incr(key, by, ttl, self._at().service.sync_port))
+        return drive(self._incr(key, by, ttl, create, self._at().service.sync_port))
 
-    async def aincr(self, key: Key, by: int = 1, *, ttl: Duration | None = NOT_GIVEN) -> int:
+    async def aincr(self, key: Key, by: int = 1, *, ttl: Duration | None = NOT_GIVEN, create: bool = True) -> int:
         """As `incr`."""
-        return await self._incr(key, by, ttl, self._at().service.async_port)
+        return await self._incr(key, by, ttl, create, self._at().service.async_port)
 
     # Removing
 
@@ -374,7 +374,7 @@ class Region:
         at = self._at()
         return await flow.touch(self._call(at, key, ttl=ttl), port)
 
-    async def _incr(self, key: Key, by: int, ttl: Any, port: Port) -> int:
+    async def _incr(self, key: Key, by: int, ttl: Any, create: bool, port: Port) -> int:
         at = self._at()
         if type(by) is not int:
             raise TypeError(f"incr() adds an int, not {type(by).__name__}")
@@ -382,7 +382,10 @@ class Region:
             raise UnsupportedOperation(
                 f"incr() needs plain numbers in region {self.name!r}: set counters = true in [profiles.{self.name}]"
             )
-        return await flow.count(self._call(at, key, ttl=ttl), by, port)
+        number = await flow.count(self._call(at, key, ttl=ttl), by, port, create)
+        if number is None:
+            raise KeyError(key)
+        return number
 
 
 def _place(at: _Bound, key: Key) -> tuple[Tiers, int, tuple[Any, ...]]:

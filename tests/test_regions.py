@@ -44,6 +44,7 @@ def service(request: pytest.FixtureRequest, cachekit_server: Server) -> Iterator
         "users": default.but(name="users"),
         "counts": default.but(name="counts", counters=True),
         "tagged": default.but(name="tagged", tags=("all",)),
+        "tagged-counts": default.but(name="tagged-counts", counters=True, tags=("all",)),
     }
     spec = ServiceSpec(
         namespace=f"regions{next(numbers)}",
@@ -150,6 +151,66 @@ async def test_counters_count(service: Service, aio: bool) -> None:
     assert await counts.incr("n") == 1
     await counts.set("text", "5")
     assert await counts.get("text") == "5"
+
+
+@pytest.mark.parametrize("aio", [False, True])
+async def test_only_what_is_there_is_counted_if_asked_for(service: Service, aio: bool) -> None:
+    counts = Face(region("counts"), aio)
+    for _ in range(2):
+        with pytest.raises(KeyError, match="n"):
+            await counts.incr("n", create=False)
+    assert await counts.get("n", MISS) is MISS
+    await counts.set("n", 5)
+    assert await counts.incr("n", 2, create=False) == 7
+
+
+@pytest.mark.parametrize("aio", [False, True])
+@pytest.mark.parametrize("first", ["set", "add", "get_or_set", "set_many", "incr"])
+@pytest.mark.parametrize("cleared_by", ["clear", "tag"])
+async def test_counters_are_cleared_too(service: Service, aio: bool, first: str, cleared_by: str) -> None:
+    counts = Face(region("tagged-counts" if cleared_by == "tag" else "counts"), aio)
+
+    async def begin(number: int) -> None:
+        arguments = {"get_or_set": ("n", lambda: number), "set_many": ({"n": number},)}
+        await getattr(counts, first)(*arguments.get(first, ("n", number)))
+
+    async def clear() -> None:
+        await (counts.clear() if cleared_by == "clear" else counts.invalidate_tags("all"))
+
+    await begin(5)
+    assert await counts.incr("n") == 6
+    await clear()
+    assert await counts.get("n", MISS) is MISS
+    assert await counts.get_many(["n"]) == {}
+    assert await counts.remaining("n") is MISS
+    assert await counts.touch("n") is False
+    with pytest.raises(KeyError):
+        await counts.incr("n", create=False)
+    await begin(7)
+    assert await counts.incr("n") == 8
+    await clear()
+    assert await counts.incr("n") == 1
+    assert await counts.incr("n") == 2
+
+
+async def test_what_was_cleared_does_not_stand_in_the_way_of_a_counter(service: Service) -> None:
+    counts = region("counts")
+    counts.set("n", "text")
+    counts.clear()
+    assert counts.incr("n") == 1
+    assert counts.add("n", 5) is False
+
+
+async def test_numbers_of_functions_are_ordinary_values(service: Service) -> None:
+    @cache(profile="counts")
+    def one() -> int:
+        return 1
+
+    assert one() == one() == 1
+    if region("counts").service.tiers("counts").table is not None:
+        assert one.cache_info().l1_hits == 1
+    one.invalidate_all()
+    assert one.peek() is MISS
 
 
 async def test_clear_empties_the_region_and_nothing_else(users: Face) -> None:

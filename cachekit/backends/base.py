@@ -97,8 +97,14 @@ class BaseBackend:
         """Store if the value is absent (with ``absent``) or still begins with ``seen``."""
         raise NotImplementedError
 
-    def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
-        """Add to a plain decimal integer, which starts at 0 and lives for ``ttl_ms`` from its creation."""
+    def incr(
+        self, key: str, by: int, ttl_ms: int | None, mark: bytes = b"", create: bool = True, *, budget: float
+    ) -> int | None:
+        """Add to a decimal number of 64 bits that ``mark`` follows, and keep its life and the mark.
+
+        An absent one starts at 0 and lives for ``ttl_ms``, if it may be created. None when nothing was changed: it may
+        not, or something else lies there.
+        """
         raise NotImplementedError
 
     def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:

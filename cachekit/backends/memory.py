@@ -1,5 +1,6 @@
 """A backend in a dictionary: every operation of the protocol in its plainest form, for tests and as a model to read."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -122,14 +123,22 @@ class MemoryBackend(BaseBackend):
             for name in names:
                 self.names.items.pop(name, None)
 
-    def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
+    def incr(
+        self, key: str, by: int, ttl_ms: int | None, mark: bytes = b"", create: bool = True, *, budget: float
+    ) -> int | None:
         with self._step(budget):
             there = self.values.get(key)
-            try:
-                total = int(there or b"0") + by
-            except ValueError:
-                raise BackendError(Fault.COMMAND, "command", "the value is not an integer") from None
-            self._put(key, b"%d" % total, ttl_ms if there is None else self.values.left(key))
+            if there is None and not create:
+                return None
+            number = re.fullmatch(
+                rb"(-?[0-9]{1,19})%b" % re.escape(mark), b"0" + mark if there is None else there, re.DOTALL
+            )
+            if number is None:
+                return None
+            total = int(number[1]) + by
+            if not -(2**63) <= total < 2**63:
+                raise BackendError(Fault.COMMAND, "command", "the sum is beyond 64 bits")
+            self._put(key, b"%d%b" % (total, mark), ttl_ms if there is None else self.values.left(key))
             return total
 
     def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:

@@ -388,7 +388,7 @@ def _put(
 ) -> bool:
     """Into L1, if nothing that covers the key was invalidated after the sample."""
     tiers = call.tiers
-    if tiers.table is None or (tiers.remote is not None and not counting and counter(tiers, value)):
+    if tiers.table is None or (tiers.remote is not None and not counting and operation.counts(call, value)):
         return False
     until = earliest(
         None if fresh_for is None else port.now() + fresh_for,
@@ -519,7 +519,6 @@ async def _set(
     assert remote is not None and call.key is not None
     if only_if_absent and not remote.offers("store_if"):
         raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot store only if there is no value")
-    plain_number = counter(call.tiers, value)
     outdated = not only_if_absent  # whether what lies in L2 is older than what the caller gave
     try:
         stamps = await operation.sample(call, remote, call.tags, port)
@@ -527,15 +526,9 @@ async def _set(
             found = await operation.read(call, remote, port)
             if isinstance(found, Found):
                 return False
-            data = (
-                b"%d" % value
-                if plain_number
-                else operation.envelope(call, value, operation.new_id(), stamps, ends, 0, plain, port)
-            )
+            data = operation.envelope(call, value, operation.new_id(), stamps, ends, 0, plain, port)
             outdated = True
             stored = bool(await remote.do(port, "store_if", call.key, data, ends.ttl_ms, found.seen, True))
-        elif plain_number:
-            stored = bool(await remote.do(port, "store", call.key, b"%d" % value, ends.ttl_ms, None))
         else:
             stored = await operation.store(call, remote, value, Held(None), stamps, ends, 0, plain, port)
     except Unstorable as error:
@@ -556,11 +549,6 @@ async def _set(
         raise
     call.tally.stores += stored
     return stored
-
-
-def counter(tiers: Tiers, value: Any) -> bool:
-    """Whether a value is stored as a plain integer that L2 can count."""
-    return tiers.spec.counters and type(value) is int and -(2**63) <= value < 2**63
 
 
 async def invalidate_keys(tiers: Tiers, calls: list[Call], port: Port) -> Outcome:
@@ -671,17 +659,19 @@ def _touch_l1(call: Call, port: Port, sample: Sample, ends: Life) -> bool:
     return _put(call, port, sample, entry.value, admit(entry.value), fresh_for, entry.tags, entry.load_ms)
 
 
-async def count(call: Call, by: int, port: Port) -> int:
-    """Add to a counter: in L2 for all processes, else in this process."""
+async def count(call: Call, by: int, port: Port, create: bool) -> int | None:
+    """Add to a counter: in L2 for all processes, else in this process. None: there is none, and none may be made."""
     sample = Sample(call, port)
     ends = life(call.ttl, call.tiers.spec, 0.0)
     if sample.usable:
         remote, key = call.tiers.remote, call.key
         assert remote is not None and key is not None
-        if not remote.offers("incr"):
+        if not (remote.offers("incr") and remote.offers("store_if")):
             raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot count")
         try:
-            number: int = await remote.do(port, "incr", key, by, ends.ttl_ms)
+            number = await operation.count(call, remote, by, ends.ttl_ms, create, port)
+        except operation.NoNumber:
+            raise _no_number(call) from None
         except Unavailable as error:
             sample.gone(call, "incr", error)
             if error.reason == "command":  # L2 is well
@@ -690,7 +680,7 @@ async def count(call: Call, by: int, port: Port) -> int:
             with call.tiers.versions.lock:
                 _forget(call.tiers, call)
             return number
-    return _count_here(call, by, port, sample, ends)
+    return _count_here(call, by, port, sample, ends, create)
 
 
 def _no_number(call: Call) -> UnsupportedOperation:
@@ -700,7 +690,7 @@ def _no_number(call: Call) -> UnsupportedOperation:
     )
 
 
-def _count_here(call: Call, by: int, port: Port, sample: Sample, ends: Life) -> int:
+def _count_here(call: Call, by: int, port: Port, sample: Sample, ends: Life, create: bool) -> int | None:
     with call.tiers.versions.lock:
         sample.ticket = call.tiers.versions.ticket()  # nobody comes in between
         table = call.tiers.table
@@ -708,6 +698,8 @@ def _count_here(call: Call, by: int, port: Port, sample: Sample, ends: Life) -> 
         if entry is not None and entry.fresh and type(entry.value) is not int:
             raise _no_number(call)
         if entry is None or not entry.fresh:
+            if not create:
+                return None
             number, fresh_for = by, ends.soft
         else:
             number, fresh_for = entry.value + by, entry.fresh_for

@@ -30,10 +30,11 @@ class Found(NamedTuple):
     """A usable entry. ``fresh_for`` seconds are left, None means for ever."""
 
     value: Any
-    header: Header | None  # None: a plain counter, which no process may keep in L1
+    header: Header | None  # None: a number that L2 counts, which no process may keep in L1
     fresh_for: float | None
     seen: bytes  # the first bytes of the entry, which tell it from any other store
     known_at: float = math.inf  # nothing that covers it had been cleared then, as far as L1 needs to know
+    mark: bytes = b""  # of a number
 
 
 class Absent(NamedTuple):
@@ -58,7 +59,22 @@ class Held(NamedTuple):
     token: bytes | None
 
 
-COUNTER: Final = re.compile(rb"-?[0-9]{1,19}")
+class NoNumber(Exception):
+    """Something that cannot be counted lies there."""
+
+
+class Number(NamedTuple):
+    """A number that L2 can add to. Its mark is the stamp of the region, then digest and stamp of each tag."""
+
+    value: int
+    mark: bytes
+    region_stamp: bytes
+    tags: tuple[tuple[bytes, bytes], ...]
+    function_stamp: bytes = NO_STAMP
+
+
+NUMBER: Final = re.compile(rb"(-?[0-9]{1,19})(@(.{8})((?:.{16})*))", re.DOTALL)
+TRIES: Final = 10  # of adding to a number that others write at the same time
 NOTHING: Final = Absent("absent")
 
 
@@ -68,27 +84,42 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
     data = await remote.do(port, "get", call.key)
     if data is None:
         return NOTHING
-    return await judge(call, remote, data, port)
+    found = examine(call, remote, data, port)
+    return await judge(call, remote, data, port) if found is None else found
 
 
 async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | Absent:
     """Decide whether stored bytes are this key's value, whole, fresh, and not invalidated."""
+    found = examine(call, remote, data, port)
+    if found is None:  # before saying that it was cleared, ask L2: the cells may be the ones that lag
+        names, written = _covering(call, _number(call, data) or unpack(data, call.key or "")[0])
+        stamps = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=False)
+        found = examine(call, remote, data, port, stamps) if stamps == written else None
+    return Absent("outdated", data[:SEEN_BYTES]) if found is None else found
+
+
+def examine(
+    call: Call, remote: Remote, data: bytes, port: Port, stamps: list[bytes] | None = None
+) -> Found | Absent | None:
+    """As `judge`, by what this process knows; None when the stamps it knows are not those of the entry."""
     codec = call.tiers.codec
     assert call.key is not None and codec is not None
-    if call.tiers.spec.counters and COUNTER.fullmatch(data):
-        return Found(int(data), None, None, data[:SEEN_BYTES])
+    number = _number(call, data) if call.tiers.spec.counters else None
+    if number is not None:
+        names, written = _covering(call, number)
+        if remote.offers("stamps") and (stamps or remote.cells.get(names, port.now())) != written:
+            return None
+        return Found(number.value, None, None, data[:SEEN_BYTES], mark=number.mark)
     try:
         header, payload = unpack(data, call.key)
         fresh_for = left(header.created, header.soft, port.wall() * 1000.0, header.hard)
         if header.stale or (fresh_for is not None and fresh_for <= 0):
             return Absent("expired", data[:SEEN_BYTES])
         names, written = _covering(call, header)
-        if remote.cells.get(names, port.now()) != written and remote.offers("stamps"):
-            # Before saying that it was cleared, ask L2: the cells may be the ones that lag.
-            stamps = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=False)
-            if stamps != written:
-                return Absent("outdated", data[:SEEN_BYTES])
-        known_at = remote.cells.asked(names) if call.tiers.table is not None and remote.offers("stamps") else math.inf
+        stamped = remote.offers("stamps")
+        if stamped and (stamps or remote.cells.get(names, port.now())) != written:
+            return None
+        known_at = remote.cells.asked(names) if stamped and call.tiers.table is not None else math.inf
         return Found(codec.decode(header, payload), header, fresh_for, data[:SEEN_BYTES], known_at)
     except Damaged as damage:
         call.tally.error("get", f"damaged_{damage.reason}")
@@ -96,7 +127,7 @@ async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | 
         return Absent(f"damaged_{damage.reason}", data[:SEEN_BYTES])
 
 
-def _covering(call: Call, header: Header) -> tuple[Sequence[str], list[bytes]]:
+def _covering(call: Call, header: "Header | Number") -> tuple[Sequence[str], list[bytes]]:
     """The names of the stamps that cover an entry, and what they were when it was computed."""
     names: Sequence[str] = call.stamp_names
     written = [header.region_stamp, header.function_stamp][: len(names)]
@@ -194,8 +225,10 @@ async def store(
 def envelope(
     call: Call, value: Any, entry_id: bytes, stamps: Stamps, life: Life, load_ms: int, plain: bool, port: Port
 ) -> bytes:
-    """The bytes of an entry."""
+    """The bytes of an entry: a number that L2 can add to, or what the codec makes of the value."""
     assert call.key is not None and call.tiers.codec is not None
+    if counts(call, value):
+        return b"%d%b" % (value, _mark(stamps))
     created = int(port.wall() * 1000)
     return call.tiers.codec.dumps(
         value,
@@ -219,6 +252,48 @@ def rewritten(call: Call, found: Found, ends: Life, port: Port) -> bytes:
     assert header is not None
     stamps = Stamps(header.region_stamp, header.function_stamp, NO_STAMP, header.tags)
     return envelope(call, found.value, new_id(), stamps, ends, header.load_ms, False, port)
+
+
+def counts(call: Call, value: Any) -> bool:
+    """Whether a value is stored as a number that L2 can add to: under a key of the region itself, not of a function."""
+    return call.tiers.spec.counters and len(call.stamp_names) == 1 and type(value) is int and -(2**63) <= value < 2**63
+
+
+def _mark(stamps: Stamps) -> bytes:
+    return b"@" + stamps.region + b"".join([part for pair in stamps.tags for part in pair])
+
+
+def _number(call: Call, data: bytes) -> Number | None:
+    parts = NUMBER.fullmatch(data) if len(call.stamp_names) == 1 else None
+    if parts is None:
+        return None
+    value, mark, region_stamp, tags = parts.groups()
+    pairs = [(tags[at : at + 8], tags[at + 8 : at + 16]) for at in range(0, len(tags), 16)]
+    return Number(int(value), mark, region_stamp, tuple(pairs))
+
+
+async def count(call: Call, remote: Remote, by: int, ttl_ms: int | None, create: bool, port: Port) -> int | None:
+    """Add to the number of a call; None when there is none and none may be created. Raises `NoNumber` too."""
+    assert call.key is not None
+    mark = _mark(await sample(call, remote, call.tags, port))
+    for _ in range(TRIES):
+        number: int | None = await remote.do(port, "incr", call.key, by, ttl_ms, mark, create)
+        if number is not None:
+            return number
+        found = await read(call, remote, port)
+        if isinstance(found, Found):
+            if found.header is not None:
+                raise NoNumber
+            mark = found.mark  # it has other tags
+        elif not create:
+            return None
+        elif found.seen is not None and not counts(call, by):
+            raise NoNumber
+        elif found.seen is not None and await remote.do(
+            port, "store_if", call.key, b"%d%b" % (by, mark), ttl_ms, found.seen, True
+        ):
+            return by
+    raise Unavailable("contention")
 
 
 async def release(call: Call, remote: Remote, held: Held, port: Port) -> None:

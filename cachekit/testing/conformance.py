@@ -498,13 +498,39 @@ class CounterTests(Setup):
         assert subject.get(long) == b"2"
 
     @needs("incr")
-    def test_incr_of_something_else_is_the_commands_own_failure(self, subject: Subject) -> None:
+    def test_incr_leaves_alone_what_is_no_number_with_this_mark(self, subject: Subject) -> None:
         key = some_key()
-        subject.store(key, b"not a number", None, None)
+        for value in (b"not a number", b"", b"1.5", b"41", b"41@other", b"41@mark\0", b"-@mark", b"@mark"):
+            subject.store(key, value, None, None)
+            assert subject.incr(key, 1, None, b"@mark") is None
+            assert subject.get(key) == value
+
+    @needs("incr")
+    def test_incr_keeps_the_mark(self, subject: Subject) -> None:
+        key, mark = some_key(), b"@\0\xff\r\n%"
+        assert [subject.incr(key, by, None, mark) for by in (5, -9)] == [5, -4]
+        assert subject.get(key) == b"-4" + mark
+        subject.store(key, b"%d%b" % (2**62, mark), None, None)
+        assert subject.incr(key, 1, None, mark) == 2**62 + 1
+
+    @needs("incr")
+    def test_incr_creates_only_if_it_may(self, subject: Subject) -> None:
+        key = some_key()
+        assert subject.incr(key, 1, None, b"@", False) is None
+        assert subject.get(key) is None
+        subject.incr(key, 1, None, b"@")
+        assert subject.incr(key, 1, None, b"@", False) == 2
+
+    @needs("incr")
+    @pytest.mark.parametrize("there", [True, False])
+    def test_a_sum_beyond_64_bits_is_the_commands_own_failure(self, subject: Subject, there: bool) -> None:
+        key, value = some_key(), b"%d@" % (2**63 - 1)
+        if there:
+            subject.store(key, value, None, None)
         with pytest.raises(BackendError) as caught:
-            subject.incr(key, 1, None)
+            subject.incr(key, 1 if there else 2**63, None, b"@")
         assert caught.value.fault is Fault.COMMAND
-        assert subject.get(key) == b"not a number"
+        assert subject.get(key) == (value if there else None)
 
     @needs("incr")
     def test_no_increment_is_lost(self, subject: Subject) -> None:

@@ -60,8 +60,10 @@ class RedisBackend(BaseBackend):
     ) -> bool:
         return self._run(commands.store_if(key, data, ttl_ms, seen, absent), budget)
 
-    def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
-        return self._run(commands.incr(key, by, ttl_ms), budget)
+    def incr(
+        self, key: str, by: int, ttl_ms: int | None, mark: bytes = b"", create: bool = True, *, budget: float
+    ) -> int | None:
+        return self._run(commands.incr(key, by, ttl_ms, mark, create), budget)
 
     def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:
         return self._run(commands.touch(key, ttl_ms), budget)
@@ -135,8 +137,10 @@ class AsyncRedisBackend(AsyncBaseBackend):
     ) -> bool:
         return await self._run(commands.store_if(key, data, ttl_ms, seen, absent), budget)
 
-    async def incr(self, key: str, by: int, ttl_ms: int | None, *, budget: float) -> int:
-        return await self._run(commands.incr(key, by, ttl_ms), budget)
+    async def incr(
+        self, key: str, by: int, ttl_ms: int | None, mark: bytes = b"", create: bool = True, *, budget: float
+    ) -> int | None:
+        return await self._run(commands.incr(key, by, ttl_ms, mark, create), budget)
 
     async def touch(self, key: str, ttl_ms: int | None, *, budget: float) -> bool:
         return await self._run(commands.touch(key, ttl_ms), budget)

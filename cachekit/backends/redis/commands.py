@@ -200,9 +200,9 @@ def clear(names: Sequence[str]) -> Command[None]:
     return Command(("DEL", *names), ignore)
 
 
-def incr(key: str, by: int, ttl_ms: int | None) -> Command[int]:
-    words = (key, lease_key(key), by, life(ttl_ms))
-    return Command(words, int, scripts.INCR, 2, timed=True, repeatable=False)
+def incr(key: str, by: int, ttl_ms: int | None, mark: bytes, create: bool) -> Command[int | None]:
+    words = (key, lease_key(key), by, life(ttl_ms), mark, int(create))
+    return Command(words, read_sum, scripts.INCR, 2, timed=True, repeatable=False)
 
 
 def touch(key: str, ttl_ms: int | None) -> Command[bool]:
@@ -257,6 +257,10 @@ def read_bool(reply: Any) -> bool:
     if type(reply) is not int:
         raise TypeError(reply)
     return reply == 1
+
+
+def read_sum(reply: Any) -> int | None:
+    return None if reply is None else int(reply)
 
 
 def read_leased(reply: Any) -> Leased:

@@ -145,14 +145,23 @@ end
 return answer
 """)
 
-# v l; by, ttl, NA
+# v l; by, ttl, mark, create ("1"), NA. The server adds, since Lua's numbers have 53 bits; GET tells the exact sum.
 INCR = script(f"""
 {GUARD}
-local created = redis.call('EXISTS', KEYS[1]) == 0
-local n = redis.call('INCRBY', KEYS[1], ARGV[1])
-if created and ARGV[2] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+local x, ttl, mark = redis.call('GET', KEYS[1]), ARGV[2], ARGV[3]
+if not x and ARGV[4] ~= '1' then return false end
+local data = x and string.match(x, '^-?%d+') or '0'
+if x and x ~= data .. mark then return false end
+if x then redis.call('SET', KEYS[1], data, 'KEEPTTL') else {SET_V} end
+local sum = redis.pcall('INCRBY', KEYS[1], ARGV[1])
+if type(sum) == 'table' then
+    if x then redis.call('SET', KEYS[1], x, 'KEEPTTL') else redis.call('DEL', KEYS[1]) end
+    return sum
+end
+sum = redis.call('GET', KEYS[1])
+redis.call('SET', KEYS[1], sum .. mark, 'KEEPTTL')
 redis.call('DEL', KEYS[2])
-return n
+return sum
 """)
 
 # v; ttl, NA
