@@ -141,16 +141,18 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
     def incr(self, key: Any, delta: int = 1, version: Any = None) -> int:
         """Add to a number, for all processes at once. Raises ValueError if nothing is there."""
         name = self.make_and_validate_key(key, version=version)
-        if self.region.remaining(name) is MISS:
-            raise ValueError(f"Key '{key}' not found")
-        return self.region.incr(name, delta)
+        try:
+            return self.region.incr(name, delta, create=False)
+        except KeyError:
+            raise ValueError(f"Key '{key}' not found") from None
 
     async def aincr(self, key: Any, delta: int = 1, version: Any = None) -> int:
         """As `incr`."""
         name = self.make_and_validate_key(key, version=version)
-        if await self.region.aremaining(name) is MISS:
-            raise ValueError(f"Key '{key}' not found")
-        return await self.region.aincr(name, delta)
+        try:
+            return await self.region.aincr(name, delta, create=False)
+        except KeyError:
+            raise ValueError(f"Key '{key}' not found") from None
 
     # Removing
 
