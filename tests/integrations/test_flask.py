@@ -283,8 +283,8 @@ class TestMemoize:
             cache.memoize(tiemout=5)
         with pytest.raises(TypeError, match="timeout="):
             cache.memoize(ttl=5)
-        with pytest.raises(TypeError, match=r"write @cache\.memoize\(\)"):
-            cache.memoize(lambda: 1)
+        with pytest.raises(TypeError, match=r"write @cache\.memoize\(\) with parentheses"):
+            cache.memoize(lambda n: 1)(7)
         with pytest.raises(TypeError, match="below @classmethod"):
             cache.memoize()(classmethod(lambda cls: 1))
         with make_app(cache).app_context(), pytest.raises(TypeError, match="not memoized"):
@@ -532,7 +532,8 @@ class TestApplications:
     def test_cache_is_another_name(self):
         assert Cache is CacheKit
 
-    def test_a_replaced_configuration_is_followed(self):
+    def test_a_replaced_configuration_is_followed(self, caplog):
+        caplog.set_level(logging.INFO)
         cache, runs = CacheKit(), []
 
         @cache.memoize()
@@ -557,6 +558,7 @@ class TestApplications:
                 other.close()
             assert client.get("/metrics").status_code == 200
             assert client.get("/other").status_code == 404
+        assert "the application has a route" not in caplog.text
 
 
 def counting(view=None, cache=None, rule="/", **options):
@@ -864,6 +866,7 @@ class TestPrivacy:
         lambda: str(after_this_request(lambda r: r.set_cookie("sid", "alice") or r)),
         lambda: Response(iter(["a", "b"])),
         lambda: send_file(__file__),
+        lambda: Response([b"x"], direct_passthrough=True),
     ])  # fmt: skip
     def test_a_response_that_may_be_one_visitor_s_is_not_stored(self, answer):
         client, runs = counting(answer)
@@ -877,6 +880,19 @@ class TestPrivacy:
         for _ in range(2):
             client.get("/")
         assert len(runs) == 2
+
+    def test_a_visitor_whose_session_was_used_before_the_view_gets_no_stored_page(self):
+        client, runs = counting()
+        client.application.before_request(lambda: session.get("user") if "X-Use" in request.headers else None)
+        for headers in ({}, {"X-Use": "1"}, {}):
+            client.get("/", headers=headers)
+        assert len(runs) == 2
+
+    def test_a_page_that_was_not_stored_once_is_stored_when_it_may_be(self):
+        answers = iter([("broken", 500), ("private", {"Cache-Control": "private"}), "for all"])
+        client, runs = counting(lambda: next(answers))
+        assert [client.get("/").text for _ in range(4)] == ["broken", "private", "for all", "for all"]
+        assert len(runs) == 3
 
     def test_what_follows_the_view_happens_to_hits_too(self):
         client, runs = counting()

@@ -158,7 +158,7 @@ class CacheKit:
             profile: The region.
             options: Other options of `cachekit.cache`: ``tags``, ``key``, ``version``, ``cache_none`` and so on.
         """
-        _refuse("memoize", timeout, options, LATER_MEMOIZE)
+        _refuse("memoize", options, LATER_MEMOIZE)
         if args_to_ignore is not None:
             options["ignore"] = args_to_ignore
         if response_filter is not None:
@@ -166,19 +166,21 @@ class CacheKit:
         checked = check({**options, **_ttl(timeout)}, profile)
         return lambda function: self._memoized(function, Recipe(function, checked), unless)
 
-    def _memoized(self, function: Callable[P, R], recipe: Recipe, unless: Any) -> Callable[P, R]:
+    def _memoized(self, function: Any, recipe: Recipe, unless: Any) -> Any:
+        if not callable(function) and not isinstance(function, classmethod):
+            raise TypeError("memoize() decorates functions; write @cache.memoize() with parentheses")
         if isinstance(function, classmethod | staticmethod):
             raise TypeError("@memoize goes below @classmethod and @staticmethod, next to the function")
         skip = _asker(unless, function)
 
-        def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if skip is not None and skip(*args, **kwargs):
                 return function(*args, **kwargs)
             return self._here().cached(recipe)(*args, **kwargs)
 
         if inspect.iscoroutinefunction(function):
 
-            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
                 return await call(*args, **kwargs)
 
             wrapper: Any = functools.wraps(function)(awaited)
@@ -187,8 +189,7 @@ class CacheKit:
         wrapper.uncached = function
         wrapper.delete_memoized = functools.partial(self.delete_memoized, wrapper)
         self._register(wrapper, recipe)
-        decorated: Callable[P, R] = wrapper
-        return decorated
+        return wrapper
 
     def delete_memoized(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Forget what one call of a memoized function gave, or all its calls if no argument is given.
@@ -231,9 +232,11 @@ class CacheKit:
             options: Other options of `cachekit.cache` that go with views: ``tags`` (an iterable), ``version``, ``l1``
                 and other fields of a profile.
         """
-        _refuse("cached", timeout, options, LATER_CACHED)
+        _refuse("cached", options, LATER_CACHED)
         if callable(timeout) or callable(options.get("tags")):
-            raise TypeError("timeout= and tags= of cached() cannot be callables")
+            raise TypeError(
+                "timeout= and tags= of cached() cannot be callables; write @cache.cached() with parentheses"
+            )
         for option in sorted(options.keys() & {"key", "ignore", "condition"}):
             raise TypeError(f"{option}= does not go with cached()")
         checked = check({**options, **_ttl(timeout), "ignore": ("run",)}, profile)
@@ -297,9 +300,7 @@ def _ttl(timeout: Any) -> dict[str, Any]:
     return {"ttl": None if timeout == 0 and not isinstance(timeout, bool) else timeout}
 
 
-def _refuse(name: str, timeout: Any, options: Mapping[str, Any], later: Iterable[str]) -> None:
-    if inspect.isfunction(timeout) and not options and len(inspect.signature(timeout).parameters) != 1:
-        raise TypeError(f"write @cache.{name}() with parentheses")
+def _refuse(name: str, options: Mapping[str, Any], later: Iterable[str]) -> None:
     for option in sorted(options.keys() & later):
         raise ConfigError(f"{option}=: not yet available in this version")
     if "ttl" in options:

@@ -101,7 +101,8 @@ class Installation:
         try:
             self.service().region_spec(recipe.options.profile)
         except ConfigError as error:
-            raise ConfigError(f"{recipe.fn.__module__}.{recipe.fn.__qualname__}: {error}") from None
+            name = f"{getattr(recipe.fn, '__module__', '')}.{getattr(recipe.fn, '__qualname__', '')}"
+            raise ConfigError(f"{name}: {error}") from None
 
     def prepare(self, app: Flask) -> None:
         """What waits for the first request: by then every route and every decorated function is known. Once, and again

@@ -30,7 +30,6 @@ class Page(NamedTuple):
 
     format: int
     application: str
-    endpoint: str
     prefix: str
     method: str
     base: str  # scheme, host and where the application is mounted
@@ -43,7 +42,6 @@ def page_of(request: Request, prefix: str, *, query_string: bool) -> Page:
     return Page(
         FORMAT,
         current_app.name,
-        request.endpoint or "",
         prefix,
         request.method,
         f"{request.scheme}://{request.host}{request.root_path}",
@@ -152,12 +150,12 @@ def loader(view: Callable[..., Any]) -> Callable[..., Stored | None]:
     """A function with the name of the view, for keys and metrics, that takes the key of a page and a way to make it."""
 
     def page(
-        format: int, application: str, endpoint: str, prefix: str, method: str, base: str, path: str, query: bytes,
+        format: int, application: str, prefix: str, method: str, base: str, path: str, query: bytes,
         run: Callable[[], Stored | None],
     ) -> Stored | None:  # fmt: skip
         return run()
 
-    page.__module__ = view.__module__
+    page.__module__ = getattr(view, "__module__", __name__)
     page.__name__ = getattr(view, "__name__", "view")
     page.__qualname__ = getattr(view, "__qualname__", page.__name__)
     return page
