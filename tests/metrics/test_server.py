@@ -1,5 +1,8 @@
 import http.client
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -98,3 +101,52 @@ def test_a_configuration_with_a_wrong_network_is_an_error_at_once():
     spec = ServiceSpec(metrics=MetricsSpec(allow=("nowhere",)))
     with pytest.raises(ConfigError, match="not a network"):
         serve(0, service=Service(spec))
+
+
+SCRIPT = """
+import subprocess, sys, urllib.request
+from cachekit import cache
+from cachekit.metrics import register, serve
+
+@cache(profile="local")
+def square(n):
+    return n * n
+
+def work(calls):
+    for _ in range(calls):
+        square(calls)
+
+if sys.argv[1] == "job":
+    register()
+    work(3)
+else:
+    with serve(0) as server:
+        work(2)
+        jobs = [subprocess.Popen([sys.executable, sys.argv[0], "job"]) for _ in range(2)]
+        assert [job.wait() for job in jobs] == [0, 0]
+        print(urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics").read().decode())
+"""
+
+
+def test_one_script_serves_the_sum_of_all_processes_of_a_job(tmp_path):
+    """In prometheus_client's multi-process mode: two processes have ended before the third is asked."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "job.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "job.py", "main"],
+        cwd=tmp_path,
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "files")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = {
+        (sample.name, sample.labels.get("tier")): sample.value
+        for family in parse_text(done.stdout)
+        for sample in family.samples
+        if sample.labels.get("function") == "__main__.square" or sample.name == "cachekit_cache_entries"
+    }
+    assert found["cachekit_cache_hits_total", "l1"] == 1 + 2 + 2
+    assert found["cachekit_cache_misses_total", None] == 3
+    assert found["cachekit_cache_entries", None] == 1  # of the process that lives
