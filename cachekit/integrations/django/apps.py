@@ -24,8 +24,8 @@ class CacheKitConfig(AppConfig):  # type: ignore[misc]  # Django has no types
         """Validate the configuration and every decorated function known so far. Opens no connection."""
         from cachekit.integrations.django import checks  # noqa: F401  # registers them
 
+        install()
         try:
-            install()
             default_service().start()
         except ConfigError as error:
             raise ImproperlyConfigured(str(error)) from error

@@ -32,8 +32,8 @@ PROFILE_KEYS = frozenset({*PROFILE, "l1", "extends"})
 
 def open_region(location: object, params: Mapping[str, Any]) -> tuple[Region, float | None]:
     """The region of one entry of ``CACHES``, and its TTL. Raises `ImproperlyConfigured` for whatever is wrong."""
+    install()
     try:
-        install()
         name = region_name(_alias_of(location, params), location)
         spec = default_service().region_spec(name)
     except ConfigError as error:
@@ -42,11 +42,17 @@ def open_region(location: object, params: Mapping[str, Any]) -> tuple[Region, fl
 
 
 def install() -> None:
-    """Make the settings part of the process's configuration: once, and again when a test has overridden them."""
+    """Make the settings part of the process's configuration: once, and again when a test has overridden them.
+
+    Raises `ImproperlyConfigured`.
+    """
     global _installed
     current = (settings.CACHES, getattr(settings, "CACHEKIT", None), getattr(settings, "BASE_DIR", None))
     if _installed is None or any(a is not b for a, b in zip(current, _installed, strict=True)):
-        adopt_project(_read(*current))
+        try:
+            adopt_project(_read(*current))
+        except ConfigError as error:
+            raise ImproperlyConfigured(str(error)) from error
         _installed = current
 
 

@@ -1,0 +1,92 @@
+"""The small project of this folder, set up once, and settings of their own for single tests."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachekit.service import Project, adopt_project, replace_default
+from cachekit.testing.servers import Server
+
+OURS = "cachekit.integrations.django.CacheKitCache"
+namespaces = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Django with the project's settings. A process can have only one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DJANGO_SETTINGS_MODULE", "project.settings")
+        patch.setenv("PROJECT_DB", str(tmp_path_factory.mktemp("django") / "db.sqlite3"))
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+
+
+@pytest.fixture
+def use(set_up: None) -> Iterator[Callable[..., None]]:
+    """Other settings for one test: ``use(CACHES={...}, CACHEKIT={...})``. Without aliases the default is ours."""
+    from django.core.cache import caches
+    from django.test import override_settings
+
+    from cachekit.integrations.django import project
+
+    before = replace_default(None)
+    overridden: list[override_settings] = []
+
+    def settings(**values: Any) -> None:
+        values.setdefault("CACHES", {"default": {"BACKEND": OURS}})
+        values["CACHEKIT"] = {"namespace": f"django{next(namespaces)}", **values.get("CACHEKIT", {})}
+        overridden.append(override_settings(**values))
+        overridden[-1].enable()
+
+    yield settings
+    caches.close_all()
+    while overridden:
+        overridden.pop().disable()
+    project._installed = None
+    left = replace_default(None)
+    if left is not None:
+        left.close()
+    adopt_project(Project())
+    replace_default(before)
+
+
+@pytest.fixture
+def on_server(use: Callable[..., None], cachekit_server: Server) -> Callable[..., None]:
+    """As `use`, with a server behind the default backend."""
+
+    def settings(*, profiles: dict[str, Any] | None = None, **values: Any) -> None:
+        use(CACHEKIT={"backends": {"default": {"url": cachekit_server.url}}, "profiles": profiles or {}}, **values)
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def tests_of_django() -> Path:
+    """The tests of the installed Django, from its source distribution; downloaded once per version."""
+    return download(Path(__file__).parents[2] / ".cache" / "django")
+
+
+def download(directory: Path) -> Path:
+    import subprocess
+    import sys
+    import tarfile
+
+    import django
+
+    name = f"django-{django.__version__}"
+    tests = directory / name / "tests"
+    if not tests.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
+        command = ("download", "--no-deps", "--no-binary", ":all:", "--dest", str(directory), name.replace("-", "=="))
+        subprocess.run([sys.executable, "-m", "pip", *command], check=True, env={**os.environ, "PIP_NO_INPUT": "1"})
+        with tarfile.open(directory / f"{name}.tar.gz") as archive:
+            wanted = [member for member in archive if member.name.startswith(f"{name}/tests/")]
+            archive.extractall(directory, wanted, filter="data")
+    return tests

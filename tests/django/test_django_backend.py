@@ -1,0 +1,303 @@
+"""CacheKitCache: Django's cache API, blocking and awaited, with and without a server."""
+
+import asyncio
+import inspect
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cachekit import UnsupportedOperation
+from cachekit.testing.servers import Server
+
+OURS = "cachekit.integrations.django.CacheKitCache"
+Use = Callable[..., None]
+
+
+class Face:
+    """A cache through its blocking or its awaited methods, called alike."""
+
+    def __init__(self, cache: Any, aio: bool) -> None:
+        self.cache = cache
+        self.aio = aio
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.cache, ("a" if self.aio else "") + name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            answer = method(*args, **kwargs)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        return call
+
+
+@pytest.fixture(params=["l1", "server", "server without l1"])
+def alias(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> Any:
+    """The default cache, in three configurations."""
+    from django.core.cache import cache
+
+    default = {"jitter": 0, "l1": {"mode": "off" if request.param.endswith("without l1") else "on"}}
+    backends = {} if request.param == "l1" else {"default": {"url": cachekit_server.url}}
+    use(CACHEKIT={"backends": backends, "profiles": {"default": default, "other": {}}})
+    return cache
+
+
+@pytest.fixture(params=["sync", "async"])
+def cache(request: pytest.FixtureRequest, alias: Any) -> Face:
+    return Face(alias, request.param == "async")
+
+
+async def test_values_come_back(cache: Face) -> None:
+    assert await cache.get("k") is None
+    assert await cache.get("k", "default") == "default"
+    await cache.set("k", {"a": (1,)})
+    assert await cache.get("k") == {"a": (1,)}
+    await cache.set("none", None)
+    assert await cache.get("none", "default") is None
+    assert await cache.has_key("none") is True
+    assert await cache.has_key("k2") is False
+
+
+async def test_several_at_once_keep_the_callers_keys(cache: Face) -> None:
+    assert await cache.set_many({"a": 1, "b": "x", "c": None}) == []
+    assert await cache.get_many(iter(["a", "b", "c", "d"])) == {"a": 1, "b": "x", "c": None}
+    assert await cache.delete_many(iter(["a", "c"])) is None
+    assert await cache.get_many(["a", "b", "c"]) == {"b": "x"}
+    assert await cache.set_many({}) == []
+    assert await cache.get_many([]) == {}
+    assert await cache.delete_many([]) is None
+
+
+async def test_delete_and_touch_tell_whether_there_was_anything(cache: Face) -> None:
+    assert await cache.delete("k") is False
+    assert await cache.touch("k") is False
+    await cache.set("k", 1)
+    assert await cache.touch("k", 100) is True
+    assert await cache.delete("k") is True
+    assert await cache.delete("k") is False
+
+
+async def test_add_stores_only_what_is_not_there(cache: Face) -> None:
+    for value in ("text", 5):
+        assert await cache.add(f"k{value}", value) is True
+        assert await cache.add(f"k{value}", "other") is False
+        assert await cache.get(f"k{value}") == value
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.5])
+async def test_a_timeout_of_0_or_less_stores_nothing_and_deletes(cache: Face, timeout: float) -> None:
+    assert await cache.add("k", 1, timeout) is True
+    assert await cache.get("k") is None
+    await cache.set("k", 1, timeout)
+    assert await cache.get("k") is None
+    await cache.set("k", 1)
+    assert await cache.add("k", 2, timeout) is False
+    assert await cache.get("k") == 1
+    await cache.set("k", 2, timeout)
+    assert await cache.get("k") is None
+    await cache.set("k", 3)
+    assert await cache.touch("k", timeout) is True
+    assert await cache.touch("k", timeout) is False
+    assert await cache.get("k") is None
+    await cache.set("k", 4)
+    assert await cache.set_many({"k": 5, "k2": 6}, timeout) == []
+    assert await cache.get_many(["k", "k2"]) == {}
+    assert await cache.get_or_set("k", lambda: 7, timeout) == 7
+    assert await cache.get("k") is None
+
+
+async def test_the_timeout_of_a_call_wins_and_none_is_for_ever(cache: Face, alias: Any) -> None:
+    async def left(key: str) -> Any:
+        return await alias.region.aremaining(alias.make_key(key))
+
+    await cache.set("default", 1)
+    assert 295 < await left("default") <= 300
+    for timeout, expected in ((50, 50), (50.5, 50.5), (True, 1)):
+        await cache.set("k", "x", timeout)
+        assert expected - 1 < await left("k") <= expected
+    for timeout in (None, 10**12, float("inf")):
+        await cache.set("k", "x", timeout)
+        assert await left("k") is None
+    assert await cache.touch("k", 40) is True
+    assert 38 < await left("k") <= 40
+    assert await cache.touch("k") is True
+    assert 295 < await left("k") <= 300
+
+
+async def test_get_or_set_takes_values_and_callables(cache: Face) -> None:
+    assert await cache.get_or_set("a", 5) == 5
+    assert await cache.get_or_set("a", 6) == 5
+    assert await cache.get_or_set("b", lambda: "made") == "made"
+    assert await cache.get_or_set("b", lambda: 1 / 0) == "made"
+    assert await cache.get_or_set("none", None) is None
+    assert await cache.get("none", "default") is None
+    with pytest.raises(ZeroDivisionError):
+        await cache.get_or_set("c", lambda: 1 / 0)
+    with pytest.raises(TypeError, match="'default'"):
+        await cache.get_or_set("c")
+
+
+async def test_aget_or_set_awaits_coroutine_functions_and_computes_once(alias: Any) -> None:
+    runs = []
+
+    async def made() -> int:
+        runs.append(1)
+        await asyncio.sleep(0.01)
+        return 5
+
+    assert await asyncio.gather(*[alias.aget_or_set("k", made) for _ in range(10)]) == [5] * 10
+    assert await alias.aget_or_set("j", made, 0) == 5
+    assert len(runs) == 2
+
+
+def test_get_or_set_computes_once_for_all_threads(alias: Any) -> None:
+    runs, start = [], threading.Barrier(8)
+
+    def ask() -> None:
+        from django.core.cache import cache
+
+        start.wait()
+        cache.get_or_set("k", lambda: runs.append(1))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert runs == [1]
+
+
+async def test_numbers_are_counted_and_never_made(cache: Face) -> None:
+    for name in ("incr", "decr"):
+        with pytest.raises(ValueError, match="Key 'n' not found"):
+            await getattr(cache, name)("n")
+    assert await cache.get("n") is None
+    await cache.set("n", 41, 50)
+    assert await cache.incr("n") == 42
+    assert await cache.decr("n", 2) == 40
+    assert await cache.incr("n", -50) == -10
+    assert await cache.get("n") == -10
+    assert 45 < await cache.cache.region.aremaining(cache.cache.make_key("n")) <= 50
+    await cache.get_or_set("m", 1)
+    assert await cache.incr("m") == 2
+    await cache.set("text", "x")
+    with pytest.raises(UnsupportedOperation, match="number"):
+        await cache.incr("text")
+    await cache.clear()
+    with pytest.raises(ValueError, match="not found"):
+        await cache.incr("n")
+
+
+async def test_versions_and_prefixes_part_of_the_key(cache: Face) -> None:
+    await cache.set("k", 1)
+    await cache.set("k", 2, version=2)
+    assert (await cache.get("k"), await cache.get("k", version=2)) == (1, 2)
+    assert await cache.delete("k", version=2) is True
+    assert await cache.incr_version("k") == 2
+    assert (await cache.get("k"), await cache.get("k", version=2)) == (None, 1)
+    assert await cache.decr_version("k", version=2) == 1
+    assert await cache.get("k") == 1
+    for name in ("incr_version", "decr_version"):
+        with pytest.raises(ValueError, match="not found"):
+            await getattr(cache, name)("nothing")
+
+
+async def test_clear_empties_this_region_and_nothing_else(cache: Face) -> None:
+    from cachekit import region
+
+    region("other").set("k", 1)
+    await cache.set_many({"a": 1, "b": "x"})
+    await cache.clear()
+    assert await cache.get_many(["a", "b"]) == {}
+    assert region("other").get("k") == 1
+
+
+async def test_close_changes_nothing(cache: Face) -> None:
+    await cache.set("k", 1)
+    await cache.close(signal=None, sender=None)
+    assert await cache.get("k") == 1
+
+
+def test_in_and_the_keys_that_other_servers_refuse(alias: Any) -> None:
+    from django.core.cache import CacheKeyWarning
+
+    alias.set("k", None)
+    assert "k" in alias
+    assert "j" not in alias
+    for key in ("a b", "x" * 300):
+        with pytest.warns(CacheKeyWarning):
+            alias.set(key, key)
+        with pytest.warns(CacheKeyWarning):
+            assert alias.get(key) == key
+
+
+def test_every_method_has_a_twin_that_needs_no_thread(alias: Any) -> None:
+    calls = {
+        "aadd": ("k", 1), "aget": ("k",), "aset": ("k", 1), "atouch": ("k",), "adelete": ("k",), "aget_many": (["k"],),
+        "aset_many": ({"k": 1},), "adelete_many": (["k"],), "aget_or_set": ("k", lambda: 5), "ahas_key": ("k",),
+        "aincr": ("k",), "adecr": ("k",), "aclear": (), "aclose": (),
+    }  # fmt: skip
+
+    async def use() -> None:
+        for name, args in calls.items():
+            await getattr(alias, name)(*args)
+        await alias.aset("k", 1)
+        await alias.aincr_version("k")
+        await alias.adecr_version("k", version=2)
+
+    before = set(threading.enumerate())
+    asyncio.run(use())
+    assert {thread.name for thread in set(threading.enumerate()) - before} <= {"cachekit"}
+
+
+def test_the_region_key_is_djangos_key(on_server: Use) -> None:
+    from django.core.cache import cache, caches
+
+    from cachekit import region
+
+    on_server(
+        CACHES={
+            "default": {"BACKEND": OURS, "KEY_PREFIX": "p", "VERSION": 3},
+            "upper": {"BACKEND": OURS, "KEY_FUNCTION": lambda key, prefix, version: key.upper()},
+        }
+    )
+    cache.set("k", "one")
+    caches["upper"].set("k", "two")
+    assert region("default").get_many(["p:3:k", "K"]) == {"p:3:k": "one", "K": "two"}
+
+
+async def test_a_server_that_is_away_is_never_an_exception(use: Use) -> None:
+    from django.core.cache import cache as ours
+
+    backend = {"url": "redis://127.0.0.1:1", "budget": "100ms"}
+    use(CACHEKIT={"backends": {"default": backend}, "profiles": {"default": {"l1": {"mode": "off"}}}})
+    for aio in (False, True):
+        cache = Face(ours, aio)
+        await cache.set("k", 1)
+        assert await cache.get("k", "default") == "default"
+        assert await cache.get_many(["k"]) == {}
+        assert await cache.add("k", 1) is False
+        assert await cache.delete("k") is False
+        assert await cache.touch("k") is False
+        assert await cache.set_many({"k": 1}) == ["k"]
+        assert await cache.get_or_set("k", lambda: 5) == 5
+        await cache.delete_many(["k"])
+        await cache.clear()
+        with pytest.raises(ValueError, match="not found"):
+            await cache.incr("k")
+
+
+def test_a_cache_made_under_another_loop_or_thread_still_works(on_server: Use) -> None:
+    from asgiref.sync import async_to_sync
+    from django.core.cache import cache
+
+    on_server(profiles={"default": {"l1": {"mode": "off"}}})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for number in range(3):
+            async_to_sync(cache.aset)("k", number)
+            assert cache.get("k") == number
+            assert asyncio.run(cache.aget("k")) == number
+    assert [warning for warning in caught if "never awaited" in str(warning.message)] == []
