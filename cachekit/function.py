@@ -247,13 +247,10 @@ class Bound:
 
     def text(self, place: tuple[Any, ...]) -> str | None:
         """The key in L2; None when the arguments have no stable identity and there is no L2."""
-        digest = place[0] if len(place) == 1 else None
-        if type(digest) is not keys.Digest:
-            try:
-                digest = keys.digest(place, self.binder.names)
-            except UncacheableArgument:  # `place` let it pass, so there is no L2
-                return None
-        return f"{self.prefix}{digest.hex()}}}"
+        try:
+            return f"{self.prefix}{keys.hex_digest(place, self.binder.names)}}}"
+        except UncacheableArgument:  # `place` let it pass, so there is no L2
+            return None
 
 
 def problems(service: Service) -> list[str]:

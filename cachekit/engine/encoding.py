@@ -60,6 +60,12 @@ def encode(value: object) -> bytes:
         raise _too_deep(value) from error
 
 
+def encode_plain(args: tuple[Any, ...]) -> bytes:
+    """`encode` of a tuple of plain values, in one step; ``KeyError`` if there are others. It is asked at every miss."""
+    parts = [_PLAIN[type(arg)](arg, _NOWHERE) for arg in args]
+    return b"t%d:%b" % (len(parts), b"".join(parts))
+
+
 def short_digest(encoded: bytes) -> str:
     """16 hexadecimal digits, for names that a program makes and its users cannot influence."""
     return blake2b(encoded, digest_size=8).hexdigest()
@@ -556,3 +562,6 @@ _EXACT: dict[type, Encoder] = {
     WrapperDescriptorType: _descriptor,
     ClassMethodDescriptorType: _descriptor,
 }
+
+_PLAIN = {kind: _EXACT[kind] for kind in (int, str, bytes, bool, NoneType)}
+_NOWHERE: Walk = set()  # plain values consist of nothing, so nobody looks into it

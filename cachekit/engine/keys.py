@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from cachekit.engine.binding import Binder as Binder
 from cachekit.engine.binding import compile_binder as compile_binder
 from cachekit.engine.encoding import encode as encode
+from cachekit.engine.encoding import encode_plain
 from cachekit.engine.functions import function_id as function_id
 from cachekit.errors import UncacheableArgument
 
@@ -77,6 +78,16 @@ def digest(args: tuple[Any, ...], names: Sequence[str] = ()) -> Digest:
     except UncacheableArgument as error:
         raise _with_parameter(error, args, names) from None
     return Digest(blake2b(encoded, digest_size=16).digest())
+
+
+def hex_digest(place: tuple[Any, ...], names: Sequence[str] = ()) -> str:
+    """The digest of what L1 compares, as in a key: of an argument array, or of the `Digest` in its place."""
+    if len(place) == 1 and type(place[0]) is Digest:
+        return place[0].hex()
+    try:
+        return blake2b(encode_plain(place), digest_size=16).hexdigest()
+    except KeyError:
+        return digest(place, names).hex()
 
 
 def call_ident(fn_id: str, args: tuple[Any, ...], names: Sequence[str] = ()) -> str:

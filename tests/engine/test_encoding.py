@@ -32,7 +32,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachekit.engine.encoding import MAX_DEPTH, encode
+from cachekit.engine.encoding import MAX_DEPTH, encode, encode_plain
+from cachekit.engine.keys import Digest
 from cachekit.errors import UncacheableArgument
 
 
@@ -642,3 +643,14 @@ def test_nothing_is_imported_to_look_at_a_value(tmp_path: pathlib.Path) -> None:
     run = functools.partial(subprocess.run, check=True, capture_output=True, cwd=pathlib.Path(__file__).parents[2])
     command = [sys.executable, "-S", "-c"]
     assert run([*command, program]).stdout == run([*command, before]).stdout
+
+
+@given(st.lists(st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.binary()), max_size=4).map(tuple))
+def test_the_quick_encoding_of_plain_arguments_is_the_ordinary_one(args: tuple[Any, ...]) -> None:
+    assert encode_plain(args) == encode(args)
+
+
+@pytest.mark.parametrize("arg", [1.5, (1,), [1], Digest(b"x"), object()])
+def test_the_quick_encoding_takes_nothing_else(arg: object) -> None:
+    with pytest.raises(KeyError):
+        encode_plain((arg,))
