@@ -10,14 +10,14 @@ from cachekit.service import Clock, Service, replace_default
 
 
 class IsolatedService(Service):
-    """Knows every region by the settings of the profile `test`, and has no backends.
+    """Knows every region by the settings of the profile `test`, all of them may count, and has no backends.
 
     Profiles that only the application's configuration declares, and backends named by decorators, exist here too, so
     that decorated functions need no change. Backend *objects* given to a decorator are used as they are.
     """
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        self._test = built_in_regions()["test"]
+        self._test = built_in_regions()["test"].but(counters=True)
         regions = {"test": self._test}
         super().__init__(ServiceSpec(namespace=DEFAULT_NAMESPACE, regions=regions), clock=clock)
 

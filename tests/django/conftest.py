@@ -42,17 +42,18 @@ def use(set_up: None) -> Iterator[Callable[..., None]]:
     def settings(**values: Any) -> None:
         values.setdefault("CACHES", {"default": {"BACKEND": OURS}})
         values["CACHEKIT"] = {"namespace": f"django{next(namespaces)}", **values.get("CACHEKIT", {})}
-        overridden.append(override_settings(**values))
-        overridden[-1].enable()
+        override = override_settings(**values)
+        override.enable()
+        overridden.append(override)
 
     yield settings
     caches.close_all()
-    while overridden:
-        overridden.pop().disable()
-    project._installed = None
     left = replace_default(None)
     if left is not None:
         left.close()
+    while overridden:
+        overridden.pop().disable()
+    project._installed = None
     adopt_project(Project())
     replace_default(before)
 
