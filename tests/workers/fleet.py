@@ -86,7 +86,7 @@ class Fleet:
             "CACHEKIT_CONFIG": str(directory / "cachekit.toml"),
             "JOURNAL": str(self.journal),
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
-            "PYTHONPATH": str(APPS),
+            "PYTHONPATH": os.pathsep.join([str(APPS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
         }
         self._command = SERVERS[kind](port, recycle)
 
