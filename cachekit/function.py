@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from cachekit.config.options import apply_options
 from cachekit.config.spec import RegionSpec
-from cachekit.engine import flow, keys
+from cachekit.engine import flow, invalidation, keys, writes
 from cachekit.engine.events import Tally
 from cachekit.engine.miss import MISS
 from cachekit.engine.outcome import Outcome
@@ -137,15 +137,15 @@ class Function:
         return (await flow.refresh(self.call(self.at(), args, kwargs), port)).unwrap()
 
     async def put(self, port: Port, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        await flow.put(self.call(self.at(), args, kwargs), value, port)
+        await writes.put(self.call(self.at(), args, kwargs), value, port)
 
     async def invalidate(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         at = self.at()
-        return await flow.invalidate_keys(at.tiers, [self.call(at, args, kwargs)], port)
+        return await invalidation.invalidate_keys(at.tiers, [self.call(at, args, kwargs)], port)
 
     async def invalidate_all(self, port: Port) -> Outcome:
         at = self.at()
-        return await flow.clear_stamps(at.tiers.remotes, [at.stamp], at.tiers.versions, at.drop, port)
+        return await invalidation.clear_stamps(at.tiers.remotes, [at.stamp], at.tiers.versions, at.drop, port)
 
     def clear(self) -> None:
         """This process at once, L2 before it is used again."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union, cast, overload
 
 from cachekit.config.units import Duration, parse_duration
-from cachekit.engine import flow, keys
+from cachekit.engine import flow, invalidation, keys, writes
 from cachekit.engine.keys import EntryKey
 from cachekit.engine.miss import MISS, Miss
 from cachekit.engine.outcome import Outcome
@@ -324,7 +324,7 @@ class Region:
         self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False
     ) -> bool:
         call = self._call(self._at(), key, ttl=ttl, tags=tags)
-        return await flow.put(call, value, port, only_if_absent=only_if_absent)
+        return await writes.put(call, value, port, only_if_absent=only_if_absent)
 
     async def _set_many(self, mapping: Mapping[Any, Any], ttl: Any, tags: Iterable[str], port: Port) -> list[Any]:
         tags = tuple(tags)
@@ -335,7 +335,9 @@ class Region:
         by_tiers: dict[Tiers, list[Call]] = {at.tiers: []}  # functions may have others
         for call in [self._call(at, key) for key in wanted]:
             by_tiers.setdefault(call.tiers, []).append(call)
-        return flow.worst([await flow.invalidate_keys(tiers, calls, port) for tiers, calls in by_tiers.items()])
+        return invalidation.worst(
+            [await invalidation.invalidate_keys(tiers, calls, port) for tiers, calls in by_tiers.items()]
+        )
 
     async def _clear(self, port: Port) -> Outcome:
         at = self._at()
@@ -347,7 +349,7 @@ class Region:
                 table.clear()
 
         remotes = at.service.remotes_of(self.name)
-        return await flow.clear_stamps(remotes, [tiers.region_stamp], tiers.versions, local, port)
+        return await invalidation.clear_stamps(remotes, [tiers.region_stamp], tiers.versions, local, port)
 
     async def _remaining(self, key: Key, port: Port) -> "float | Miss | None":
         at = self._at()
@@ -372,7 +374,7 @@ class Region:
     async def _touch(self, key: Key, ttl: Any, port: Port) -> bool:
         """An entry's end is bound to its bytes: a new end means new bytes, stored if the old ones are still there."""
         at = self._at()
-        return await flow.touch(self._call(at, key, ttl=ttl), port)
+        return await writes.touch(self._call(at, key, ttl=ttl), port)
 
     async def _incr(self, key: Key, by: int, ttl: Any, create: bool, port: Port) -> int:
         at = self._at()
@@ -382,7 +384,7 @@ class Region:
             raise UnsupportedOperation(
                 f"incr() needs plain numbers in region {self.name!r}: set counters = true in [profiles.{self.name}]"
             )
-        number = await flow.count(self._call(at, key, ttl=ttl), by, port, create)
+        number = await writes.count(self._call(at, key, ttl=ttl), by, port, create)
         if number is None:
             raise KeyError(key)
         return number
@@ -430,7 +432,7 @@ async def clear_tags(service: Service, tags: Iterable[str], port: Port) -> Outco
     def local() -> None:
         service.versions.bump_tags(ids)  # tagged entries are judged when they are hit
 
-    return await flow.clear_stamps(remotes, stamps, service.versions, local, port)
+    return await invalidation.clear_stamps(remotes, stamps, service.versions, local, port)
 
 
 _regions: dict[str, Region] = {}

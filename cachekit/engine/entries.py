@@ -1,0 +1,106 @@
+"""What reading and writing share: the sample before the first step, how long an entry lives, its way into L1."""
+
+from typing import Any
+
+from cachekit.context import Entry
+from cachekit.engine.events import Failed
+from cachekit.engine.freshness import NEVER_NS, Life, earliest, life
+from cachekit.engine.ports import Port, Result
+from cachekit.engine.tiers import Call, Tiers, logger
+from cachekit.errors import Unstorable
+from cachekit.l1.values import Admission
+from cachekit.l2 import operation
+from cachekit.l2.remote import Unavailable
+
+
+class Sample:
+    """What is known before anything is asked, and whether L2 may still be used by this call."""
+
+    __slots__ = ("started", "ticket", "usable", "why")
+
+    def __init__(self, call: Call, port: Port) -> None:
+        self.started = port.now()
+        self.ticket = call.tiers.versions.ticket()
+        self.usable = call.tiers.remote is not None and call.key is not None
+        self.why = "absent"
+
+    def gone(self, call: Call, operation_name: str, error: Unavailable) -> None:
+        """L2 failed this call."""
+        self.usable = False
+        self.why = "unavailable"
+        call.tally.error(operation_name, error.reason)
+        call.tiers.emit(Failed(call.tiers.spec.name, call.tally.function, operation_name, error.reason))
+
+
+def from_l1(call: Call) -> Result | None:
+    if call.tiers.table is None:
+        return None
+    entry = call.tiers.table.entry(call.slot, call.args)
+    return None if entry is None or not entry.fresh else Result(entry.value, mode=entry.mode, tags=entry.tags)
+
+
+def life_of(call: Call, value: Any, entry: Entry) -> Life | None:
+    """How long the entry lives; None: do not store."""
+    spec = call.tiers.spec
+    if not entry.stored or (call.condition is not None and not call.condition(value)):
+        return None
+    ttl = entry.ttl if entry.ttl_given else call.ttl(value) if callable(call.ttl) else call.ttl
+    if value is None and not entry.ttl_given:
+        if not spec.cache_none:
+            return None
+        if spec.negative_ttl_set:
+            ttl = spec.negative_ttl
+    return life(ttl, spec, call.tiers.rng())
+
+
+def unstorable(call: Call, why: str) -> None:
+    """A value that cannot be stored: returned all the same, counted, logged once; raised if the profile asks."""
+    spec = call.tiers.spec
+    call.tally.error("store", "unstorable")
+    if spec.codec.on_unstorable == "raise":
+        raise Unstorable(why)
+    if call.tiers.once(f"unstorable {call.tally.function}"):
+        where = call.tally.function or f"region {spec.name!r}"
+        logger.warning("%s: %s; the value is returned but not shared through L2", where, why)
+
+
+def put_in_l1(
+    call: Call,
+    port: Port,
+    sample: Sample,
+    value: Any,
+    admission: Admission,
+    fresh_for: float | None,
+    tag_ids: tuple[str, ...],
+    load_ms: int,
+    counting: bool = False,
+) -> bool:
+    """Into L1, if nothing that covers the key was invalidated after the sample."""
+    tiers = call.tiers
+    if tiers.table is None or (tiers.remote is not None and not counting and operation.counts(call, value)):
+        return False
+    until = earliest(
+        None if fresh_for is None else port.now() + fresh_for,
+        None if tiers.spec.l1.ttl is None else port.now() + tiers.spec.l1.ttl,
+        None if tiers.remote is None else sample.started + _longest_in_l1(tiers, sample),
+    )
+    ends = NEVER_NS if until is None else int(until * 1e9)
+    return tiers.table.put(
+        call.slot,
+        call.args,
+        value,
+        khash=call.khash,
+        fresh_until=ends,
+        keep_until=ends,
+        ticket=sample.ticket,
+        tags=tag_ids,
+        admission=admission,
+        load_ms=load_ms,
+        negative=value is None,
+    )
+
+
+def _longest_in_l1(tiers: Tiers, sample: Sample) -> float:
+    """With an L2, other processes may invalidate what lies here: seconds that an entry may outlive that."""
+    assert tiers.remote is not None
+    return tiers.remote.spec.max_staleness if sample.usable else tiers.remote.spec.disconnected_ttl

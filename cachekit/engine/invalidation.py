@@ -1,0 +1,77 @@
+"""Removing entries: L2 first, then this process, in a `finally`; what L2 could not hear is queued."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from cachekit.engine.outcome import Outcome
+from cachekit.engine.ports import Port
+from cachekit.engine.tiers import Call, Tiers, logger
+from cachekit.l1.versions import Versions
+from cachekit.l2.remote import Remote, Unavailable
+
+_SEVERITY: Final = (Outcome.DONE, Outcome.QUEUED, Outcome.FAILED)
+
+
+async def invalidate_keys(tiers: Tiers, calls: list[Call], port: Port) -> Outcome:
+    """Remove entries. L2 first, then this process, so that no load can bring the old value back in between."""
+    remote = tiers.remote
+    texts = [call.key for call in calls if call.key is not None]
+    outcome = Outcome.DONE if remote is None or not texts else Outcome.QUEUED
+    try:
+        if remote is not None and texts:
+            outcome = await _tell(remote, "invalidate", texts, port)
+    finally:
+        with tiers.versions.lock:
+            if outcome is Outcome.QUEUED and remote is not None:
+                remote.outbox.add(texts, [], tiers.region_stamp)
+            for call in calls:
+                forget(tiers, call)
+    return outcome
+
+
+def forget(tiers: Tiers, call: Call) -> None:
+    """This process's part of an invalidation."""
+    tiers.versions.bump_key(call.khash)
+    for table in tiers.tables:
+        table.drop_key(call.khash)
+
+
+async def clear_stamps(
+    remotes: Iterable[Remote], stamps: list[str], versions: Versions, local: Callable[[], object], port: Port
+) -> Outcome:
+    """Outdate everything under these stamps: delete them in every L2, then run ``local`` for this process.
+
+    The worst outcome counts.
+    """
+    outcomes = dict.fromkeys(remotes, Outcome.QUEUED)  # also of those that an interruption leaves out
+    try:
+        for remote in outcomes:
+            outcomes[remote] = await _tell(remote, "clear", stamps, port)
+    finally:
+        with versions.lock:
+            for remote, outcome in outcomes.items():
+                if outcome is Outcome.QUEUED:
+                    remote.outbox.add([], stamps)
+                remote.cells.forget(stamps)
+            local()
+    return worst(outcomes.values())
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The one that counts when several backends were told."""
+    return max([Outcome.DONE, *outcomes], key=_SEVERITY.index)
+
+
+async def _tell(remote: Remote, operation_name: str, names: list[str], port: Port) -> Outcome:
+    """Have L2 do it: DONE, QUEUED when it cannot be reached, FAILED when it will never do it."""
+    if operation_name == "clear" and not remote.offers("clear"):
+        if remote.once("no clear"):
+            logger.error(
+                "backend %r cannot clear tags, functions or regions; only this process forgot", remote.spec.name
+            )
+        return Outcome.FAILED
+    try:
+        await remote.do(port, operation_name, names)
+    except Unavailable as error:
+        return Outcome.FAILED if error.final else Outcome.QUEUED
+    return Outcome.DONE
