@@ -19,7 +19,7 @@ runs = itertools.count(1)
 @cache_page(60)
 @vary_on_headers("X-Flavour")
 def page(request: Any) -> Any:
-    response = HttpResponse(f"run {next(runs)}: é", charset="latin-1", status=203, reason="Cached")
+    response = HttpResponse(f"run {next(runs)}: é", charset="latin-1", reason="Cached")
     response["X-Run"] = "yes"
     response.set_cookie("seen", "1; 2", max_age=30, httponly=True, samesite="Lax")
     return response
