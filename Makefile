@@ -54,7 +54,8 @@ bench: ## every benchmark
 	@$(ENVIRONMENT) .venv '.[test]'
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
 
-docs: ## every link in the documentation leads somewhere
+docs: ## write the API reference anew; every link in the documentation leads somewhere
+	@$(PYTHON) tools/api_reference.py
 	@$(PYTHON) tools/check_links.py
 
 clean: ## remove everything that these targets made

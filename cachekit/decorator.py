@@ -142,3 +142,9 @@ def cached_in(service: Callable[[], Service], profile: str, fn: Any = None, /, *
 
 
 cache = cast("Cache", _Cache())
+"""The decorator: ``@cache`` or ``@cache(ttl="5m", ...)`` above a function makes a `CachedFunction` of it.
+
+The options are those of `Options` below; their names and values are checked at once, the profile at the first call or
+at the start of a service. ``cache.minimal``, ``cache.dev``, ``cache.test`` and ``cache.local`` are the same decorator
+for the built-in profiles.
+"""

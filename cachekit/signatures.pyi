@@ -18,25 +18,45 @@ class Options(TypedDict, total=False):
     """The options of `@cache` that exist today."""
 
     profile: str
+    """The profile to start from; its name is part of every key."""
     key: Callable[..., Hashable]
+    """A callable of the call's arguments; what it returns is compared in their place."""
     ignore: Iterable[str]
+    """Names of parameters that are not part of the key."""
     tags: Iterable[str] | Callable[..., Iterable[str]]
+    """Texts, or a callable of the call's arguments that returns them; beside the profile's."""
     condition: Callable[[Any], object]
+    """A callable of the value; what it rejects is returned and not stored."""
     version: str | int
+    """Part of the key: change it when the meaning of the value changes."""
     ttl: Duration | Callable[[Any], Duration | None] | None
+    """Time to live: seconds, a duration like ``"5m"``, None or ``"never"``, or a callable of the value."""
     backend: str | BaseBackend | AsyncBaseBackend | None
+    """The name of a backend, None for this process only, or a backend object."""
     max_entries: int
+    """At most so many entries in L1, in a table of the function's own."""
     max_bytes: int | str
+    """At most so many bytes in L1, in a table of the function's own."""
     l1: Mapping[str, Any]
+    """Fields of the table ``l1`` of a profile: ``{"ttl": "5s"}``, ``{"mode": "off"}``."""
     jitter: Duration
+    """How much is added to the ttl at random: a share like ``"10%"``, or seconds."""
     negative_ttl: Duration | None
+    """Time to live of None."""
     cache_none: bool
+    """False keeps None out."""
     compression: str
+    """Of stored bytes: ``lz4``, ``zstd`` or ``none``."""
     compress_above: int | str
+    """Shorter values are not compressed; bytes, or a text like ``"1KiB"``."""
     counters: bool
+    """Store every int as a plain number, for ``incr``."""
     max_value_bytes: int | str
+    """Longer values are returned and not stored in L2."""
     on_unstorable: str
+    """``warn``, or ``raise`` for `Unstorable`."""
     isolation: str
+    """``auto`` and ``copy`` give each caller a value of its own, ``share`` all callers the same object."""
 
 class CachedClassMethod(CachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
     """A cached class method: bound to the class however it is reached."""

@@ -16,3 +16,4 @@ class Miss(Enum):
 
 
 MISS: Final = Miss.MISS
+"""What a look-up gives that found nothing. Compare with ``is``."""
