@@ -4,7 +4,8 @@ On each page, in an empty directory and without a server:
 
 * a ``toml`` block whose first line is ``# cachekit.toml`` becomes that file; every ``toml`` block is
   a valid configuration;
-* ``python`` blocks run in their order, in one namespace; one that begins with ``# test_x.py`` is run by pytest instead;
+* a ``python`` block that begins with ``# x.py`` becomes that file, and pytest runs it if it is a ``test_x.py``; the
+  others run in their order, in one namespace;
 * a ``console`` block whose command begins with ``cachekit config`` is run, and must print what the block shows.
 """
 
@@ -61,7 +62,8 @@ def run(directory: Path, *command: str, text: str = "") -> str:
     """Run a program with nothing configured but what lies in the directory; its output."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("CACHEKIT_", "REDIS_"))}
     done = subprocess.run(
-        command, cwd=directory, env=environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}, input=text,
+        command, cwd=directory, input=text,
+        env=environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(directory))), "COLUMNS": "200"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -89,9 +91,9 @@ def test_the_python_of_a_page_runs(page: Path, directory: Path) -> None:
             (directory / block.file).write_text(block.text)
     program, tests = [], []
     for block in blocks(page, "python"):
-        if block.file.startswith("test_"):
+        if block.file:
             (directory / block.file).write_text(block.text)
-            tests.append(block.file)
+            tests += [block.file] if block.file.startswith("test_") else []
         else:
             program.append((block.line, block.text))
     if program:
