@@ -73,6 +73,16 @@ def test_what_happens_to_one_copy_does_not_happen_to_another(way: Way) -> None:
 
 
 @ways
+def test_what_belongs_to_the_request_stays_with_it(way: Way) -> None:
+    before = response()
+    before._resource_closers.append(lambda: 1 / 0)
+    before._handler_class = type(before)
+    before.closed = True
+    after = way(before)
+    assert (after._resource_closers, after._handler_class, after.closed) == ([], None, False)
+
+
+@ways
 def test_every_kind_of_response_comes_back(way: Way) -> None:
     from django import http
     from django.template.response import SimpleTemplateResponse, TemplateResponse
