@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -20,6 +21,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Django with the project's settings. A process can have only one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DJANGO_SETTINGS_MODULE", "project.settings")
+        patch.setattr("cachekit.function._functions", WeakSet())  # of other tests, with profiles of their own
         patch.setenv("PROJECT_DB", str(tmp_path_factory.mktemp("django") / "db.sqlite3"))
         import django
         from django.core.management import call_command
