@@ -47,8 +47,9 @@ def test_a_killed_worker_takes_its_last_second_along_and_no_more(make_fleet: Mak
     """What it had reported stays in the sums, and its entries leave them. Others lose nothing."""
     fleet = make_fleet(kind)
     with Clients(fleet, keys=KEYS) as clients:
-        time.sleep(3)
         victim = max(fleet.pids())
+        fleet.wait_until(lambda: len(fleet.times(victim, "square")) > 100, "the worker has nothing to do")
+        time.sleep(LOST_SECONDS + 0.5)
         os.kill(victim, signal.SIGKILL)
         killed = time.time()
         time.sleep(2)
@@ -58,11 +59,11 @@ def test_a_killed_worker_takes_its_last_second_along_and_no_more(make_fleet: Mak
     made, counted, left = fleet.calls(), fleet.counted(), fleet.reported(victim)
     for function in ("square", "cube"):
         times = fleet.times(victim, function)
-        assert sum(when < killed - LOST_SECONDS for when in times) > 50
-        assert sum(when < killed - LOST_SECONDS for when in times) <= left[function] <= len(times) + THREADS
+        assert 100 <= sum(when < killed - LOST_SECONDS for when in times) <= left[function] <= len(times) + THREADS
         assert counted[function] - left[function] == made[function] - len(times)
     held = {labels: value for (name, labels), value in fleet.scrape().items() if name == "cachekit_cache_entries"}
-    assert 0 < held[frozenset({("region", "crowded")})] <= WORKERS * 16
+    of_the_parent = 1  # gunicorn's, from before the fork
+    assert 0 < held[frozenset({("region", "crowded")})] <= WORKERS * 16 + of_the_parent
 
 
 def test_ten_thousand_keys_make_no_series(make_fleet: MakeFleet, kind: str) -> None:
@@ -73,10 +74,14 @@ def test_ten_thousand_keys_make_no_series(make_fleet: MakeFleet, kind: str) -> N
         for n in range(start, stop, 100):
             fleet.get(f"/many/{n}/100")
 
+    def shown() -> set[tuple[str, frozenset[tuple[str, str]]]]:
+        """All series but errors: on a busy machine an operation may time out, whatever its key."""
+        return {series for series in fleet.scrape() if series[0] != "cachekit_cache_errors_total"}
+
     ask(0, 1_000)
     fleet.settle()
-    before = set(fleet.scrape())
+    before = shown()
     ask(1_000, 11_000)
     assert fleet.settle() == fleet.calls()
-    assert set(fleet.scrape()) == before
-    assert not any("1234" in str(labels) for _, labels in before)
+    assert shown() == before
+    assert not any("1234" in str(labels) for _, labels in fleet.scrape())
