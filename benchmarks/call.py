@@ -23,7 +23,7 @@ from interleave import ROUNDS, Row, interleave, loop, report
 
 from cachekit import cache, configure
 from cachekit.metrics import attach, exposition
-from cachekit.service import default_service
+from cachekit.process import default_service
 from cachekit.testing.servers import start_server
 
 BOUNDS = {

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from cachekit.errors import Unstorable as Unstorable
     from cachekit.errors import UnsupportedOperation as UnsupportedOperation
     from cachekit.function import CacheInfo as CacheInfo
+    from cachekit.process import aclose as aclose
+    from cachekit.process import close as close
+    from cachekit.process import configure as configure
+    from cachekit.process import define as define
+    from cachekit.process import health as health
     from cachekit.regions import Region as Region
     from cachekit.regions import ainvalidate_tags as ainvalidate_tags
     from cachekit.regions import invalidate_tags as invalidate_tags
     from cachekit.regions import region as region
-    from cachekit.service import aclose as aclose
-    from cachekit.service import close as close
-    from cachekit.service import configure as configure
-    from cachekit.service import define as define
-    from cachekit.service import health as health
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _HOME = {
     ),
     "cachekit.function": ("CacheInfo",),
     "cachekit.regions": ("Region", "ainvalidate_tags", "invalidate_tags", "region"),
-    "cachekit.service": ("aclose", "close", "configure", "define", "health"),
+    "cachekit.process": ("aclose", "close", "configure", "define", "health"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 _LATER = frozenset({"disabled", "tenant", "register"})

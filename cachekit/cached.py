@@ -11,8 +11,8 @@ from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Port, drive
 from cachekit.errors import UncacheableArgument
 from cachekit.function import CacheInfo, Function
+from cachekit.process import default_service
 from cachekit.regions import Region, region
-from cachekit.service import default_service
 
 if TYPE_CHECKING:
     from typing import Concatenate, Literal

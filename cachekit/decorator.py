@@ -17,8 +17,9 @@ from cachekit.engine.ports import drive
 from cachekit.errors import ConfigError
 from cachekit.function import Function
 from cachekit.options import Options, check, tag_names
+from cachekit.process import default_service
 from cachekit.regions import clear_tags
-from cachekit.service import Service, default_service
+from cachekit.service import Service
 
 if TYPE_CHECKING:
     from cachekit.signatures import Cache

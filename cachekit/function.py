@@ -17,7 +17,8 @@ from cachekit.engine.tiers import Call, Tiers
 from cachekit.errors import CacheKitError, ConfigError, UncacheableArgument
 from cachekit.l1.table import compile_memo
 from cachekit.options import Options, tag_names
-from cachekit.service import Service, default_service, follow
+from cachekit.process import default_service, follow
+from cachekit.service import Service
 
 PRIVATE: Final = frozenset({"isolation", "backend"})  # these, and bounds of L1, need a table of their own
 

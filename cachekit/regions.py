@@ -20,7 +20,8 @@ from cachekit.l2 import operation
 from cachekit.l2.operation import Found
 from cachekit.l2.remote import Unavailable
 from cachekit.options import tag_names
-from cachekit.service import Service, default_service, follow
+from cachekit.process import default_service, follow
+from cachekit.service import Service
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -10,7 +10,8 @@ import pytest
 
 from cachekit import MISS, AsyncCachedFunction, CachedFunction, ConfigError, Outcome, UncacheableArgument, cache, region
 from cachekit.config.spec import ServiceSpec, built_in_regions
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 from cachekit.testing.clock import FrozenClock
 
 
@@ -463,7 +464,7 @@ def test_an_unknown_profile_is_an_error_at_the_first_call_and_at_start() -> None
 
     with pytest.raises(ConfigError, match="did you mean 'users'"):
         f(1)
-    from cachekit.service import default_service
+    from cachekit.process import default_service
 
     with pytest.raises(ConfigError, match="usres"):
         default_service().start()

@@ -75,6 +75,7 @@ LAYERS = [
     {"engine.flow"},
     {"engine.writes"},
     {"service"},
+    {"process"},
     {"regions", "options"},
     {"function"},
     {"cached"},

@@ -10,7 +10,8 @@ import pytest
 
 from cachekit import MISS, ConfigError, Outcome, Region, UnsupportedOperation, cache, invalidate_tags, region
 from cachekit.config.spec import BackendSpec, L1Spec, ServiceSpec, built_in_regions
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 from cachekit.testing.clock import FrozenClock
 from cachekit.testing.servers import Server
 

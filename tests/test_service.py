@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import cachekit
-from cachekit import ConfigError, cache, configure, define, region
-from cachekit import service as service_module
+from cachekit import ConfigError, cache, configure, define, process, region
 from cachekit.config.spec import ServiceSpec, built_in_regions
-from cachekit.service import Service, default_service, replace_default
+from cachekit.process import default_service, replace_default
+from cachekit.service import Service
 from cachekit.testing.clock import FrozenClock
 from cachekit.testing.servers import Server
 
@@ -20,8 +20,8 @@ from cachekit.testing.servers import Server
 def untouched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No default service, no definitions, an empty directory."""
     before = replace_default(None)
-    monkeypatch.setattr(service_module, "_configured", None)
-    monkeypatch.setattr(service_module, "_definitions", {})
+    monkeypatch.setattr(process, "_configured", None)
+    monkeypatch.setattr(process, "_definitions", {})
     (tmp_path / "pyproject.toml").write_text("")
     monkeypatch.chdir(tmp_path)
     yield

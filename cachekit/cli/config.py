@@ -80,7 +80,7 @@ def _bind(modules: list[str], config: list[Path] | None) -> list[str]:
             return [f"{name}: {line}" for line in str(error).splitlines()]
         except Exception as error:
             return [f"{name}: cannot be imported: {type(error).__name__}: {error}".replace("\n", " ")]
-    from cachekit.service import default_service
+    from cachekit.process import default_service
 
     try:
         default_service().start()

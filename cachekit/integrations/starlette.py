@@ -18,8 +18,9 @@ from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cachekit.errors import ConfigError
+from cachekit.process import application_service, default_service
 from cachekit.regions import Region, region
-from cachekit.service import Service, application_service, default_service
+from cachekit.service import Service
 
 Config: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | None"
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]

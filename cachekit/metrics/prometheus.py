@@ -276,7 +276,7 @@ def register(service: "Service | None" = None, registry: CollectorRegistry = pro
         registry: Where they join; without it, the one that prometheus_client uses by itself.
     """
     if service is None:
-        from cachekit.service import default_service  # not needed by those who bring their own
+        from cachekit.process import default_service  # not needed by those who bring their own
 
         service = default_service()
     with _lock:

@@ -56,7 +56,7 @@ def serve(
         OSError: The port is taken.
     """
     if service is None:
-        from cachekit.service import default_service  # not needed by those who bring their own
+        from cachekit.process import default_service  # not needed by those who bring their own
 
         service = default_service()
     attach(service)

@@ -6,7 +6,8 @@ from os import PathLike
 
 from cachekit.config.spec import DEFAULT_NAMESPACE, RegionSpec, ServiceSpec, built_in_regions
 from cachekit.l2.remote import Remote
-from cachekit.service import Clock, Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Clock, Service
 
 
 class IsolatedService(Service):

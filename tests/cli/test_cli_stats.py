@@ -21,7 +21,8 @@ from cachekit.cli import build
 from cachekit.cli.stats import Counts, Reading, Stats, as_dict, parse, readings, render
 from cachekit.config.settings import load
 from cachekit.metrics import MetricsServer, serve
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 from cachekit.testing.servers import Server
 
 CONFIG = {

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 import pytest
 
-from cachekit.service import Project, adopt_project, replace_default
+from cachekit.process import Project, adopt_project, replace_default
 from cachekit.testing.servers import Server
 
 OURS = "cachekit.integrations.django.CacheKitCache"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cachekit import ConfigError, cache, configure, region
-from cachekit.service import default_service
+from cachekit.process import default_service
 from cachekit.testing.servers import Server
 
 OURS = "cachekit.integrations.django.CacheKitCache"

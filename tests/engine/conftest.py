@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cachekit.config.spec import BackendSpec, L1Spec, ServiceSpec, built_in_regions
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 from cachekit.testing.servers import Server
 
 numbers = itertools.count()

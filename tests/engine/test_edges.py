@@ -16,7 +16,8 @@ from cachekit.backends.base import AsyncBaseBackend, BaseBackend, Faces
 from cachekit.backends.memory import MemoryBackend, as_coroutines
 from cachekit.config.spec import BackendSpec, L1Spec, ServiceSpec, built_in_regions
 from cachekit.errors import BackendError, Fault, UnsupportedOperation
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 from cachekit.testing.clock import FrozenClock
 
 numbers = itertools.count()

@@ -23,7 +23,8 @@ import cachekit
 from cachekit import ConfigError, Region
 from cachekit.config.settings import load
 from cachekit.integrations.fastapi import CacheKit, RegionDependency, cache_region
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 
 CONFIG = {"profiles": {"default": {"backend": "none"}, "users": {"ttl": "1m"}, "tokens": {}}}
 

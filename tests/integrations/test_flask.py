@@ -22,7 +22,8 @@ import cachekit
 from cachekit import ConfigError, Outcome
 from cachekit.config.settings import load
 from cachekit.integrations.flask import Cache, CacheKit
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 from cachekit.testing.isolation import isolated
 from cachekit.testing.servers import start_server
 

@@ -8,7 +8,7 @@ import pytest
 
 from cachekit import cache
 from cachekit.engine.events import Tally
-from cachekit.service import replace_default
+from cachekit.process import replace_default
 
 THREADS = 8
 CALLS = 1500

@@ -397,7 +397,7 @@ def test_children_that_show_metrics_only_after_the_fork_do_not_repeat_what_they_
 WORKER = """
 import sys, time
 from cachekit.metrics import attach
-from cachekit.service import default_service
+from cachekit.process import default_service
 
 service = default_service()
 attach(service)

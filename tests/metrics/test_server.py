@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from cachekit.config.spec import MetricsSpec, ServiceSpec
 from cachekit.errors import ConfigError
 from cachekit.metrics import serve
-from cachekit.service import Service, replace_default
+from cachekit.process import replace_default
+from cachekit.service import Service
 
 
 def get(server, path="/metrics", method="GET", **headers):

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import cachekit
-from cachekit.service import Service, default_service, replace_default
+from cachekit.process import default_service, replace_default
+from cachekit.service import Service
 from cachekit.testing import FrozenClock, assert_cached
 from cachekit.testing.isolation import isolated
 

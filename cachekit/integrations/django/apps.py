@@ -8,7 +8,7 @@ from django.core.signals import setting_changed
 
 from cachekit.errors import ConfigError
 from cachekit.integrations.django.project import install
-from cachekit.service import default_service
+from cachekit.process import default_service
 
 SETTINGS = ("CACHES", "CACHEKIT", "BASE_DIR")
 

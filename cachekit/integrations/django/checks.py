@@ -9,7 +9,7 @@ from django.core.checks import Error, Info, Tags, Warning, register
 from cachekit.config.spec import NO_BACKEND, RegionSpec
 from cachekit.errors import ConfigError
 from cachekit.integrations.django.project import OF_DJANGO, aliases, region_name
-from cachekit.service import default_service
+from cachekit.process import default_service
 
 SESSION_ENGINES = ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db")
 

@@ -12,8 +12,8 @@ from django.utils.module_loading import import_string
 from cachekit.config.fields import BACKEND, PROFILE
 from cachekit.config.options import suggest
 from cachekit.errors import ConfigError
+from cachekit.process import Project, adopt_project, default_service
 from cachekit.regions import Region, region
-from cachekit.service import Project, adopt_project, default_service
 
 DEFAULT_REGION = "default"
 PREFIX = "django."  # region and backend of an alias whose LOCATION is a URL

@@ -5,7 +5,7 @@ from django.urls import URLPattern, path
 from cachekit.integrations.django.project import install
 from cachekit.integrations.django.views import metrics
 from cachekit.metrics import attach
-from cachekit.service import default_service
+from cachekit.process import default_service
 
 
 def _patterns() -> list[URLPattern]:

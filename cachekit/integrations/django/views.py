@@ -8,7 +8,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from cachekit.metrics import respond
-from cachekit.service import default_service
+from cachekit.process import default_service
 
 
 @login_not_required  # type: ignore[untyped-decorator]  # metrics.token and metrics.allow decide

@@ -15,8 +15,9 @@ from cachekit.config.tree import find_files
 from cachekit.decorator import decorate
 from cachekit.errors import ConfigError
 from cachekit.options import Options
+from cachekit.process import adopt, application_service, default_service, framework_service
 from cachekit.regions import Region, region
-from cachekit.service import Service, adopt, application_service, default_service, framework_service
+from cachekit.service import Service
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
