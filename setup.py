@@ -1,4 +1,4 @@
-"""The extension is declared here, not in pyproject.toml: whether it is optional and how the wheel is tagged depend on the environment."""
+"""The extension is declared here: whether it is optional, and how the wheel is tagged, depend on the environment."""
 
 import glob
 import os
