@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := $(PYTHON) tools/environment.py
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-redis-versions test-pythons test-nightly lint format types bench docs clean
+.PHONY: help demo test test-all test-redis-versions test-pythons test-comparison test-nightly lint format types bench docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 28
@@ -18,11 +18,11 @@ test: ## the tests, at most 5 minutes
 	@$(ENVIRONMENT) .venv '.[types]'
 	$(BIN)/pytest -m "not slow and not nightly" $(ARGS)
 
-test-all: ## all tests but nightly ones, other versions of redis-py and Python, links
+test-all: ## all tests but nightly ones, other versions of redis-py and Python, other caches, links
 	tools/system-packages
 	@$(ENVIRONMENT) .venv '.[types]'
-	$(BIN)/pytest -m "not nightly" $(ARGS)
-	$(MAKE) test-redis-versions test-pythons docs
+	$(BIN)/pytest -m "not nightly" --ignore=tests/comparison $(ARGS)
+	$(MAKE) test-redis-versions test-pythons test-comparison docs
 
 test-redis-versions: ## the backend tests on the oldest redis-py (make test has the newest)
 	@$(ENVIRONMENT) .venv-redis-6.4 --copy '.[test]' 'redis==6.4.*'
@@ -30,6 +30,10 @@ test-redis-versions: ## the backend tests on the oldest redis-py (make test has 
 
 test-pythons: ## the tests without servers on Python 3.12 and 3.13, from an installed copy
 	tools/other-pythons 3.12 3.13
+
+test-comparison: ## that other caches do what docs/comparison.md says, in an environment of their own
+	@$(ENVIRONMENT) .venv '.[types]'
+	$(BIN)/pytest tests/comparison
 
 test-nightly: ## the tests that take hours
 	@$(ENVIRONMENT) .venv '.[test]'
