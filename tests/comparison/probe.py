@@ -250,14 +250,18 @@ def hung_server(adapter: Adapter) -> str:
         return NOT_OFFERED
     function, _ = counting(adapter, "hung_fn", lambda x: x)
     memo = adapter.shared(function)
-    started = time.monotonic()
+    timed(memo, 1)  # the first call loads modules as well
+    seconds, became = timed(memo, 2)
+    return f"{'under 1' if seconds < 1 else round(seconds)} s{became}"
+
+
+def timed(memo: Any, x: int) -> tuple[float, str]:
+    started, became = time.monotonic(), ""
     try:
-        run(memo(1))
-        became = ""
+        run(memo(x))
     except Exception:
         became = ", then an error"
-    seconds = time.monotonic() - started
-    return f"{'under 1' if seconds < 1 else round(seconds)} s{became}"
+    return time.monotonic() - started, became
 
 
 def main() -> None:
