@@ -175,3 +175,27 @@ def test_metrics_are_no_page_of_the_site(project: Use) -> None:
     assert first.status_code == 200
     client.get("/value/k/")
     assert client.get("/metrics").content != first.content
+
+
+async def test_the_asgi_application_serves_and_answers_the_servers_lifespan(project: Use) -> None:
+    """That its end loses nothing, tests/workers shows for workers of uvicorn."""
+    from asgiref.testing import ApplicationCommunicator
+    from project.asgi import application
+
+    life = ApplicationCommunicator(application, {"type": "lifespan"})
+    await life.send_input({"type": "lifespan.startup"})
+    assert await life.receive_output() == {"type": "lifespan.startup.complete"}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/nowhere",
+        "query_string": b"",
+        "headers": [(b"host", b"testserver")],
+    }
+    request = ApplicationCommunicator(application, scope)
+    await request.send_input({"type": "http.request"})
+    assert (await request.receive_output())["status"] == 404
+    await request.wait()
+    await life.send_input({"type": "lifespan.shutdown"})
+    assert await life.receive_output() == {"type": "lifespan.shutdown.complete"}
+    await life.wait()

@@ -41,16 +41,19 @@ l1 = {{ max_entries = 16 }}
 """
 
 BIN = Path(sys.executable).parent
+UVICORN = (str(BIN / "uvicorn"), "--log-level", "warning", "--timeout-worker-healthcheck", "10")
 GUNICORN = (str(BIN / "gunicorn"), "--preload", "--threads", "4", "--graceful-timeout", "20", "--timeout", "60")
 SERVERS = {
-    "uvicorn-fastapi": lambda port, recycle: [
-        *(str(BIN / "uvicorn"), "fastapi_app:app", "--host", HOST, "--port", str(port)),
-        *("--workers", str(WORKERS), "--log-level", "warning", "--timeout-worker-healthcheck", "10"),
-        *(("--limit-max-requests", str(recycle)) if recycle else ()),
-    ],
+    "uvicorn-fastapi": lambda port, recycle: uvicorn("fastapi_app:app", port, recycle),
+    "uvicorn-django": lambda port, recycle: uvicorn("django_app:asgi", port, recycle),
     "gunicorn-flask": lambda port, recycle: gunicorn("flask_app:app", port, recycle),
     "gunicorn-django": lambda port, recycle: gunicorn("django_app:app", port, recycle),
 }
+
+
+def uvicorn(app: str, port: int, recycle: int) -> list[str]:
+    every = ("--limit-max-requests", str(recycle)) if recycle else ()
+    return [*UVICORN, "--host", HOST, "--port", str(port), "--workers", str(WORKERS), *every, app]
 
 
 def gunicorn(app: str, port: int, recycle: int) -> list[str]:
@@ -195,7 +198,7 @@ class Clients:
         self.wrong: list[Any] = []
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._paths = ["/work", "/awork"] if "fastapi" in fleet.kind else ["/work"]
+        self._paths = ["/work", "/awork"] if "uvicorn" in fleet.kind else ["/work"]
         self._threads = [threading.Thread(target=self._run, args=(seed,)) for seed in range(number)]
 
     def __enter__(self) -> "Clients":
