@@ -58,9 +58,11 @@ bench: ## every benchmark
 	@$(ENVIRONMENT) .venv '.[test]'
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
 
-docs: ## write the API reference anew; every link in the documentation leads somewhere
-	@$(PYTHON) tools/api_reference.py
-	@$(PYTHON) tools/check_links.py
+docs: ## write the API reference anew, check every link, build the site into build/site
+	@$(ENVIRONMENT) .venv '.[docs]'
+	$(BIN)/python tools/api_reference.py
+	$(BIN)/python tools/check_links.py
+	$(BIN)/mkdocs build --quiet --strict
 
 clean: ## remove everything that these targets made
 	rm -rf .venv .venv-* .cache build dist native/target *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
