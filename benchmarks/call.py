@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 import redis
 import redis.asyncio
-from interleave import ROUNDS, Row, interleave, loop, report
+from interleave import ROUNDS, Row, awake, interleave, loop, report
 
 from cachekit import cache, configure
 from cachekit.metrics import attach, exposition
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=2 * ROUNDS)
     options = parser.parse_args()
-    with start_server("valkey") as server, asyncio.Runner() as runner:
+    with awake(), start_server("valkey") as server, asyncio.Runner() as runner:
         rows = measure(server.url, runner, options.rounds)
     rows += import_ms()
     print(report(rows, as_json=options.json))

@@ -15,7 +15,7 @@ from typing import Any
 import hiredis
 import redis
 import redis.asyncio
-from interleave import ROUNDS, interleave, loop, report
+from interleave import ROUNDS, awake, interleave, loop, report
 
 from cachekit.backends.base import Faces
 from cachekit.backends.redis import open_redis
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
-    with start_server("valkey") as server, asyncio.Runner() as runner, redis.Redis(port=server.port) as client:
+    with awake(), start_server("valkey") as server, asyncio.Runner() as runner, redis.Redis(port=server.port) as client:
         faces = open_redis(BackendSpec(url=server.url))
         client.set(KEY, VALUE)
         async_client = redis.asyncio.Redis(port=server.port)
