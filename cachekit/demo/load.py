@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from cachekit.demo.processes import HOST, DemoError
+from cachekit.demo.processes import DemoError, Worker
+from cachekit.demo.worker import HOST
 
 EACH = 40  # different questions of each kind
 SKEW = 1.0  # of Zipf's law: the second question comes half as often as the first, the third a third
@@ -42,6 +43,7 @@ class Question(NamedTuple):
 class Answer(NamedTuple):
     """What came back."""
 
+    framework: str
     question: Question
     seconds: float
     status: int
@@ -74,7 +76,7 @@ class Progress:
 
 
 def ask(
-    ports: Sequence[int],
+    workers: Sequence[Worker],
     wanted: Sequence[Question],
     *,
     cached: bool,
@@ -88,20 +90,20 @@ def ask(
     answers: list[Answer] = []
     failures: list[str] = []
 
-    def client(port: int, share: Sequence[Question]) -> None:
+    def client(worker: Worker, share: Sequence[Question]) -> None:
         try:
-            for answer in talk(port, share, cached=cached):
+            for answer in talk(worker, share, cached=cached):
                 with lock:
                     answers.append(answer)
                     progress.done += 1
                 if stop.is_set():
                     return
         except (OSError, http.client.HTTPException) as error:
-            failures.append(f"the worker on port {port} does not answer: {error or type(error).__name__}")
+            failures.append(f"the {worker.framework} worker does not answer: {error or type(error).__name__}")
 
     clients = [
-        threading.Thread(target=client, args=(port, wanted[first :: len(ports)]), daemon=True)
-        for first, port in enumerate(ports)
+        threading.Thread(target=client, args=(worker, wanted[first :: len(workers)]), daemon=True)
+        for first, worker in enumerate(workers)
     ]
     for thread in clients:
         thread.start()
@@ -117,15 +119,15 @@ def ask(
     return answers
 
 
-def talk(port: int, share: Sequence[Question], *, cached: bool) -> Iterator[Answer]:
+def talk(worker: Worker, share: Sequence[Question], *, cached: bool) -> Iterator[Answer]:
     """Ask one worker on one connection."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(HOST, worker.port, timeout=PATIENCE)
     try:
         for question in share:
             started = time.perf_counter()
             connection.request("GET", question.path if cached else question.uncached)
             response = connection.getresponse()
             body = response.read()
-            yield Answer(question, time.perf_counter() - started, response.status, body)
+            yield Answer(worker.framework, question, time.perf_counter() - started, response.status, body)
     finally:
         connection.close()

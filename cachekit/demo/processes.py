@@ -1,4 +1,4 @@
-"""What the demo runs: a Valkey server of its own, unless REDIS_URL names one, and two workers that share it."""
+"""What the demo runs: a Valkey server of its own, unless REDIS_URL names one, and three workers that share it."""
 
 import http.client
 import json
@@ -10,14 +10,15 @@ import time
 from collections.abc import Mapping
 from importlib.resources import files
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from cachekit.config.tree import URL_VARIABLES, setting_variables
+from cachekit.demo import page
+from cachekit.demo.worker import HOST
 from cachekit.testing.servers import Server, free_port, start_server
 
-HOST = "127.0.0.1"
+FRAMEWORKS = ("fastapi", "flask", "django")
 PORT = 8000
-WORKERS = 2
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 OWN_BACKEND = "CACHEKIT_BACKENDS__DEFAULT__"  # password, TLS and the like of the server that REDIS_URL names
@@ -25,6 +26,17 @@ OWN_BACKEND = "CACHEKIT_BACKENDS__DEFAULT__"  # password, TLS and the like of th
 
 class DemoError(Exception):
     """The demo cannot go on. The message is one line and says why."""
+
+
+class Worker(NamedTuple):
+    """A process that serves the application of one framework."""
+
+    framework: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
 
 
 class Demo:
@@ -37,12 +49,9 @@ class Demo:
         self.environment = environment(os.environ)
         self.server: Server | None = None
         self.no_server = ""  # why there is none
-        self.ports = choose_ports(port)
-        self.workers: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def urls(self) -> list[str]:
-        return [f"http://{HOST}:{port}" for port in self.ports]
+        self.workers = [Worker(*pair) for pair in zip(FRAMEWORKS, choose_ports(port, len(FRAMEWORKS)), strict=True)]
+        self.environment[page.WORKERS] = " ".join(f"{worker.framework}={worker.url}" for worker in self.workers)
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
     def has_l2(self) -> bool:
@@ -66,12 +75,12 @@ class Demo:
         """Start everything, and return while the workers are still getting ready."""
         if not self.has_l2:
             self.start_server()
-        self.workers = [self.start_worker(port) for port in self.ports]
+        self.processes = [self.start_worker(worker) for worker in self.workers]
 
     def wait(self) -> None:
         """Return when all workers answer. `DemoError` when one does not."""
         deadline = time.monotonic() + START_SECONDS
-        while not all(answers(port) for port in self.ports):
+        while not all(answers(worker) for worker in self.workers):
             self.check()
             if time.monotonic() > deadline:
                 raise DemoError(f"the workers did not answer in {START_SECONDS:.0f} s")
@@ -85,11 +94,11 @@ class Demo:
         else:
             self.environment["REDIS_URL"] = self.server.url
 
-    def start_worker(self, port: int) -> "subprocess.Popen[bytes]":
+    def start_worker(self, worker: Worker) -> "subprocess.Popen[bytes]":
         # Its standard input is the worker's life line (see `worker`). A session of its own: Ctrl-C is for us alone,
         # and we end the workers in order.
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "cachekit.demo.worker", str(port), *self.urls],
+            [sys.executable, "-P", "-m", "cachekit.demo.worker", worker.framework, str(worker.port)],
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -98,35 +107,33 @@ class Demo:
 
     def check(self) -> None:
         """`DemoError` when a worker has ended."""
-        for port, worker in zip(self.ports, self.workers, strict=True):
-            if worker.poll() is not None:
-                raise DemoError(f"the worker on port {port} ended with exit status {worker.returncode}")
+        for worker, process in zip(self.workers, self.processes, strict=True):
+            if process.poll() is not None:
+                raise DemoError(f"the {worker.framework} worker ended with exit status {process.returncode}")
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """What all workers counted, by region."""
-        total: dict[str, dict[str, int]] = {}
-        for port in self.ports:
-            for region, counts in request(port, "GET", "/stats")["regions"].items():
-                row = total.setdefault(region, {})
-                for name, count in counts.items():
-                    row[name] = row.get(name, 0) + count
-        return total
+    def counts(self) -> dict[tuple[str, str], dict[str, int]]:
+        """What the workers counted, by framework and region."""
+        return {
+            (worker.framework, region): counts
+            for worker in self.workers
+            for region, counts in request(worker, "GET", "/stats")["regions"].items()
+        }
 
     def empty(self) -> None:
         """Outdate what an earlier demo may have left on a server that is not ours."""
-        request(self.ports[0], "POST", "/invalidate")
+        request(self.workers[0], "POST", "/invalidate")
 
     def stop(self) -> None:
         """End the workers, then the server. May be called twice."""
-        for worker in self.workers:
-            assert worker.stdin is not None
-            worker.stdin.close()
-        for worker in self.workers:
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in self.processes:
             try:
-                worker.wait(STOP_SECONDS)
+                process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+                process.kill()
+                process.wait()
         if self.server is not None:
             self.server.stop()
 
@@ -138,13 +145,13 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in ours.items() if name not in foreign} | {"CACHEKIT_CONFIG": config}
 
 
-def choose_ports(wanted: int | None) -> list[int]:
-    """A port for each worker: the wanted one, which must be free, or else 8000, or else any."""
+def choose_ports(wanted: int | None, count: int) -> list[int]:
+    """So many ports, the first one: the wanted one, which must be free, or else 8000, or else any."""
     if wanted is not None and not is_free(wanted):
         raise DemoError(f"port {wanted} is in use; choose another with --port")
     first = wanted or (PORT if is_free(PORT) else free_port())
     ports = [first]
-    while len(ports) < WORKERS:
+    while len(ports) < count:
         following = ports[-1] + 1
         ports.append(following if following < 65_536 and is_free(following) else free_port())
     return ports
@@ -160,22 +167,22 @@ def is_free(port: int) -> bool:
     return True
 
 
-def answers(port: int) -> bool:
+def answers(worker: Worker) -> bool:
     """Whether a worker serves."""
     try:
-        request(port, "GET", "/stats")
+        request(worker, "GET", "/stats")
     except DemoError:
         return False
     return True
 
 
-def request(port: int, method: str, path: str) -> Any:
+def request(worker: Worker, method: str, path: str) -> Any:
     """What a worker says, out of JSON. `DemoError` when it does not."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=STOP_SECONDS)
+    connection = http.client.HTTPConnection(HOST, worker.port, timeout=STOP_SECONDS)
     try:
         connection.request(method, path)
         return json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException) as error:
-        raise DemoError(f"the worker on port {port} does not answer: {error or type(error).__name__}") from None
+        raise DemoError(f"the {worker.framework} worker does not answer: {error or type(error).__name__}") from None
     finally:
         connection.close()

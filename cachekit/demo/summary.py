@@ -1,12 +1,14 @@
 """What a load showed, as plain figures."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from cachekit.demo.load import Answer, Question
+from cachekit.demo.load import Answer
+from cachekit.demo.processes import FRAMEWORKS
 
-Counts: TypeAlias = "dict[str, dict[str, int]]"  # by region, then by name
+Counts: TypeAlias = "dict[tuple[str, str], dict[str, int]]"  # by framework and region, then by name
 
 COUNTS = ("l1_hits", "l2_hits", "misses", "waited", "errors")
 
@@ -31,9 +33,9 @@ def at(seconds: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One region, or all together."""
+    """One framework, one region, or all together."""
 
-    region: str
+    name: str
     requests: int
     questions: int  # different ones
     counts: dict[str, int]
@@ -51,7 +53,8 @@ class Row:
 class Summary:
     """The whole load."""
 
-    rows: tuple[Row, ...]
+    frameworks: tuple[Row, ...]
+    regions: tuple[Row, ...]
     total: Row
     compared: int  # different questions whose answers were compared with one computed without a cache
     differing: tuple[str, ...]  # paths whose cached answer was another one, or no answer
@@ -67,36 +70,55 @@ class Summary:
 
 
 def summarise(reference: Sequence[Answer], cached: Sequence[Answer], counted: Counts) -> Summary:
-    """Compare every answer with the reference for its question; ``counted`` is what the workers counted meanwhile."""
-    right = {answer.question: answer for answer in reference}
+    """Compare every answer with the reference for its question, whichever framework gave it; ``counted`` is what the
+    workers counted meanwhile."""
+    right = {answer.question: value(answer) for answer in reference}
     differing = dict.fromkeys(
-        answer.question.path
-        for answer in cached
-        if answer.status != 200 or (answer.status, answer.body) != right[answer.question][2:]
+        answer.question.path for answer in cached if answer.status != 200 or value(answer) != right[answer.question]
     )
+    frameworks = sorted({answer.framework for answer in cached}, key=FRAMEWORKS.index)
     regions = sorted({answer.question.region for answer in cached})
-    rows = tuple(
-        row(
-            region,
-            [answer for answer in reference if answer.question.region == region],
-            [answer for answer in cached if answer.question.region == region],
-            counted.get(region, {}),
-        )
-        for region in regions
+    return Summary(
+        tuple(row(name, reference, cached, counted, framework=name) for name in frameworks),
+        tuple(row(name, reference, cached, counted, region=name) for name in regions),
+        row("all", reference, cached, counted),
+        len(right),
+        tuple(differing),
     )
-    totals = {name: sum(each.counts[name] for each in rows) for name in COUNTS}
-    return Summary(rows, row("all", reference, cached, totals), len(right), tuple(differing))
 
 
-def row(region: str, reference: Sequence[Answer], cached: Sequence[Answer], counts: dict[str, int]) -> Row:
-    """The figures of one region."""
-    alone: dict[Question, float] = {answer.question: answer.seconds for answer in reference}
+def value(answer: Answer) -> Any:
+    """What an answer says. The frameworks write JSON in different ways."""
+    return json.loads(answer.body) if answer.status == 200 else None
+
+
+def row(
+    name: str,
+    reference: Sequence[Answer],
+    cached: Sequence[Answer],
+    counted: Counts,
+    *,
+    framework: str | None = None,
+    region: str | None = None,
+) -> Row:
+    """The figures of one framework, one region, or all."""
+
+    def asked(answers: Sequence[Answer]) -> list[Answer]:
+        return [
+            answer
+            for answer in answers
+            if framework in (None, answer.framework) and region in (None, answer.question.region)
+        ]
+
+    alone = {answer.question: answer.seconds for answer in reference}
+    without, cached = asked(reference), asked(cached)
+    counts = [row for (its, of), row in counted.items() if framework in (None, its) and region in (None, of)]
     return Row(
-        region,
+        name,
         len(cached),
-        len(alone),
-        {name: counts.get(name, 0) for name in COUNTS},
-        Times.of(reference),
+        len({answer.question for answer in cached}),
+        {count: sum(row.get(count, 0) for row in counts) for count in COUNTS},
+        Times.of(without),
         Times.of(cached),
         round(sum(answer.seconds for answer in cached), 3),
         round(sum(alone[answer.question] - answer.seconds for answer in cached), 3),
@@ -106,6 +128,6 @@ def row(region: str, reference: Sequence[Answer], cached: Sequence[Answer], coun
 def grown(after: Counts, before: Counts) -> Counts:
     """By how much counts grew."""
     return {
-        region: {name: count - before.get(region, {}).get(name, 0) for name, count in counts.items()}
-        for region, counts in after.items()
+        place: {name: count - before.get(place, {}).get(name, 0) for name, count in counts.items()}
+        for place, counts in after.items()
     }

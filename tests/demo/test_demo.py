@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -19,8 +20,9 @@ from typer.testing import CliRunner
 from cachekit.cli import build
 from cachekit.demo import cities
 from cachekit.demo.load import Answer, Question, ask, draw, questions
-from cachekit.demo.processes import HOST, Demo, DemoError, choose_ports, environment, request
+from cachekit.demo.processes import FRAMEWORKS, Demo, DemoError, Worker, choose_ports, environment, request
 from cachekit.demo.summary import Times, grown, summarise
+from cachekit.demo.worker import HOST
 from cachekit.testing.servers import free_port
 
 CACHEKIT = Path(sys.executable).with_name("cachekit")
@@ -33,14 +35,20 @@ def demo() -> Iterator[Demo]:
         yield running
 
 
-def get(port: int, path: str) -> tuple[int, str, bytes]:
-    connection = HTTPConnection(HOST, port, timeout=30)
+def get(worker: Worker, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    connection = HTTPConnection(HOST, worker.port, timeout=30)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         response = connection.getresponse()
-        return response.status, response.getheader("content-type", ""), response.read()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:
         connection.close()
+
+
+def value(worker: Worker, path: str) -> Any:
+    status, _, body = get(worker, path)
+    assert status == 200, body
+    return json.loads(body)
 
 
 def grew(demo: Demo, act: Callable[[], object]) -> dict[str, int]:
@@ -51,64 +59,141 @@ def grew(demo: Demo, act: Callable[[], object]) -> dict[str, int]:
     return {name: sum(row[name] for row in rows) for name in ("l1_hits", "l2_hits", "misses")}
 
 
+def where(demo: Demo, worker: Worker, path: str) -> str:
+    """Which tier answered one question."""
+    found = [name for name, count in grew(demo, lambda: value(worker, path)).items() for _ in range(count)]
+    return " ".join(found)
+
+
 # --- the service -----------------------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize("path", ["/nearest?lat=1&lon=2", "/search?q=salz", "/ranking/AT"])
-def test_the_second_answer_is_from_memory_and_the_other_workers_from_the_server(demo: Demo, path: str) -> None:
-    first, second = demo.ports
-    assert grew(demo, lambda: get(first, path)) == {"l1_hits": 0, "l2_hits": 0, "misses": 1}
-    assert grew(demo, lambda: get(first, path)) == {"l1_hits": 1, "l2_hits": 0, "misses": 0}
-    assert grew(demo, lambda: get(second, path)) == {"l1_hits": 0, "l2_hits": 1, "misses": 0}
+PATHS = ("/nearest?lat={}&lon=2.5", "/search?q=sal{}", "/ranking/{}")
+FILLERS = {"fastapi": ("1", "z", "AT"), "flask": ("2", "t", "be"), "django": ("3", "a", "PL")}  # a question of its own
 
 
-def test_an_uncached_question_leaves_the_cache_alone(demo: Demo) -> None:
-    path = "/search?q=graz&cached=false"
-    assert grew(demo, lambda: get(demo.ports[0], path)) == {"l1_hits": 0, "l2_hits": 0, "misses": 0}
+@pytest.mark.parametrize("kind", range(3), ids=["nearest", "names", "rankings"])
+@pytest.mark.parametrize("filler", FRAMEWORKS)
+def test_an_entry_that_one_framework_has_filled_is_a_hit_in_the_other_two(demo: Demo, filler: str, kind: int) -> None:
+    path = PATHS[kind].format(FILLERS[filler][kind])
+    first, *others = sorted(demo.workers, key=lambda worker: worker.framework != filler)
+    assert where(demo, first, path) == "misses"
+    assert where(demo, first, path) == "l1_hits"
+    for other in others:
+        assert where(demo, other, path) == "l2_hits"
+        assert where(demo, other, path) == "l1_hits"
+        assert value(other, path) == value(first, path)
 
 
-def test_an_invalidated_tag_empties_what_carries_it(demo: Demo) -> None:
-    first = demo.ports[0]
-    get(first, "/ranking/CH"), get(first, "/ranking/LI")
-    assert request(first, "POST", "/invalidate?tag=country:CH") == {"tag": "country:CH", "outcome": "DONE"}
-    assert grew(demo, lambda: get(first, "/ranking/LI"))["l1_hits"] == 1
-    assert grew(demo, lambda: get(first, "/ranking/CH"))["misses"] == 1
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
+    """A demo whose workers trust their own memory for a second."""
+    monkeypatch.setenv("CACHEKIT_BACKENDS__DEFAULT__MAX_STALENESS", "1s")
+    with Demo(free_port()) as running:
+        running.wait()
+        yield running
+
+
+def test_a_tag_invalidated_in_one_framework_is_outdated_in_the_others_within_max_staleness(impatient: Demo) -> None:
+    for invalidating, filler in zip(impatient.workers, ("CH", "LI", "SI"), strict=True):
+        path = f"/ranking/{filler}"
+        for worker in impatient.workers:
+            value(worker, path)
+        outcome = request(invalidating, "POST", f"/invalidate?tag=country:{filler}")
+        assert outcome == {"tag": f"country:{filler}", "outcome": "DONE"}
+        time.sleep(1.0)  # for the others; nothing is asked meanwhile, so nothing tells them earlier
+        first, *others = impatient.workers
+        assert where(impatient, first, path) == "misses"
+        assert [where(impatient, worker, path) for worker in others] == ["l2_hits", "l2_hits"]
+
+
+def test_an_invalidated_tag_leaves_entries_without_it_alone(demo: Demo) -> None:
+    for worker in demo.workers:
+        get(worker, "/ranking/IE"), get(worker, "/ranking/IS")
+        assert request(worker, "POST", "/invalidate?tag=country:IE")["outcome"] == "DONE"
+        assert where(demo, worker, "/ranking/IS") == "l1_hits"
+        assert where(demo, worker, "/ranking/IE") == "misses"
+
+
+@pytest.mark.parametrize("path", ["/search?q=graz", "/nearest?lat=5&lon=5", "/ranking/DK?limit=3"])
+def test_an_uncached_question_has_the_same_answer_and_leaves_the_cache_alone(demo: Demo, path: str) -> None:
+    uncached = Question("", path).uncached
+    for worker in demo.workers:
+        assert where(demo, worker, uncached) == ""
+        assert value(worker, path) == value(worker, uncached)
 
 
 def test_a_load_gets_the_same_answers_with_and_without_the_cache(demo: Demo) -> None:
-    wanted = draw(40, seed=7)
-    reference = ask(demo.ports, list(dict.fromkeys(wanted)), cached=False)
-    summary = summarise(reference, ask(demo.ports, wanted, cached=True), {})
+    wanted = draw(42, seed=7)
+    reference = ask(demo.workers, list(dict.fromkeys(wanted)), cached=False)
+    summary = summarise(reference, ask(demo.workers, wanted, cached=True), {})
     assert summary.ok
-    assert summary.total.requests == 40
+    assert [(row.name, row.requests) for row in summary.frameworks] == [("fastapi", 14), ("flask", 14), ("django", 14)]
+    assert summary.total.requests == 42
     assert summary.compared == len(set(wanted))
 
 
-def test_the_first_page_names_both_workers_and_loads_nothing_from_elsewhere(demo: Demo) -> None:
-    status, kind, body = get(demo.ports[0], "/")
-    page = body.decode()
-    assert status == 200
-    assert kind.startswith("text/html")
-    assert " ".join(demo.urls) in page
+def test_the_first_page_of_each_names_all_workers_and_loads_nothing_from_elsewhere(demo: Demo) -> None:
+    pages = set()
+    for worker in demo.workers:
+        status, headers, body = get(worker, "/")
+        assert status == 200
+        assert headers["content-type"].startswith("text/html")
+        pages.add(body.decode())
+    (page,) = pages
+    assert " ".join(f"{worker.framework}={worker.url}" for worker in demo.workers) in page
     assert not [word for word in ("src=", "@import", "url(", 'rel="stylesheet"') if word in page]
 
 
-def test_metrics_and_counts_are_shown(demo: Demo) -> None:
-    get(demo.ports[0], "/search?q=linz")
-    assert (
-        b'cachekit_cache_misses_total{function="cachekit.demo.cities.named",region="names"}'
-        in get(demo.ports[0], "/metrics")[2]
+def test_each_has_metrics_and_counts_of_its_own(demo: Demo) -> None:
+    path, series = (
+        "/search?q=linz",
+        b'cachekit_cache_misses_total{function="cachekit.demo.cities.named",region="names"} ',
     )
-    counts = json.loads(get(demo.ports[0], "/stats")[2])
-    assert counts["backends"] == {"default": "up"}
+    pids = set()
+    for worker in demo.workers:
+        value(worker, path)
+        assert series in get(worker, "/metrics")[2]
+        counts = value(worker, "/stats")
+        assert counts["backends"] == {"default": "up"}
+        pids.add(counts["pid"])
+    assert len(pids) == 3
+
+
+@pytest.mark.parametrize("path", ["/search?q=linz", "/stats", "/ranking/XX"])
+def test_the_page_of_another_worker_may_read_the_answer_and_the_time_it_took(demo: Demo, path: str) -> None:
+    for worker in demo.workers:
+        headers = get(worker, path)[1]
+        assert headers["access-control-allow-origin"] == "*"
+        assert headers["access-control-expose-headers"] == "server-timing"
+        assert float(headers["server-timing"].removeprefix("worker;dur=")) > 0
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/ranking/XX", 404), ("/nearest?lat=91&lon=0", 422), ("/search?q=x", 422), ("/ranking/AT?limit=1000", 422)],
+    [
+        ("/ranking/XX", 404),
+        ("/nearest?lat=91&lon=0", 422),
+        ("/nearest?lat=0&lon=-181", 422),
+        ("/nearest?lat=nan&lon=0", 422),
+        ("/nearest?lon=0", 422),
+        ("/search?q=x", 422),
+        ("/search", 422),
+        ("/search?q=" + 51 * "x", 422),
+        ("/ranking/AT?limit=1000", 422),
+        ("/ranking/AT?limit=0", 422),
+        ("/ranking/AT?limit=-1", 422),
+    ],
 )
-def test_what_cannot_be_asked_is_refused(demo: Demo, path: str, status: int) -> None:
-    assert get(demo.ports[0], path)[0] == status
+def test_what_cannot_be_asked_is_refused_by_each(demo: Demo, path: str, status: int) -> None:
+    for worker in demo.workers:
+        found, _, body = get(worker, path)
+        assert found == status, worker
+        assert json.loads(body)["detail"]
+
+
+def test_a_tag_is_invalidated_by_post_alone(demo: Demo) -> None:
+    for worker in demo.workers:
+        assert get(worker, "/invalidate")[0] == 405
 
 
 # --- the answers -----------------------------------------------------------------------------------------------------
@@ -148,8 +233,8 @@ def test_popular_questions_come_more_often() -> None:
     assert wanted.count(first) > 20 * wanted.count(last)
 
 
-def answer(path: str, seconds: float, body: bytes = b"[]", status: int = 200) -> Answer:
-    return Answer(Question("names", path), seconds, status, body)
+def answer(path: str, seconds: float, body: bytes = b"[]", status: int = 200, framework: str = "flask") -> Answer:
+    return Answer(framework, Question("names", path), seconds, status, body)
 
 
 def test_a_different_answer_is_told() -> None:
@@ -157,6 +242,31 @@ def test_a_different_answer_is_told() -> None:
     summary = summarise(reference, [answer("/a", 0.1, b"[1]"), answer("/b", 0.1, b"[1]")], {})
     assert not summary.ok
     assert summary.differing == ("/b",)
+
+
+def test_answers_of_different_frameworks_are_compared_by_what_they_say() -> None:
+    reference = [answer("/a", 0.5, b'[{"a":1,"b":"\xc3\xa9"}]', framework="fastapi")]
+    same = answer("/a", 0.1, b'[{"b": "\\u00e9", "a": 1}]\n', framework="flask")
+    another = answer("/a", 0.1, b'[{"a": 1, "b": "e"}]', framework="django")
+    assert summarise(reference, [same], {}).ok
+    assert not summarise(reference, [same, another], {}).ok
+
+
+def test_figures_are_told_apart_by_framework_and_by_region() -> None:
+    reference = [answer("/a", 0.5, framework="fastapi")]
+    cached = [answer("/a", 0.1, framework="fastapi"), answer("/a", 0.2, framework="flask")]
+    counted = {
+        ("fastapi", "names"): {"l1_hits": 1, "misses": 2},
+        ("flask", "names"): {"l2_hits": 4},
+        ("flask", "nearest"): {"l2_hits": 8},
+    }
+    summary = summarise(reference, cached, counted)
+    fastapi, flask = summary.frameworks
+    (names,) = summary.regions
+    assert (fastapi.name, fastapi.counts["l1_hits"], fastapi.counts["misses"]) == ("fastapi", 1, 2)
+    assert (flask.name, flask.counts["l2_hits"], flask.requests, flask.saved_s) == ("flask", 12, 1, 0.3)
+    assert (names.name, names.counts["l2_hits"]) == ("names", 4)
+    assert (summary.total.counts["l2_hits"], summary.total.requests, summary.total.saved_s) == (12, 2, 0.7)
 
 
 def test_a_failed_request_is_no_right_answer() -> None:
@@ -203,17 +313,17 @@ def test_a_wanted_port_in_use_is_told_and_another_is_taken_when_none_was_wanted(
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(DemoError, match=f"port {port} is in use; choose another with --port"):
-            choose_ports(port)
+            choose_ports(port, 3)
         if port > 1024:
-            assert choose_ports(port - 1)[1] != port  # the second worker goes elsewhere
+            assert choose_ports(port - 1, 3)[1] != port  # the second worker goes elsewhere
 
 
 def test_a_worker_that_ends_is_told() -> None:
     broken = Demo()
-    broken.ports = [free_port()]
-    broken.workers = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], stdin=subprocess.PIPE)]
-    broken.workers[0].wait()
-    with pytest.raises(DemoError, match="ended with exit status 3"):
+    broken.workers = broken.workers[:1]
+    broken.processes = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], stdin=subprocess.PIPE)]
+    broken.processes[0].wait()
+    with pytest.raises(DemoError, match="the fastapi worker ended with exit status 3"):
         broken.check()
     broken.stop()
 
@@ -232,6 +342,7 @@ def test_once_prints_a_summary_and_succeeds() -> None:
     assert status == 0, text
     assert "embedded" in text
     assert "Every answer from the cache equals" in text
+    assert all(re.search(f"^{name} +4 ", text, re.MULTILINE) for name in ("FastAPI", "Flask", "Django")), text
     assert "\x1b[" not in text  # no colour, no progress where no terminal is
 
 
@@ -252,6 +363,7 @@ def test_without_any_server_there_is_one_tier(monkeypatch: pytest.MonkeyPatch) -
     report = json.loads(run("--json", "--requests", "20")[1])
     assert report["ok"]
     assert report["server"].startswith("none")
+    assert list(report["urls"]) == ["fastapi", "flask", "django"]
     assert report["total"]["counts"]["l2_hits"] == 0
     assert report["total"]["counts"]["misses"] > 0
 
@@ -266,7 +378,8 @@ def test_a_server_that_cannot_be_reached_is_told_and_the_demo_goes_on(monkeypatc
 
 
 def test_a_port_in_use_is_one_line(demo: Demo) -> None:
-    assert run("--port", str(demo.ports[0])) == (1, f"port {demo.ports[0]} is in use; choose another with --port\n")
+    port = demo.workers[0].port
+    assert run("--port", str(port)) == (1, f"port {port} is in use; choose another with --port\n")
 
 
 @pytest.fixture
@@ -282,7 +395,7 @@ def serving() -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
         lines.append(line)
         if "Ctrl-C ends it" in line:
             break
-    ports = [int(line.rstrip("/0\n ").rpartition(":")[2]) for line in lines[:3]] if len(lines) > 2 else []
+    ports = [int(line.rstrip("/0\n ").rpartition(":")[2]) for line in lines[:4]] if len(lines) > 3 else []
     yield process, ports
     process.kill()
     process.wait()
@@ -307,7 +420,7 @@ def listens(port: int) -> bool:
 @pytest.mark.slow
 def test_nothing_is_left_however_it_ends(serving: tuple[Any, list[int]], how: signal.Signals) -> None:
     process, ports = serving
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(listens(port) for port in ports)
     process.send_signal(how)
     assert process.wait(15) == (-9 if how is signal.SIGKILL else 0)
