@@ -12,13 +12,14 @@ from cachekit.cli.config import ConfigOption, JsonOption
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cachekit.backends.redis.rights import Rights
     from cachekit.config.settings import Loaded
     from cachekit.config.spec import BackendSpec
     from cachekit.errors import BackendError
 
 REMEDIES = {
     "auth": "check user and password: those in the URL, {variable}__USERNAME and {variable}__PASSWORD",
-    "noperm": "let the user run the commands that cachekit needs: ACL SETUSER NAME +@all -@dangerous +info ~{keys}*",
+    "noperm": "let the user run the commands that cachekit needs: {grant}",
     "tls": "set {table} tls.ca to the authority that signed the server's certificate, and use the name it was made for",
     "plain": "the port does not speak TLS: write redis:// or valkey:// in place of rediss:// or valkeys://",
     "closed": "if the port speaks TLS, write rediss:// or valkeys://; see the server's log for what it refused",
@@ -39,7 +40,8 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """See whether everything that is configured works.
 
     Each backend is asked once, for as long as its budget allows, and nothing
-    is written. Exit status 1 if one does not answer; warnings alone give 0.
+    is written. Exit status 1 if one does not answer, or refuses a command that
+    cachekit needs; warnings alone give 0.
     """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
@@ -60,7 +62,10 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @dataclass
 class Finding:
-    """What one attempt at a backend showed. ``reason`` and ``remedy`` are empty when it answered."""
+    """What one attempt at a backend showed. ``reason`` and ``remedy`` are empty when it answered and all is allowed.
+
+    ``rights`` are "all", "some" without those in ``missing``, or "unknown".
+    """
 
     name: str
     url: str
@@ -70,6 +75,8 @@ class Finding:
     reason: str = ""
     remedy: str = ""
     coherence: str = ""
+    rights: str = "unknown"
+    missing: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -88,8 +95,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the configuration is valid and every backend answered."""
-        return not self.problems and all(backend.reachable for backend in self.backends)
+        """Whether the configuration is valid, and every backend answered and allows what is needed."""
+        return not self.problems and all(backend.reachable and not backend.missing for backend in self.backends)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -135,49 +142,62 @@ def reach(spec: "BackendSpec", namespace: str) -> Finding:
     from cachekit.errors import BackendError, ConfigError
 
     finding = Finding(spec.name, redact_url(spec.url) if spec.url else f"({spec.type})", spec.url_origin)
-    started = perf_counter()
+    started, user = perf_counter(), "default"
     try:
         faces = open_backend(spec)  # loads the driver, which is no part of the attempt
+        user = getattr(getattr(faces.sync, "address", None), "username", None) or user
         started = perf_counter()
-        finding.facts = _ask(faces.sync, faces.aio, namespace, spec.budget)
+        finding.facts, rights = _ask(faces.sync, faces.aio, namespace, spec.budget)
     except ConfigError as error:
         finding.reason = _one_line(str(error), spec)
     except BackendError as error:
         finding.reason = _one_line(f"{error.reason}: {error}", spec)
-        finding.remedy = remedy(error, spec, namespace)
+        finding.remedy = remedy(error, spec, user, namespace)
     except Exception as error:  # a third-party backend that raises what it should not
         finding.reason = _one_line(f"{type(error).__name__}: {error}", spec)
     else:
         finding.reachable = True
         finding.coherence = f"ttl: L1 entries live at most {spec.max_staleness:g} s"
         finding.warnings = list(advice(finding.facts))
+        _judge(rights, finding, user, namespace)
     finding.milliseconds = round((perf_counter() - started) * 1000, 1)
     return finding
 
 
-def _ask(sync: Any, aio: Any, namespace: str, budget: float) -> dict[str, str]:
-    """The backend's own facts, or one read from a backend that offers none."""
+def _judge(rights: "Rights | None", finding: Finding, user: str, namespace: str) -> None:
+    """What the server's user may not do, and the line that changes it."""
+    if rights is None or rights.missing is None:
+        return
+    finding.rights, finding.missing = ("some" if rights.missing else "all"), list(rights.missing)
+    if rights.missing:
+        finding.remedy = REMEDIES["noperm"].format(grant=_grant(rights.user or user, namespace))
+
+
+def _ask(sync: Any, aio: Any, namespace: str, budget: float) -> "tuple[dict[str, str], Rights | None]":
+    """The backend's own facts, or one read from a backend that offers none; and the rights there, where it can tell."""
     import asyncio
     import inspect
 
     face = aio if sync is None else sync
     checks = "check" in face.capabilities
 
-    async def ask() -> dict[str, str]:
+    async def ask() -> "tuple[dict[str, str], Rights | None]":
         try:
             answer = face.check(budget=budget) if checks else face.get(f"{namespace}:v:{{doctor}}", budget=budget)
             if inspect.isawaitable(answer):
                 answer = await answer
+            keys = [f"{namespace}:{kind}:{{doctor}}" for kind in ("v", "l", "t")]  # values, leases, stamps
+            rights = face.rights(keys, budget=budget) if hasattr(face, "rights") else None
         finally:
             closing = face.close()
             if inspect.isawaitable(closing):
                 await closing
-        return dict(answer) if checks else {}
+        return (dict(answer) if checks else {}), rights
 
     return asyncio.run(ask())
 
 
-def remedy(error: "BackendError", spec: "BackendSpec", namespace: str) -> str:
+def remedy(error: "BackendError", spec: "BackendSpec", user: str, namespace: str) -> str:
     """What to do about a failure."""
     from cachekit.config.tree import variable_of
 
@@ -190,8 +210,14 @@ def remedy(error: "BackendError", spec: "BackendSpec", namespace: str) -> str:
         table=f"[backends.{spec.name}]",
         variable=variable_of(("backends", spec.name)),
         budget=f"{spec.budget * 1000:g} ms",
-        keys=f"{namespace}:",
+        grant=_grant(user, namespace) if kind == "noperm" else "",
     )
+
+
+def _grant(user: str, namespace: str) -> str:
+    from cachekit.backends.redis.rights import grant
+
+    return grant(user, namespace)
 
 
 def advice(facts: Mapping[str, str]) -> Iterator[str]:
@@ -273,7 +299,10 @@ def _print_backend(console: "Console", backend: Finding) -> None:
         return
     answered = f"answered in {backend.milliseconds:g} ms"
     lines = [f"{backend.url}{origin}", answered, f"coherence {backend.coherence}", *_server(backend.facts)]
-    _lines(console, name, lines)
+    _lines(console, name, [*lines, *([f"rights {backend.rights}"] if not backend.missing else [])])
+    if backend.missing:
+        _say(console, "error", f"the server's user may not run: {', '.join(backend.missing)}", "red")
+        _say(console, "remedy", backend.remedy, "yellow")
     for warning in backend.warnings:
         _say(console, "warning", warning, "yellow")
 

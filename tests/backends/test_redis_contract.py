@@ -6,6 +6,7 @@ import pytest
 
 from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Faces
 from cachekit.backends.redis import open_redis
+from cachekit.backends.redis.rights import grant
 from cachekit.config.spec import BackendSpec
 from cachekit.testing import BackendContract
 from cachekit.testing.servers import Kind, Server, available, start_server
@@ -48,6 +49,14 @@ class Coroutines(OnServer):
     def make_backend_behind(self, host: str, port: int) -> AsyncBaseBackend:
         aio: AsyncBaseBackend = self.faces(host, port).aio
         return aio
+
+
+class TestWithTheRightsOfTheDocumentedLine(Plain):
+    """A user with the line of docs/outages.md needs no other rights."""
+
+    def faces(self, host: str, port: int) -> Faces:
+        started(self.kind).command(*grant("app", "contract").split(), "on", ">pw")
+        return open_redis(BackendSpec(url=f"redis://app:pw@{host}:{port}/1"))
 
 
 for kind in available():

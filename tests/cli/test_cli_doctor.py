@@ -1,6 +1,7 @@
 """`cachekit doctor`, against real servers."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
+from cachekit.backends.redis import commands
+from cachekit.backends.redis.rights import ALSO, NEEDED, PROBE, Rights, grant, questions
 from cachekit.cli import build
 from cachekit.cli.doctor import advice, reach
 from cachekit.config.spec import BackendSpec
+from cachekit.errors import BackendError, Fault
 from cachekit.testing.faults import FaultProxy
 from cachekit.testing.servers import Server, free_port, start_server
 
@@ -182,6 +186,117 @@ def test_nothing_is_written(doctor: Doctor) -> None:
     with start_server("valkey") as server:
         assert doctor(REDIS_URL=server.url).status == 0
         assert server.command("DBSIZE") == 0
+
+
+FULL = grant("app", "shop").split()[3:]  # what the remedy gives
+PROBES = {line.split()[0].lower() for line in NEEDED}
+
+
+@pytest.fixture
+def user(doctor: Doctor, project: Path, server: Server) -> Iterator[Callable[..., Done]]:
+    """``user("~shop:*", "+get")``: what the doctor says with a user of these rights alone."""
+    (project / "cachekit.toml").write_text(QUIET)
+
+    def run(*rights: str, words: tuple[str, ...] = ("--json",)) -> Done:
+        server.command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights)
+        return doctor(*words, REDIS_URL=f"redis://app:pw@127.0.0.1:{server.port}")
+
+    yield run
+    server.command("ACL", "DELUSER", "app")
+
+
+def rights(done: Done) -> tuple[str, set[str]]:
+    (backend,) = done.report["backends"]
+    assert (done.status == 1) is bool(backend["missing"])
+    return backend["rights"], {command.lower() for command in backend["missing"]}
+
+
+def test_a_user_with_the_rights_that_the_remedy_gives_has_all(user: Callable[..., Done]) -> None:
+    assert rights(user(*FULL)) == ("all", set())
+    assert "rights all" in user(*FULL, words=()).text
+
+
+def test_the_documented_line_is_the_one_that_is_shown() -> None:
+    assert f"\n{grant('app', 'shop')}\n" in (Path(__file__).parents[2] / "docs" / "outages.md").read_text()
+
+
+def test_the_default_user_may_do_everything(doctor: Doctor, server: Server) -> None:
+    assert rights(doctor("--json", REDIS_URL=server.url)) == ("all", set())
+
+
+@pytest.mark.parametrize("command", sorted(PROBES - {"time", "eval"}))
+def test_each_refused_command_is_named(user: Callable[..., Done], command: str) -> None:
+    done = user(*FULL, f"-{command}")
+    assert rights(done) == ("some", {command})
+    assert done.report["backends"][0]["remedy"].endswith(grant("app", "shop"))
+    lines = user(*FULL, f"-{command}", words=()).text
+    assert f"may not run: {command.upper()}" in lines
+    assert grant("app", "shop") in lines
+
+
+def test_without_scripts_the_server_is_asked_one_by_one_where_it_allows_that(user: Callable[..., Done]) -> None:
+    without = [*FULL, "-eval", "-del"]
+    assert rights(user(*without)) == ("some", {"eval"})  # it tells no more
+    assert rights(user(*without, "+acl|whoami", "+acl|dryrun")) == ("some", {"eval", "del"})
+
+
+def test_a_user_who_may_not_ask_for_the_time_is_told_the_same_line(user: Callable[..., Done]) -> None:
+    """Without TIME no connection is opened."""
+    reason, remedy = failure(user(*FULL, "-time"))
+    assert reason.startswith("noperm:")
+    assert remedy.endswith(grant("app", "shop"))
+
+
+@pytest.mark.parametrize("keys", ["~other:*", "~shop:v:*", "%R~shop:*"])
+def test_keys_out_of_reach_are_commands_refused(user: Callable[..., Done], keys: str) -> None:
+    status, missing = rights(user(keys, *FULL[1:]))
+    assert status == "some"
+    assert {"set", "del", "incrby"} <= missing
+    assert "time" not in missing
+
+
+def test_the_remedy_works(user: Callable[..., Done], server: Server) -> None:
+    remedy = user("~other:*", "+time", "+eval").report["backends"][0]["remedy"]
+    server.command(*remedy.partition(": ")[2].split())
+    assert rights(user(*remedy.partition("ACL SETUSER app ")[2].split())) == ("all", set())
+
+
+def test_a_server_that_does_not_tell_is_unknown_and_no_failure(
+    user: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before version 7 scripts lack the function that tells, and there is no ACL DRYRUN."""
+    monkeypatch.setattr("cachekit.backends.redis.rights.PROBE", PROBE.replace("acl_check_cmd", "of_a_later_version"))
+    assert rights(user(*FULL, "-del")) == ("unknown", set())
+    assert rights(user(*FULL, "-del", "+acl|whoami")) == ("unknown", set())
+    assert rights(user(*FULL, "-del", "+acl|whoami", "+acl|dryrun")) == ("some", {"del"})
+    assert "rights unknown" in user(*FULL, words=()).text
+
+
+def test_a_server_without_dryrun_is_unknown() -> None:
+    asked = questions(["shop:v:{doctor}"])
+    for _ in range(2):
+        next(asked)
+    asked.send("app")
+    asked.throw(BackendError(Fault.COMMAND, "command", "ERR older than version 7"))
+    with pytest.raises(StopIteration) as done:
+        asked.throw(BackendError(Fault.COMMAND, "command", "ERR Unknown subcommand or wrong number of arguments"))
+    assert done.value.value == Rights("app", None)
+
+
+def test_asking_for_rights_changes_nothing(user: Callable[..., Done], server: Server) -> None:
+    before = server.command("DBSIZE")
+    user(*FULL)
+    user(*FULL, "-eval", "+acl|whoami", "+acl|dryrun")
+    assert server.command("DBSIZE") == before
+
+
+def test_every_command_that_is_used_is_asked_about() -> None:
+    folder = Path(commands.__file__).parent
+    words = r'(?:Command\(\(|pack\(\(|b)"([A-Z]+)"'
+    sent = re.findall(words, (folder / "commands.py").read_text())
+    called = re.findall(r"redis\.p?call\('([A-Z]+)'", (folder / "scripts.py").read_text())
+    used = {word.lower() for word in (*sent, *called)}
+    assert used - {"auth", "noscript"} == PROBES | {word.lower() for word in ALSO}
 
 
 @pytest.mark.parametrize("url", ["http://x", f"redis://:{PASSWORD}@h:1"])

@@ -1,14 +1,15 @@
 """The two faces of the Redis and Valkey backend. `commands` decides what is sent, the transports how it travels."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Leased
-from cachekit.backends.redis import aio, commands, transport
+from cachekit.backends.redis import aio, commands, rights, transport
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Command
+from cachekit.backends.redis.rights import Rights
 from cachekit.errors import BackendError
 
 T = TypeVar("T")
@@ -84,6 +85,21 @@ class RedisBackend(BaseBackend):
                 raise
             found = {}
         return commands.facts(found, self.address)
+
+    def rights(self, keys: Sequence[str], *, budget: float) -> Rights:
+        """What the server's user may do with these keys, asked without side effects; for `cachekit doctor`."""
+        asking, deadline = rights.questions(keys), monotonic() + budget
+        step: Callable[[], Command[Any]] = functools.partial(next, asking)
+        while True:
+            try:
+                command = step()
+            except StopIteration as done:
+                found: Rights = done.value
+                return found
+            try:
+                step = functools.partial(asking.send, transport.run(self._pools.here(), command, deadline))
+            except BackendError as error:
+                step = functools.partial(asking.throw, error)
 
     def close(self) -> None:
         self._pools.close()

@@ -1,0 +1,92 @@
+"""What the server's user may do, found without doing it, and the rights that it needs."""
+
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cachekit.backends.redis.commands import Command, ignore
+from cachekit.errors import BackendError, Fault
+
+# Everything that is sent or called in a script; K is a key. Words as in use, since rights may differ by them.
+NEEDED: Final = (
+    "GET K", "MGET K", "SET K 0 PX 1", "DEL K", "EXISTS K", "INCRBY K 1", "PEXPIRE K 1", "PERSIST K", "PTTL K",
+    "EVALSHA 0 1 K", "EVAL 0 1 K", "TIME",
+)  # fmt: skip
+ALSO: Final = ("SELECT", "INFO")  # for a database other than 0, and for what `cachekit doctor` tells of the server
+
+# Without keys, so that rights on keys do not keep it from answering. It answers the numbers of what is refused: a name
+# that the server does not know (renamed away) is refused, too.
+PROBE: Final = """
+if not redis.acl_check_cmd then return redis.error_reply('ERR older than version 7') end
+local refused = {}
+for number, line in ipairs(ARGV) do
+    local words = {}
+    for word in string.gmatch(line, '%S+') do words[#words + 1] = word end
+    local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
+    if not (known and allowed) then refused[#refused + 1] = number end
+end
+return refused
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """``missing`` are names of commands; None: the server does not tell. ``user`` may be empty for the same reason."""
+
+    user: str
+    missing: tuple[str, ...] | None
+
+
+def grant(user: str, namespace: str) -> str:
+    """The line that gives a user what is needed, and nothing else."""
+    commands = " ".join(f"+{line.split()[0].lower()}" for line in (*NEEDED, *ALSO))
+    return f"ACL SETUSER {user} ~{namespace}:* {commands}"
+
+
+def questions(keys: Sequence[str]) -> Generator[Command[Any], Any, Rights]:
+    """The whole exchange: yields commands, is sent their results or thrown a `BackendError`."""
+    yield Command(("TIME",), ignore)  # asked for with each new connection: refused, there is none to ask on
+    user = ""
+    try:
+        user = (yield Command(("ACL", "WHOAMI"), lambda reply: reply.decode())) or ""
+    except BackendError as error:
+        passed_over(error)
+    lines = [re.sub(r"\bK\b", key, line) for line in NEEDED for key in keys]
+    try:
+        # Not by its digest: whether that is allowed is one of the questions.
+        command = Command(("EVAL", PROBE, "0", *lines), lambda reply: [lines[number - 1] for number in reply])
+        refused = yield command
+    except BackendError as error:
+        passed_over(error)
+        return Rights(user, (yield from one_by_one(user, lines, refused=error.reason == "noperm")))
+    return Rights(user, names(refused))
+
+
+def one_by_one(
+    user: str, lines: Sequence[str], *, refused: bool
+) -> Generator[Command[Any], Any, tuple[str, ...] | None]:
+    """For a user who may run no scripts, but may ask ``ACL DRYRUN``."""
+    missing, otherwise = [], ("EVAL",) if refused else None
+    for line in lines if user else ():
+        words = ("ACL", "DRYRUN", user, *line.split())
+        try:
+            answer = yield Command(words, lambda reply: reply)
+        except BackendError as error:
+            passed_over(error)
+            if error.reason == "noperm" or "unknown" in str(error).casefold():
+                return otherwise
+            answer = "not found"
+        if answer not in ("OK", b"OK"):
+            missing.append(line)
+    return names(missing) if user else otherwise
+
+
+def passed_over(error: BackendError) -> None:
+    """A refusal is an answer; a server that is away is none."""
+    if error.fault is not Fault.COMMAND and error.reason != "noperm":
+        raise error
+
+
+def names(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line.split()[0] for line in lines))
