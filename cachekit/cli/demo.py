@@ -229,8 +229,8 @@ def _stay(console: "Console", running: "Demo") -> None:
     """Serve until Ctrl-C, which is the way to end it. `DemoError` when a worker ends."""
     import time
 
-    console.print(f"Serving on {running.workers[0].url}/ - Ctrl-C ends it.")
     try:
+        console.print(f"Serving on {running.workers[0].url}/ - Ctrl-C ends it.")
         while True:
             time.sleep(0.5)
             running.check()
