@@ -400,8 +400,7 @@ def serving() -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
         lines.append(line)
         if "Ctrl-C ends it" in line:
             break
-    ports = [int(line.rstrip("/0\n ").rpartition(":")[2]) for line in lines[:4]] if len(lines) > 3 else []
-    yield process, ports
+    yield process, [int(port) for port in re.findall(r"://[\d.]+:(\d+)/", "".join(lines[:4]))]
     process.kill()
     process.wait()
     process.stdout.close()
