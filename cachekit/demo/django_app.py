@@ -14,7 +14,7 @@ from cachekit.demo.counts import counts
 from cachekit.demo.page import first_page
 
 settings.configure(
-    ALLOWED_HOSTS=["127.0.0.1"],
+    ALLOWED_HOSTS=["127.0.0.1", "localhost"],
     INSTALLED_APPS=["cachekit.integrations.django"],
     MIDDLEWARE=[f"{__name__}.Refusals"],
     ROOT_URLCONF=__name__,

@@ -36,10 +36,10 @@ def demo() -> Iterator[Demo]:
         yield running
 
 
-def get(worker: Worker, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    connection = HTTPConnection(HOST, worker.port, timeout=30)
+def get(worker: Worker, path: str, host: str = HOST) -> tuple[int, dict[str, str], bytes]:
+    connection = HTTPConnection(host, worker.port, timeout=30)
     try:
-        connection.request(method, path)
+        connection.request("GET", path)
         response = connection.getresponse()
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:
@@ -140,6 +140,7 @@ def test_the_first_page_of_each_names_all_workers_and_loads_nothing_from_elsewhe
         assert status == 200
         assert headers["content-type"].startswith("text/html")
         pages.add(body.decode())
+        assert get(worker, "/", "localhost")[0] == 200
     (page,) = pages
     assert " ".join(f"{worker.framework}={worker.url}" for worker in demo.workers) in page
     assert not [word for word in ("src=", "@import", "url(", 'rel="stylesheet"') if word in page]
