@@ -68,11 +68,11 @@ class Function:
         self.bound = None
 
     def at(self) -> "Bound":
-        """Where the entries of this function live; binds it at the first call."""
+        """Where the entries of this function live; binds it at the first call. Raises `ConfigError`."""
         bound = self.bound
         while bound is None:
             service = self.service()
-            bound = self.bind(service)
+            bound = Bound(self, service)
             if bound.fast and bound.tiers.table is not None:
                 self.memo.bind_table(bound.tiers.table, bound.slot)
             self.bound = bound
@@ -80,10 +80,6 @@ class Function:
                 self.follow()
                 bound = None
         return bound
-
-    def bind(self, service: Service) -> "Bound":
-        """Resolve profile and options against a service. Raises `ConfigError`."""
-        return Bound(self, service)
 
     def call(
         self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any], place: tuple[Any, ...] | None = None
@@ -176,7 +172,7 @@ class Function:
 
 
 class Bound:
-    """A function bound to the tiers of its region."""
+    """A function bound to the tiers of its region: profile and options resolved against a service."""
 
     __slots__ = ("binder", "fast", "key", "name", "prefix", "service", "slot", "stamp", "stamp_names", "tally", "tiers")
 
@@ -268,7 +264,6 @@ def _problems(service: Service) -> list[str]:
         if service.private if function.service is default_service else function.service() is not service:
             continue
         try:
-            service.region_spec(function.options.profile)
             apply_options(service.region_spec(function.options.profile), function.options.parsed)
         except CacheKitError as error:
             found.append(f"{function.name}: {error}")

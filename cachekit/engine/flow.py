@@ -238,9 +238,8 @@ async def _compute(call: Call, port: Port, sample: Sample, stamps: Stamps | None
     tally.miss_seconds.append(port.now() - sample.started)
     try:
         await _keep(call, port, sample, result, entry, stamps, held, seconds)
-    except (
-        Exception
-    ) as error:  # on_unstorable = "raise", a broken ttl= or condition=: mistakes in code reach the caller
+    except Exception as error:
+        # on_unstorable = "raise", a broken ttl= or condition=: mistakes in code reach the caller
         await _release(call, port, sample, held)
         return Result(error=error)
     return result
