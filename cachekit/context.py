@@ -12,6 +12,16 @@ LOADING: ContextVar[Chain | None] = ContextVar("cachekit_loading", default=None)
 ENTRY: "ContextVar[Entry | None]" = ContextVar("cachekit_entry", default=None)
 
 
+def inside_load() -> bool:
+    """Whether this context runs inside of a load whose value goes into L2.
+
+    What it is made of must not be what this process remembers: L2 may know already that it is outdated, and then what
+    is made of it would be stored after its own invalidation.
+    """
+    chain = LOADING.get()
+    return chain is not None and chain.began is not None
+
+
 class Entry:
     """The entry that the running cached function is about to fill.
 

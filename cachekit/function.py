@@ -150,7 +150,7 @@ class Function:
         with at.tiers.versions.lock:
             for remote in at.tiers.remotes:
                 if remote.offers("clear"):
-                    remote.outbox.add([], [at.stamp])
+                    remote.queue([], [at.stamp])
                 remote.cells.forget([at.stamp])
             at.drop()
 
@@ -198,6 +198,8 @@ class Bound:
         table = self.tiers.table
         self.slot = 0 if table is None else table.slot(fn_id)
         self.tally: Tally = service.tally(self.tiers, self.slot, function.name)
+        if self.tiers.remote is not None:
+            self.tiers.remote.reach.owns(self.stamp, self.slot, table)
         # A key= callable decides what is compared, so the arguments themselves must not.
         self.fast = table is not None and options.key is None and service.spec.enabled
 

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cachekit.config.spec import DEFAULT_BACKEND, NO_BACKEND, RegionSpec, ServiceSpec
 from cachekit.config.units import nearest
+from cachekit.context import inside_load
 from cachekit.engine.events import Observer, Tally
 from cachekit.engine.flight import Flights
 from cachekit.engine.ports import AsyncPort, SyncPort, drive
 from cachekit.engine.tiers import Tiers
 from cachekit.errors import ConfigError
+from cachekit.l1.nesting import Nesting
 from cachekit.l1.table import Table
 from cachekit.l1.versions import Versions
 from cachekit.l2.remote import Remote, Unavailable
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cachekit")
 
 TICK = 1.0  # seconds between two maintenance runs
+TURNS = 2  # in one of them; the shortest lease must be renewed within a third of its length
 SWEEP = 2_000  # entries looked at per table and tick
 
 
@@ -65,7 +68,7 @@ class BackendHealth:
 
     state: str  # unused | up | down
     breaker: str  # closed | open | half_open
-    coherence: str  # ttl: L1 entries live at most `max_staleness`
+    coherence: str  # tracking: L1 hears of changes; connecting: not at the moment; ttl: its entries end by themselves
     budget_ms: float
     last_error: str
 
@@ -89,6 +92,7 @@ class Service:
         self.clock: Clock = clock or SystemClock()
         self.versions = Versions()
         self.flights = Flights()
+        self.nesting = Nesting(self.versions)
         self._sync_port = SyncPort(self.clock.now, self.clock.wall)
         self.observers: list[Observer] = []
         self.rng: Callable[[], float] = random.SystemRandom().random  # forked children must not draw the same
@@ -161,6 +165,8 @@ class Service:
             remote = self._adopt(backend) if backend is not None else self.remote(spec.backend)
             if remote is not None:
                 self._remotes_of.setdefault(spec.name, {})[remote] = None
+                if table is not None:
+                    self._share(table, remote, spec)
             return Tiers(
                 self.spec.namespace,
                 spec,
@@ -168,11 +174,18 @@ class Service:
                 remote=remote if on else None,
                 versions=self.versions,
                 flights=self.flights,
+                nesting=self.nesting,
                 rng=self.rng,
                 observers=self.observers,
                 tables=tables,
                 enabled=self.spec.enabled,
             )
+
+    def _share(self, table: Table, remote: Remote, spec: RegionSpec) -> None:
+        """What lies in this table lies in L2, too, where others may change it."""
+        self.nesting.add(table)
+        if remote.reach.add(spec.name, table, spec.ttl):
+            remote.coherence.want()
 
     def _table(self, spec: RegionSpec) -> Table:
         return Table(
@@ -183,6 +196,7 @@ class Service:
             versions=self.versions,
             clock=None if isinstance(self.clock, SystemClock) else self.clock.ns,
             isolation=spec.isolation,
+            skip=inside_load,
         )
 
     def remote(self, name: str) -> Remote | None:
@@ -194,13 +208,15 @@ class Service:
                 if name not in self.spec.backends:
                     near = nearest(name, self.spec.backends)
                     raise ConfigError(f"there is no backend {name!r}{f'; did you mean {near!r}?' if near else ''}")
-                self._remotes[name] = Remote(self.spec.backends[name], self.versions)
+                self._remotes[name] = Remote(
+                    self.spec.backends[name], self.versions, self.spec.namespace, self.clock.now
+                )
             return self._remotes[name]
 
     def _adopt(self, backend: object) -> Remote:
         """A backend object handed to a decorator."""
         if id(backend) not in self._objects:
-            self._objects[id(backend)] = Remote.of(backend, self.versions)
+            self._objects[id(backend)] = Remote.of(backend, self.versions, self.spec.namespace, self.clock.now)
         return self._objects[id(backend)]
 
     def tally(self, tiers: Tiers, slot: int, function: str) -> Tally:
@@ -268,11 +284,13 @@ class Service:
         backends = {}
         for name, remote in {**dict.fromkeys(self.spec.backends), **self._remotes}.items():
             if remote is None or not remote.used:
-                backends[name] = BackendHealth("unused", "closed", "ttl", 0.0, "")
+                backends[name] = BackendHealth("unused", "closed", "unused", 0.0, "")
                 continue
             breaker = remote.breaker.state(now)
             state = "up" if remote.well and breaker == "closed" else "down"
-            backends[name] = BackendHealth(state, breaker, "ttl", remote.budget.next() * 1000, remote.last_error)
+            backends[name] = BackendHealth(
+                state, breaker, remote.coherence.state, remote.budget.next() * 1000, remote.last_error
+            )
         return Health(all(backend.state != "down" for backend in backends.values()), backends)
 
     # Life
@@ -323,6 +341,12 @@ class Service:
         for function in tuple(self._on_tick):
             function()
 
+    def tend(self) -> None:
+        """Renew the leases of functions that run long, and what else the second tier must be told now and then."""
+        for remote in self._in_use():
+            if remote._faces is not None and remote.faces.sync is not None and (work := remote.tend(self._sync_port)):
+                drive(work)
+
     def _in_use(self) -> list[Remote]:
         return [*self._remotes.values(), *self._objects.values()]
 
@@ -338,7 +362,7 @@ class Service:
         No delivery begins later than after ``timeout`` seconds; each has the budget of its backend.
         """
         self._deliver(self.clock.now() + timeout)
-        self._closing()
+        self._closing(TICK)
         for remote in self._in_use():
             try:
                 remote.close()
@@ -352,14 +376,14 @@ class Service:
             if len(remote.outbox) and self.clock.now() < until:
                 with suppress(Unavailable):
                     await remote.deliver(self.async_port)
-        self._closing()
+        self._closing(0.0)  # an event loop does not wait for threads
         for remote in self._in_use():
             try:
                 await remote.aclose()
             except Exception:
                 logger.exception("backend %r could not be closed", remote.spec.name)
 
-    def _closing(self) -> None:
+    def _closing(self, wait: float) -> None:
         with self._lock:
             tick, self._tick = self._tick, None
             self._stop.set()
@@ -368,7 +392,9 @@ class Service:
                 logger.warning("%d invalidations could not be delivered to %r", len(remote.outbox), remote.spec.name)
         for function in tuple(self._on_close):
             function()
-        if tick is not None and tick is not threading.current_thread():
+        for remote in self._in_use():
+            remote.stop_listening(wait)
+        if tick is not None and tick is not threading.current_thread() and wait:
             tick.join(TICK)
 
     def after_fork(self) -> None:
@@ -378,6 +404,7 @@ class Service:
         self._async_port = None
         self.versions.reset_lock()
         self.flights.after_fork()
+        self.nesting.after_fork()
         for _, table in self.tables():
             table.reset()
         for tally in self.tallies():
@@ -397,12 +424,16 @@ def _code(fn: Any) -> object:
 
 def _ticking(reference: "weakref.ref[Service]", stop: threading.Event) -> None:
     """The maintenance thread. It holds no service alive."""
-    while not stop.wait(TICK):
+    turn = 0
+    while not stop.wait(TICK / TURNS):
         service = reference()
         if service is None:
             return
+        turn += 1
         try:
-            service.tick()
+            service.tend()
+            if turn % TURNS == 0:
+                service.tick()
         except Exception:
             logger.exception("a maintenance run failed")
         del service

@@ -43,7 +43,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "cachekit.backends.base": ("cachekit.errors.BackendError", "cachekit.errors.Fault"),
 }  # fmt: skip
 MADE_FOR_YOU = {
-    "AsyncCachedFunction", "CacheInfo", "CacheKitCache", "CachedFunction", "EntryKey", "Entry", "MetricsServer",
+    "AsyncCachedFunction", "CallFailed", "Process", "ProcessEnded", "Running",
+    "CacheInfo", "CacheKitCache", "CachedFunction", "EntryKey", "Entry", "MetricsServer",
     "Region", "Server", "Health", "BackendHealth", "Setup", "Unstorable",
 }  # fmt: skip
 INTERNAL = {

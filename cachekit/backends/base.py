@@ -9,14 +9,15 @@ Required are `get`, `store`, `invalidate`, `close`. The others are optional: a b
 ``capabilities``. `cachekit.testing.BackendContract` is the test suite for all of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 OPTIONAL = frozenset({
-    "get_many", "get_or_lease", "lease", "release", "renew", "stamps", "clear", "store_if", "incr", "touch",
+    "get_many", "get_or_lease", "lease", "release", "renew", "stamps", "keep", "clear", "store_if", "incr", "touch",
     "remaining", "check",
 })  # fmt: skip
+LISTEN = "listen"  # optional too, but of the plain face alone: a thread of its own listens, whoever calls
 
 TOKEN_BYTES = 16
 SEEN_BYTES = 24  # magic, format, codec, flags, stale mark, header length and id: enough to tell one store from another
@@ -36,10 +37,41 @@ class Leased(NamedTuple):
     ttl_ms: int | None = None  # found: what is left of the value; busy: of the other's lease; None: unknown or never
 
 
+class Listener(Protocol):
+    """A confirmed subscription to changes of keys. One thread uses it; only `wake` may be called from others."""
+
+    @property
+    def proof(self) -> float:
+        """Every change from before this instant (of the clock given to `listen`) has been returned by `receive`."""
+
+    def track(self, prefixes: Sequence[str], *, budget: float) -> None:
+        """Hear of keys with these prefixes as well; confirmed when it returns. Raises `BackendError`."""
+
+    def receive(self, seconds: float) -> Sequence[str | None]:
+        """Keys that changed, in their order; None stands for "everything may have". Waits for at most ``seconds``.
+
+        Keys that expired or were evicted, and our own writes, are among them. Nothing may have changed although it
+        returns early. Raises `BackendError` as soon as changes may have been missed; the subscription is over then.
+        """
+
+    def wake(self) -> None:
+        """Have `receive` return at once."""
+
+    def close(self) -> None:
+        """End the subscription. May be called twice."""
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the connections without a word to the server."""
+
+
 class BaseBackend:
     """A backend with plain methods. Keys are str (see docs/life-of-a-call.md), data is bytes."""
 
     capabilities: frozenset[str] = frozenset()
+
+    on_move: Callable[[], object] | None = None
+    """Set by the engine; a backend calls it, from whatever thread, as soon as a connection leads to another server
+    than the ones before (a failover, a restart), and before it is used."""
 
     def get(self, key: str, *, budget: float) -> bytes | None:
         """The stored bytes, or None."""
@@ -87,6 +119,10 @@ class BaseBackend:
         """Read the stamps of these names; one that is absent becomes its ``fresh`` value."""
         raise NotImplementedError
 
+    def keep(self, names: Sequence[str], *, budget: float) -> None:
+        """These stamps are in use, so the store should evict others first. Nobody is told of a change."""
+        raise NotImplementedError
+
     def clear(self, names: Sequence[str], *, budget: float) -> None:
         """Delete stamps: everything stored under them is outdated from now on."""
         raise NotImplementedError
@@ -119,11 +155,21 @@ class BaseBackend:
         """Facts for `cachekit doctor`: server, version, memory policy and the like."""
         raise NotImplementedError
 
+    def listen(
+        self, prefixes: Sequence[str], *, heartbeat: float, clock: Callable[[], float], budget: float
+    ) -> Listener:
+        """Subscribe to changes of all keys with these prefixes, whoever makes them; confirmed when it returns.
+
+        Every ``heartbeat`` seconds of ``clock`` the listener asks the store for a proof that nothing is on its way.
+        """
+        raise NotImplementedError
+
 
 class AsyncBaseBackend:
     """A backend whose methods are coroutines; names, arguments and promises as in `BaseBackend`."""
 
     capabilities: frozenset[str] = frozenset()
+    on_move: Callable[[], object] | None = None
 
     async def get(self, key: str, *, budget: float) -> bytes | None:
         raise NotImplementedError
@@ -150,3 +196,14 @@ class Faces:
         """What both faces offer."""
         offered = [face.capabilities for face in (self.sync, self.aio) if face is not None]
         return frozenset.intersection(*offered) if offered else frozenset()
+
+    @property
+    def listens(self) -> bool:
+        """Whether somebody can be told of changes."""
+        return self.sync is not None and LISTEN in self.sync.capabilities
+
+    def tell_of_moves(self, on_move: Callable[[], object]) -> None:
+        """Have both faces call this when they are led to another server."""
+        for face in (self.sync, self.aio):
+            if face is not None:
+                face.on_move = on_move

@@ -118,6 +118,9 @@ class MemoryBackend(BaseBackend):
                 self.names.put(name, stamp, ttl_ms)
             return [stamp for _, stamp in current]
 
+    def keep(self, names: Sequence[str], *, budget: float) -> None:
+        """Nothing is ever evicted."""
+
     def clear(self, names: Sequence[str], *, budget: float) -> None:
         with self._step(budget):
             for name in names:

@@ -21,13 +21,17 @@ REMEDIES = {
     "auth": "check user and password: those in the URL, {variable}__USERNAME and {variable}__PASSWORD",
     "noperm": "let the user run the commands that cachekit needs: {grant}",
     "tls": "set {table} tls.ca to the authority that signed the server's certificate, and use the name it was made for",
+    "client": "the server wants a certificate of its clients: set {table} tls.cert and tls.key",
     "plain": "the port does not speak TLS: write redis:// or valkey:// in place of rediss:// or valkeys://",
-    "closed": "if the port speaks TLS, write rediss:// or valkeys://; see the server's log for what it refused",
+    "closed": "if the port speaks TLS, write rediss:// or valkeys://, and set {table} tls.cert and tls.key if it wants "
+    "a certificate of its clients; see the server's log for what it refused",
     "timeout": "see whether a firewall drops the packets and whether the server hangs; {table} budget is {budget}",
     "connection": "see whether the server runs, and whether host and port are right",
     "loading": "wait until the server has read its data, and see its log",
     "protocol": "something else listens there: see host and port",
     "command": "see the number of the database in the URL and the server's log",
+    "moved": "write redis+cluster:// in the URL of a cluster; with Sentinels, see which server they name",
+    "service": "see the name of the service after the hosts in the URL, and what SENTINEL MASTERS says",
 }
 
 
@@ -159,18 +163,18 @@ def reach(spec: "BackendSpec", namespace: str) -> Finding:
         finding.reachable = True
         finding.coherence = f"ttl: L1 entries live at most {spec.max_staleness:g} s"
         finding.warnings = list(advice(finding.facts))
-        _judge(rights, finding, user, namespace)
+        _judge(rights, finding, user, namespace, spec)
     finding.milliseconds = round((perf_counter() - started) * 1000, 1)
     return finding
 
 
-def _judge(rights: "Rights | None", finding: Finding, user: str, namespace: str) -> None:
+def _judge(rights: "Rights | None", finding: Finding, user: str, namespace: str, spec: "BackendSpec") -> None:
     """What the server's user may not do, and the line that changes it."""
     if rights is None or rights.missing is None:
         return
     finding.rights, finding.missing = ("some" if rights.missing else "all"), list(rights.missing)
     if rights.missing:
-        finding.remedy = REMEDIES["noperm"].format(grant=_grant(rights.user or user, namespace))
+        finding.remedy = REMEDIES["noperm"].format(grant=_grant(rights.user or user, namespace, spec))
 
 
 def _ask(sync: Any, aio: Any, namespace: str, budget: float) -> "tuple[dict[str, str], Rights | None]":
@@ -204,20 +208,22 @@ def remedy(error: "BackendError", spec: "BackendSpec", user: str, namespace: str
     kind, text = error.reason, str(error).casefold()
     if kind == "tls" and any(sign in text for sign in ("does not speak", "wrong_version", "record layer")):
         kind = "plain"
+    elif kind == "tls" and "certificate required" in text.replace("_", " "):
+        kind = "client"
     elif kind == "connection" and any(sign in text for sign in ("closed", "reset", "end of file", "eof")):
         kind = "closed"
     return REMEDIES.get(kind, "see the server's log").format(
         table=f"[backends.{spec.name}]",
         variable=variable_of(("backends", spec.name)),
         budget=f"{spec.budget * 1000:g} ms",
-        grant=_grant(user, namespace) if kind == "noperm" else "",
+        grant=_grant(user, namespace, spec) if kind == "noperm" else "",
     )
 
 
-def _grant(user: str, namespace: str) -> str:
+def _grant(user: str, namespace: str, spec: "BackendSpec") -> str:
     from cachekit.backends.redis.rights import grant
 
-    return grant(user, namespace)
+    return grant(user, namespace, spec.url.partition("://")[0].casefold().partition("+")[2])
 
 
 def advice(facts: Mapping[str, str]) -> Iterator[str]:
@@ -231,8 +237,8 @@ def advice(facts: Mapping[str, str]) -> Iterator[str]:
         yield f"a full server forgets popular entries like any other ({policy}); set maxmemory-policy volatile-lru"
     if facts.get("role") in ("slave", "replica"):
         yield "this is a replica, which takes no writes; give the URL of its primary"
-    if facts.get("mode") == "cluster":
-        yield "this is a node of a cluster, which is not yet supported; give the URL of a single server"
+    if facts.get("mode") == "cluster" and facts.get("topology") != "cluster":
+        yield "this is a node of a cluster; give a URL with redis+cluster:// in place of redis://"
 
 
 def _one_line(text: str, spec: "BackendSpec") -> str:
@@ -249,7 +255,8 @@ def _secrets(spec: "BackendSpec") -> Iterable[str]:
 
     try:
         url = urlsplit(spec.url)
-        found = {spec.password, url.password, *parse_qs(url.query).get("password", ())}
+        query = parse_qs(url.query)
+        found = {spec.password, url.password, *query.get("password", ()), *query.get("sentinel_password", ())}
     except ValueError:
         found = {spec.password, spec.url}
     return sorted({text for secret in found if secret for text in (secret, unquote(secret))}, key=len, reverse=True)

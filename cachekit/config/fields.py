@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cachekit.config.spec import BackendSpec, RegionSpec
 from cachekit.config.units import (
     check_name,
     format_duration,
@@ -22,7 +21,6 @@ from cachekit.config.units import (
 )
 
 NOT_YET = "not yet available in this version"
-DEFAULT, BACKEND_DEFAULT = RegionSpec(), BackendSpec()
 
 Parser = Callable[[object], Any]
 
@@ -207,6 +205,8 @@ BUILT: Mapping[str, Field] = {
     "max_value_bytes": _size(1),
     "on_unstorable": _choice("warn", "raise"),
     "isolation": _choice("auto", "copy", "share"),
+    "lease": _choice("auto", "on", "off"),
+    "lease_wait": _duration(zero=True, never=False),
 }
 
 UNBUILT: Mapping[str, Field] = {
@@ -219,8 +219,6 @@ UNBUILT: Mapping[str, Field] = {
     "hard_timeout": _not_yet(parse_duration, None),
     "outage": _not_yet(_choice("call", "fallback").parse, "call"),
     "negative_exceptions": _not_yet(_parse_table, {}),
-    "lease": _not_yet(_choice("auto", "on", "off").parse, "auto", "off"),
-    "lease_wait": _not_yet(_zero_or_more, 0, DEFAULT.lease_wait),
     "stale_without_proof": _not_yet(_zero_or_more, 0),
     "serializer": _not_yet(check_name, "msgpack"),
     "encrypt": _not_yet(parse_bool, False),
@@ -250,13 +248,6 @@ def _parse_url_env(value: object) -> tuple[str, ...]:
     return names
 
 
-def _parse_coherence(value: object) -> str:
-    parsed: str = _choice("auto", "tracking", "ttl").parse(value)
-    if parsed == "tracking":
-        raise ValueError(NOT_YET)
-    return parsed
-
-
 def _parse_dotted(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)+", value):
         raise ValueError("not a dotted path; write 'package.module.name'")
@@ -274,11 +265,11 @@ BACKEND: Mapping[str, Field] = {
     "budget": _duration(zero=False, never=False),
     "budget_min": _duration(zero=False, never=False),
     "adaptive": BOOL,
-    "coherence": Field(_parse_coherence),
+    "coherence": _choice("auto", "tracking", "ttl"),
     "max_staleness": _duration(zero=False, never=False),
     "disconnected_ttl": _duration(zero=True, never=False),
-    "heartbeat": _not_yet(parse_duration, BACKEND_DEFAULT.heartbeat),
-    "replay_window": _not_yet(parse_duration, BACKEND_DEFAULT.replay_window),
+    "heartbeat": _duration(zero=False, never=False),
+    "replay_window": _duration(zero=True, never=False),
     "pending_invalidations": _whole(1),
     "options": Field(_parse_table),
 }

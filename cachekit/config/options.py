@@ -28,7 +28,7 @@ FOREIGN: Mapping[str, str] = {
 
 _CODEC_FIELDS = frozenset({"compression", "compress_above", "max_value_bytes", "on_unstorable"})
 _REGION_FIELDS = frozenset({
-    "backend", "ttl", "cache_none", "tags", "counters", "isolation",
+    "backend", "ttl", "cache_none", "tags", "counters", "isolation", "lease", "lease_wait",
 })  # fmt: skip
 _LONGEST_SHOWN = 60
 

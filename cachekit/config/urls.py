@@ -1,16 +1,23 @@
 """URLs of backends: which schemes exist, and how to show one without its password."""
 
 import re
+from typing import TYPE_CHECKING
 
 from cachekit.config.units import nearest
 
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
-TLS_SCHEMES = ("rediss", "valkeys")
-NOT_YET = tuple(f"{base}+{kind}" for base in SCHEMES[:4] for kind in ("sentinel", "cluster"))
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+ONE_SERVER = ("redis", "rediss", "valkey", "valkeys")
+SENTINEL, CLUSTER = "+sentinel", "+cluster"
+SEVERAL_SERVERS = tuple(base + form for form in (SENTINEL, CLUSTER) for base in ONE_SERVER)
+SCHEMES = (*ONE_SERVER, "unix", *SEVERAL_SERVERS)
+TLS_SCHEMES = tuple(scheme for scheme in SCHEMES if scheme.partition("+")[0] in ("rediss", "valkeys"))
 HIDDEN = "***"
 
 # What may be shown of a URL without credentials. Anything else might be a password in the wrong place.
-_HARMLESS = r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)?(?::[0-9]{1,5})?(?:/[A-Za-z0-9._/-]*)?"
+_HOST = r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)?(?::[0-9]{1,5})?"
+_HARMLESS = rf"{_HOST}(?:,{_HOST})*(?:/[A-Za-z0-9._/-]*)?"
 
 
 def check_url(url: str) -> str:
@@ -19,39 +26,70 @@ def check_url(url: str) -> str:
     scheme = scheme.casefold()
     if not separator:
         raise ValueError("not a URL; write redis://host:6379/0")
-    if scheme in NOT_YET:
-        raise ValueError(f"{scheme}:// is not yet available in this version")
     if scheme not in SCHEMES:
         known = nearest(scheme, SCHEMES)
-        raise ValueError(
-            f"no such scheme; did you mean {known}://?" if known else f"no such scheme; use one of {', '.join(SCHEMES)}"
-        )
+        if known:
+            raise ValueError(f"no such scheme; did you mean {known}://?")
+        several = f"for several servers with {SENTINEL}, {CLUSTER}"
+        raise ValueError(f"no such scheme; use one of {', '.join(ONE_SERVER)}, unix; {several}")
     if scheme == "unix":
         if not rest.rpartition("@")[2].startswith("/"):
             raise ValueError("the socket's path is missing; write unix:///path/to/redis.sock")
         return url
-    _check_parts(url)
-    return url
-
-
-def _check_parts(url: str) -> None:
-    from urllib.parse import urlsplit  # only where a URL is configured
-
     problem = ""
     try:
-        parts = urlsplit(url)
-        if parts.fragment:
-            problem = "it contains '#'; write %23 inside a password"
-        elif parts.port == 0:
-            problem = "port 0 cannot be reached"
-        elif not parts.hostname and parts.netloc:
-            problem = "the host is missing; write redis://host:6379/0"
-        elif not re.fullmatch(r"(?:/[0-9]*)?", parts.path):
-            problem = "the database after the port is not a number; write redis://host:6379/0"
+        problem = _problem(scheme, split_hosts(url))
     except ValueError:
         problem = "the host or the port is not valid; write / ? # @ : inside a password as %2F %3F %23 %40 %3A"
     if problem:  # raised here, so that no traceback carries the original error, which quotes the text
         raise ValueError(problem)
+    return url
+
+
+def split_hosts(url: str) -> "list[SplitResult]":
+    """The parts of a URL, once for each of its hosts. ValueError when one is not valid."""
+    from urllib.parse import urlsplit  # only where a URL is configured
+
+    scheme, _, rest = url.partition("://")
+    place = re.split("[/?#]", rest, maxsplit=1)[0]
+    credentials, at, hosts = place.rpartition("@")
+    tail = rest[len(place) :]
+    parts = [urlsplit(f"{scheme}://{credentials}{at}{host}{tail}") for host in hosts.split(",")]
+    for part in parts:
+        _ = part.port  # looked at when it is asked for
+    return parts
+
+
+def _problem(scheme: str, parts: "list[SplitResult]") -> str:
+    """What is wrong with the parts of a valid URL."""
+    first, example = parts[0], f"{scheme}://host:6379/0"
+    if scheme.endswith(SENTINEL):
+        example = f"{scheme}://host:26379,host:26379/mymaster/0"
+    elif scheme.endswith(CLUSTER):
+        example = f"{scheme}://host:6379,host:6379/"
+    if first.fragment:
+        return "it contains '#'; write %23 inside a password"
+    if any(part.port == 0 for part in parts):
+        return "port 0 cannot be reached"
+    if len(parts) > 1 and scheme not in SEVERAL_SERVERS:
+        return f"several hosts need {scheme}{SENTINEL}:// or {scheme}{CLUSTER}://"
+    if not all(part.hostname for part in parts) and (first.netloc or scheme in SEVERAL_SERVERS):
+        return f"a host is missing; write {example}"
+    return _problem_of_path(scheme, first.path, example)
+
+
+def _problem_of_path(scheme: str, path: str, example: str) -> str:
+    if scheme.endswith(SENTINEL):
+        if not re.match("/[^/]", path):
+            return f"the name of the service after the hosts is missing; write {example}"
+        if not re.fullmatch("/[^/]+(?:/[0-9]*)?", path):
+            return f"the database after the name of the service is not a number; write {example}"
+    elif scheme.endswith(CLUSTER):
+        if path not in ("", "/", "/0"):
+            return f"a cluster has no other database than 0; write {example}"
+    elif not re.fullmatch("(?:/[0-9]*)?", path):
+        return f"the database after the port is not a number; write {example}"
+    return ""
 
 
 def redact_url(url: str) -> str:

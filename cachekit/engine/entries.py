@@ -2,26 +2,31 @@
 
 from typing import Any
 
-from cachekit.context import Entry
+from cachekit.context import Entry, inside_load
 from cachekit.engine.events import Failed
 from cachekit.engine.freshness import NEVER_NS, Life, earliest, life
 from cachekit.engine.ports import Port, Result
-from cachekit.engine.tiers import Call, Tiers, logger
+from cachekit.engine.tiers import Call, logger
 from cachekit.errors import Unstorable
 from cachekit.l1.values import Admission
 from cachekit.l2 import operation
-from cachekit.l2.remote import Unavailable
+from cachekit.l2.remote import Remote, Unavailable
 
 
 class Sample:
     """What is known before anything is asked, and whether L2 may still be used by this call."""
 
-    __slots__ = ("started", "ticket", "usable", "why")
+    __slots__ = ("alone", "heard", "stamped", "started", "ticket", "usable", "why")
 
     def __init__(self, call: Call, port: Port) -> None:
+        remote = call.tiers.remote
         self.started = port.now()
         self.ticket = call.tiers.versions.ticket()
-        self.usable = call.tiers.remote is not None and call.key is not None
+        # After the ticket: a loss in between makes it worthless.
+        self.heard = remote is not None and remote.coherence.covers(call.tiers.spec.name)  # of changes in the region
+        self.usable = remote is not None and call.key is not None
+        self.stamped = False  # whether the stamps of the entry are known: a clear of one reaches us
+        self.alone = False  # computed although another process does so too
         self.why = "absent"
 
     def gone(self, call: Call, operation_name: str, error: Unavailable) -> None:
@@ -33,7 +38,7 @@ class Sample:
 
 
 def from_l1(call: Call) -> Result | None:
-    if call.tiers.table is None:
+    if call.tiers.table is None or (call.tiers.remote is not None and inside_load()):
         return None
     entry = call.tiers.table.entry(call.slot, call.args)
     return None if entry is None or not entry.fresh else Result(entry.value, mode=entry.mode, tags=entry.tags)
@@ -79,10 +84,13 @@ def put_in_l1(
     tiers = call.tiers
     if tiers.table is None or (tiers.remote is not None and not counting and operation.counts(call, value)):
         return False
+    detached, limit = (False, None) if tiers.remote is None else _limit_in_l1(tiers.remote, sample)
+    if limit is not None and limit <= 0:
+        return False
     until = earliest(
         None if fresh_for is None else port.now() + fresh_for,
         None if tiers.spec.l1.ttl is None else port.now() + tiers.spec.l1.ttl,
-        None if tiers.remote is None else sample.started + _longest_in_l1(tiers, sample),
+        None if limit is None else sample.started + limit,
     )
     ends = NEVER_NS if until is None else int(until * 1e9)
     return tiers.table.put(
@@ -97,10 +105,21 @@ def put_in_l1(
         admission=admission,
         load_ms=load_ms,
         negative=value is None,
+        detached=detached,
     )
 
 
-def _longest_in_l1(tiers: Tiers, sample: Sample) -> float:
-    """With an L2, other processes may invalidate what lies here: seconds that an entry may outlive that."""
-    assert tiers.remote is not None
-    return tiers.remote.spec.max_staleness if sample.usable else tiers.remote.spec.disconnected_ttl
+def _limit_in_l1(remote: Remote, sample: Sample) -> tuple[bool, float | None]:
+    """With an L2 others may invalidate what lies here: whether it lives apart from the proofs that changes are heard
+    of, and how many seconds after the sample it may be used at most (0: not at all)."""
+    spec = remote.spec
+    if not sample.usable:  # computed without L2
+        connected = remote.coherence.live and remote.breaker.state(sample.started) == "closed"
+        if connected and not sample.stamped:
+            return True, 0.0  # one step failed, no more; and a clear of a stamp that nobody made is not told of
+        if not connected:
+            remote.reach.unproven = True
+        return True, spec.disconnected_ttl
+    if sample.heard:
+        return False, spec.disconnected_ttl if sample.alone else None
+    return True, spec.max_staleness

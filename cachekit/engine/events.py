@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from cachekit.l2.times import Times
+
 
 class Tally:
     """Counts of one function, or of a region's direct use (``function == ""``). Read by metrics, reset by forks alone.
@@ -13,14 +15,15 @@ class Tally:
     """
 
     __slots__ = (
-        "errors", "function", "hit_seconds", "l1_hits", "l2_hits", "load_errors", "loads", "miss_seconds", "misses",
-        "region", "stores", "waited",
+        "errors", "function", "hit_seconds", "impatient", "l1_hits", "l2_hits", "lease_waits", "load_errors", "loads",
+        "miss_seconds", "misses", "region", "stores", "times", "waited",
     )  # fmt: skip
 
     def __init__(self, region: str, function: str, l1_hits: Callable[[], int]) -> None:
         self.region = region
         self.function = function
         self.l1_hits = l1_hits
+        self.times = Times()  # of the function's runs
         self.restart()
 
     def restart(self) -> None:
@@ -31,6 +34,8 @@ class Tally:
         self.load_errors = 0  # ... that raised
         self.stores = 0  # values that L2 took
         self.waited = 0  # calls answered by another caller's load
+        self.lease_waits = 0  # loads that waited for another process
+        self.impatient = 0  # ... and computed nevertheless
         self.errors: dict[tuple[str, str], int] = {}  # (operation, reason) -> count
         self.hit_seconds: deque[float] = deque(maxlen=4096)  # L2 hits, until the next pump
         self.miss_seconds: deque[float] = deque(maxlen=4096)  # misses, until the next pump

@@ -18,12 +18,13 @@ HANDED_OVER: Final = object()  # result of a flight whose leader gave up before 
 class Flight:
     """One load of one key. `ticket` and `started` are the leader's sample, by which a joiner judges it."""
 
-    __slots__ = ("future", "interested", "key", "loop", "started", "stop", "ticket", "waits_for")
+    __slots__ = ("future", "interested", "key", "loop", "started", "stop", "ticket", "unread", "waits_for")
 
     def __init__(self, key: Hashable, ticket: int, started: float, loop: object) -> None:
         self.key = key
         self.ticket = ticket
         self.started = started
+        self.unread = False  # nothing that the result will be made of was read yet, nor is it being asked for
         self.loop = loop  # of the leader, when it is a task; None for a thread
         self.future: Future[Any] | None = None  # made when a second caller joins
         self.interested = 1  # callers who still want the result, the leader's among them
@@ -32,10 +33,15 @@ class Flight:
 
 
 class Chain(NamedTuple):
-    """The flights that a context is inside of, innermost first."""
+    """The flights that a context is inside of, innermost first.
+
+    ``began`` is when the innermost function whose value goes into L2 began, by the flow's clock; None: there is none.
+    What it is made of must not be older.
+    """
 
     flight: Flight
     parent: "Chain | None"
+    began: float | None = None
 
     def holds(self, flight: Flight) -> bool:
         """Whether this context runs inside of ``flight``."""
@@ -48,7 +54,7 @@ class Chain(NamedTuple):
 
 
 class Lead:
-    """The caller computes; `end` or `hand_over` must follow whatever happens."""
+    """The caller looks in L2 and computes; `end` or `hand_over` must follow whatever happens."""
 
     __slots__ = ("_flights", "flight")
 
@@ -132,12 +138,12 @@ class Flights:
             try:
                 nested, self._joining = self._joining, True
                 flight = self._flights.get(key)
-                if flight is None or (not (chain is not None and chain.holds(flight)) and not may_join(flight)):
+                if flight is not None and (nested or _would_circle(flight, chain, blocked())):
+                    return ALONE
+                if flight is None or not may_join(flight):
                     flight = Flight(key, ticket, started, loop)
                     self._flights[key] = flight  # replaces one that started before the last invalidation
                     return Lead(self, flight)
-                if nested or _would_circle(flight, chain, blocked()):
-                    return ALONE
                 if flight.future is None:
                     from concurrent.futures import Future  # 6 ms with logging, and only where two callers meet
 

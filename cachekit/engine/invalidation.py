@@ -17,13 +17,14 @@ async def invalidate_keys(tiers: Tiers, calls: list[Call], port: Port) -> Outcom
     remote = tiers.remote
     texts = [call.key for call in calls if call.key is not None]
     outcome = Outcome.DONE if remote is None or not texts else Outcome.QUEUED
+    epoch = 0 if remote is None else remote.coherence.epoch
     try:
         if remote is not None and texts:
             outcome = await _tell(remote, "invalidate", texts, port)
     finally:
         with tiers.versions.lock:
-            if outcome is Outcome.QUEUED and remote is not None:
-                remote.outbox.add(texts, [], tiers.region_stamp)
+            if remote is not None and texts:
+                outcome = _note(remote, outcome, epoch, texts, [], tiers.region_stamp, port)
             for call in calls:
                 forget(tiers, call)
     return outcome
@@ -44,17 +45,30 @@ async def clear_stamps(
     The worst outcome counts.
     """
     outcomes = dict.fromkeys(remotes, Outcome.QUEUED)  # also of those that an interruption leaves out
+    epochs = {remote: remote.coherence.epoch for remote in outcomes}
     try:
         for remote in outcomes:
             outcomes[remote] = await _tell(remote, "clear", stamps, port)
     finally:
         with versions.lock:
             for remote, outcome in outcomes.items():
-                if outcome is Outcome.QUEUED:
-                    remote.outbox.add([], stamps)
+                outcomes[remote] = _note(remote, outcome, epochs[remote], [], stamps, "", port)
                 remote.cells.forget(stamps)
             local()
     return worst(outcomes.values())
+
+
+def _note(
+    remote: Remote, outcome: Outcome, epoch: int, texts: list[str], stamps: list[str], region_stamp: str, port: Port
+) -> Outcome:
+    """Locked: keep what L2 could not hear, remember what it did. What was lost in between counts as not heard."""
+    if outcome is Outcome.DONE and epoch != remote.coherence.epoch:
+        outcome = Outcome.QUEUED
+    if outcome is Outcome.QUEUED:
+        remote.queue(texts, stamps, region_stamp)
+    elif outcome is Outcome.DONE:
+        remote.outbox.done(texts, stamps, region_stamp, port.now())
+    return outcome
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:

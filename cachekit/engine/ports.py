@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from cachekit.backends.base import Faces
 from cachekit.engine.flight import Lead, Wait
+from cachekit.l2.parking import Parked
 
 T = TypeVar("T")
 
@@ -74,6 +75,9 @@ class Port(Protocol):
     async def wait(self, wait: Wait, timeout: float) -> Any:
         """The result of another caller's load, or `TIMED_OUT`."""
 
+    async def park(self, parked: Parked, seconds: float) -> bool:
+        """Wait until the key of ``parked`` changes, for at most so long; whether it did."""
+
     async def run(self, load: Load) -> Result:
         """Run the user's function; an `Exception` becomes part of the result."""
 
@@ -134,6 +138,16 @@ class SyncPort:
             return TIMED_OUT
         finally:
             wait.leave()
+
+    async def park(self, parked: Parked, seconds: float) -> bool:
+        future = parked.future()
+        if future is None:
+            return True
+        try:
+            future.result(max(0.0, seconds))
+        except TimeoutError:
+            return False
+        return True
 
     async def run(self, load: Load) -> Result:
         result = _outcome(load)
@@ -203,6 +217,17 @@ class AsyncPort:
         finally:
             future.cancel()  # this caller's end of it alone: nothing is to be delivered here any more
             wait.leave()
+
+    async def park(self, parked: Parked, seconds: float) -> bool:
+        changed = parked.future()
+        if changed is None:
+            return True
+        future = self.asyncio.wrap_future(changed)
+        try:
+            done, _ = await self.asyncio.wait((future,), timeout=max(0.0, seconds))
+            return bool(done)
+        finally:
+            future.cancel()
 
     async def run(self, load: Load) -> Result:
         # A worker thread hands over a Result: no future can carry a StopIteration.

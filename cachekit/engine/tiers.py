@@ -10,6 +10,7 @@ from cachekit.engine import keys
 from cachekit.engine.events import Event, Observer, Tally
 from cachekit.engine.flight import Flights
 from cachekit.engine.ports import Load
+from cachekit.l1.nesting import Nesting
 from cachekit.l1.table import Table
 from cachekit.l1.versions import Versions
 from cachekit.l2.remote import Remote
@@ -24,8 +25,8 @@ class Tiers:
     """What one region (or one function with bounds of its own) stands on."""
 
     __slots__ = (
-        "clock_stamp", "codec", "enabled", "flights", "namespace", "observers", "region_stamp", "remote", "reported",
-        "rng", "spec", "table", "tables", "versions",
+        "clock_stamp", "codec", "enabled", "flights", "namespace", "nesting", "observers", "region_stamp", "remote",
+        "reported", "rng", "spec", "table", "tables", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -37,6 +38,7 @@ class Tiers:
         remote: Remote | None,
         versions: Versions,
         flights: Flights,
+        nesting: Nesting,
         rng: Callable[[], float],
         observers: list[Observer],
         tables: list[Table],
@@ -49,6 +51,7 @@ class Tiers:
         self.codec = None if remote is None else _codec(spec)
         self.versions = versions
         self.flights = flights
+        self.nesting = nesting
         self.rng = rng
         self.observers = observers
         self.enabled = enabled  # false: the whole service is switched off
@@ -71,6 +74,7 @@ class Tiers:
             remote=self.remote,
             versions=self.versions,
             flights=self.flights,
+            nesting=self.nesting,
             rng=self.rng,
             observers=self.observers,
             tables=self.tables,

@@ -67,6 +67,7 @@ async def _set(
     outdated = not only_if_absent  # whether what lies in L2 is older than what the caller gave
     try:
         stamps = await operation.sample(call, remote, call.tags, port)
+        sample.stamped = True
         if only_if_absent:
             found = await operation.read(call, remote, port)
             if isinstance(found, Found):
@@ -84,12 +85,12 @@ async def _set(
         sample.gone(call, "store", error)
         if outdated and not error.final:
             with call.tiers.versions.lock:
-                remote.outbox.add([call.key], [], call.tiers.region_stamp)
+                remote.queue([call.key], [], call.tiers.region_stamp)
         return False
     except BaseException:  # cancelled or interrupted: nobody knows which value lies in L2
         with call.tiers.versions.lock:
             if outdated:
-                remote.outbox.add([call.key], [], call.tiers.region_stamp)
+                remote.queue([call.key], [], call.tiers.region_stamp)
             forget(call.tiers, call)
         raise
     call.tally.stores += stored

@@ -59,12 +59,13 @@ class Entry:
     """One cached value. Memos read types, ``until`` and ``value`` and count ``hits``, without a lock."""
 
     __slots__ = (
-        "born", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark", "mode",
+        "born", "detached", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark", "mode",
         "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "twin", "until",
         "value", "weight",
     )  # fmt: skip
 
     born: int
+    detached: bool
     fresh_until: int
     keep_until: int
     khash: int
@@ -160,6 +161,7 @@ class Table:
         versions: Versions,
         clock: Callable[[], int] | None = None,
         isolation: str = "auto",
+        skip: Callable[[], bool] = bool,
     ) -> None:
         if policy not in ("s3fifo", "lru"):
             raise ConfigError(f"l1.policy is 's3fifo' or 'lru', not {policy!r}")
@@ -172,7 +174,10 @@ class Table:
         self.max_bytes = max_bytes
         self.versions = versions
         self.clock: Callable[[], int] = clock or time.monotonic_ns
-        self.alive_until = NEVER
+        self.alive_until = NEVER  # what memos go by; 0 while `watch` is on
+        self._alive = NEVER
+        self._watched = False
+        self._skip = skip
         self._lru = policy == "lru"
         self._share = isolation == "share"
         self._names: dict[str, int] = {}
@@ -211,7 +216,9 @@ class Table:
     def hit(self, entry: Entry) -> Any:
         """The value for a caller, counted; or MISS, not counted. Memos call it where ``until`` does not suffice."""
         now = self.clock()
-        if entry.state != LIVE or now >= entry.fresh_until or now >= self.alive_until or self._outdated(entry):
+        if entry.state != LIVE or now >= entry.fresh_until or self._outdated(entry):
+            return MISS
+        if (now >= self._alive and not entry.detached) or (self._watched and self._skip()):
             return MISS
         value = self._for_caller(entry)
         if value is not MISS:
@@ -233,7 +240,7 @@ class Table:
         value = self._for_caller(entry)
         if value is MISS:
             return None
-        fresh_until = min(entry.fresh_until, self.alive_until)
+        fresh_until = entry.fresh_until if entry.detached else min(entry.fresh_until, self._alive)
         return EntryView(
             value, fresh_until, entry.keep_until, entry.born, entry.tags, entry.load_ms, entry.khash, entry.mode,
             entry.negative, now,
@@ -279,6 +286,7 @@ class Table:
         admission: Admission,
         load_ms: int = 0,
         negative: bool = False,
+        detached: bool = False,
     ) -> bool:
         """Keep a value. False if it was refused: invalidated since the ticket, or heavier than the table."""
         place = self._slots[slot]
@@ -293,6 +301,7 @@ class Table:
         entry.tags = tuple(tags)
         entry.load_ms = load_ms
         entry.negative = negative
+        entry.detached = detached
         dead: list[Entry] = []  # dies with this frame, after the lock is let go: destructors may take other locks
         with self.versions.lock:
             stored = self._allowed(entry) and self._insert(entry, args, dead)
@@ -538,8 +547,14 @@ class Table:
         return sum([self._kill(entry, dead, "invalidated") for entry in entries])
 
     def alive(self, until: int) -> None:
-        """No hits from this time on (ns of the clock), whatever the entries say, until it is moved on."""
-        self.alive_until = until
+        """No hits from this time on (ns of the clock), but of detached entries, until it is moved on."""
+        self._alive = until
+        self.alive_until = 0 if self._watched else until
+
+    def watch(self, on: bool) -> None:
+        """Whether each hit must ask ``skip``."""
+        self._watched = on
+        self.alive_until = 0 if on else self._alive
 
     def sweep(self, limit: int) -> int:
         """Look at the next `limit` entries and remove those that expired. How many were removed."""

@@ -13,22 +13,25 @@ frozensets too, and 0.0 is not -0.0: ``1``, ``True`` and ``1.0`` have three entr
 
 ::
 
-    Table(*, region, max_entries, max_bytes, policy, versions, clock=None, isolation="auto")
+    Table(*, region, max_entries, max_bytes, policy, versions, clock=None, isolation="auto", skip=bool)
         policy       "s3fifo" or "lru" (exact; in pure Python its hits take a lock)
         versions     the service's Versions; its lock guards every change
         clock        () -> int; None: time.monotonic_ns
         isolation    "auto", "copy": who gets a value that can be changed, gets a copy; "share": never copy
+        skip         () -> bool: this caller must not be answered; asked at each hit while `watch` is on
     slot(name) -> int                     the same name, the same slot
     get(slot, args)                       value or MISS; counts a hit or a miss
     entry(slot, args) -> EntryView|None   also what is stale but not past keep_until; counts nothing
-    put(slot, args, value, *, khash, fresh_until, keep_until, ticket, tags=(), admission, load_ms=0, negative=False)
+    put(slot, args, value, *, khash, fresh_until, keep_until, ticket, tags=(), admission, load_ms=0, negative=False,
+        detached=False)
         -> bool      True: the table keeps a copy of its own. False: something that covers the key was invalidated after
                      the ticket (test and insertion are one critical section; what was there stays), or the value is
                      heavier than the table (what was there goes)
     drop(slot, args) -> bool    drop_key(khash) -> int    drop_slot(slot) -> int    clear() -> int
                      how many entries went. An invalidation is ``versions.bump_...`` and then this, under the lock; for
                      tags the bump alone does, entries compare
-    alive(until)     hits need now < until as well; infinite until the first call
+    alive(until)     hits of entries that are not ``detached`` need now < until as well; infinite until the first call
+    watch(on)        whether hits ask ``skip``; off until the first call
     sweep(limit) -> int                   remove what expired among the next `limit` entries
     reset()          in a forked child: empty and its counts 0, without taking the lock (Versions.reset_lock makes the
                      new one)

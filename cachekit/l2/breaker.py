@@ -59,6 +59,12 @@ class Breaker:
                 # What stops everybody is no news about writes, but it does end their probe.
                 self._writes.record(now, failed=fault not in (None, Fault.COMMAND), hopeless=False)
 
+    def hasten(self, now: float) -> None:
+        """There is a sign of life: who is to try next need not wait any longer."""
+        with self._lock:
+            for circuit in (self._all, self._writes):
+                circuit.hasten(now)
+
     def state(self, now: float, write: bool = False) -> State:
         """Of the backend as a whole, or of writing to it. "half_open": a probe is under way or due."""
         with self._lock:
@@ -88,6 +94,11 @@ class Circuit:
         # Should its caller vanish, the next probe is due after the ordinary time.
         self.probing = True
         self._until = now + self._spec.open_for
+
+    def hasten(self, now: float) -> None:
+        if not self.closed and not self.probing:
+            self._until = min(self._until, now)
+            self._hold = self._spec.open_for
 
     def record(self, now: float, *, failed: bool, hopeless: bool) -> None:
         if self.closed:

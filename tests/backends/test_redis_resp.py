@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cachekit.backends.redis import resp
-from cachekit.backends.redis.resp import PENDING, PlainReader, ProtocolError, ReplyError, new_reader, pack
+from cachekit.backends.redis.resp import PENDING, PlainReader, ProtocolError, ReplyError, is_push, new_reader, pack
 from cachekit.testing.servers import Server
 
 REPLIES: list[tuple[bytes, Any]] = [
@@ -22,6 +22,18 @@ REPLIES: list[tuple[bytes, Any]] = [
     (b"*0\r\n", []),
     (b"*3\r\n:1\r\n$2\r\nab\r\n*1\r\n$-1\r\n", [1, b"ab", [None]]),
     (b"$70000\r\n" + b"x" * 70_000 + b"\r\n", b"x" * 70_000),
+    # Version 3.
+    (b">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n", [b"invalidate", [b"a", b"b"]]),
+    (b">2\r\n+invalidate\r\n_\r\n", [b"invalidate", None]),
+    (b"%2\r\n+proto\r\n:3\r\n+modules\r\n*0\r\n", {b"proto": 3, b"modules": []}),
+    (b"~2\r\n:1\r\n:2\r\n", [1, 2]),
+    (b"_\r\n", None),
+    (b"#t\r\n", True),
+    (b"#f\r\n", False),
+    (b",-1.5\r\n", -1.5),
+    (b",inf\r\n", float("inf")),
+    (b"(123456789012345678901\r\n", b"123456789012345678901"),
+    (b"=8\r\ntxt:a\r\nb\r\n", b"a\r\nb"),
 ]
 
 
@@ -63,7 +75,18 @@ def test_an_error_is_an_object_with_its_code_also_inside_an_array(reader: Any) -
     assert isinstance(reader.gets()[0], ReplyError)
 
 
-@pytest.mark.parametrize("data", [b"HTTP/1.1 400\r\n", b"\x15\x03\x03", b"$x\r\n", b"*x\r\n", b":x\r\n"])
+def test_what_the_server_says_of_its_own_accord_is_told_from_its_answers(reader: Any) -> None:
+    reader.feed(b">2\r\n+invalidate\r\n*1\r\n$1\r\na\r\n*2\r\n+invalidate\r\n*0\r\n+PONG\r\n>1\r\n+other\r\n")
+    assert [is_push(reader.gets()) for _ in range(4)] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 400\r\n", b"\x15\x03\x03", b"$x\r\n", b"*x\r\n", b":x\r\n", b">x\r\n", b"%x\r\n", b"~x\r\n",
+        b"_x\r\n", b"#x\r\n", b",x\r\n", b"(x\r\n", b"=x\r\n", b"=4\r\nabcd\r\n", b"*1\r\nx", b"!3\r\nERR\r\n",
+    ],
+)  # fmt: skip
 def test_what_is_not_the_protocol_is_said_so(reader: Any, data: bytes) -> None:
     reader.feed(data)
     with pytest.raises(ProtocolError):

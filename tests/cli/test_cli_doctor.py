@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cachekit.backends.redis import commands
-from cachekit.backends.redis.rights import ALSO, NEEDED, PROBE, Rights, grant, questions
+from cachekit.backends.redis.rights import ALSO, NEEDED, OF_SEVERAL, PROBE, Rights, grant, questions
 from cachekit.cli import build
 from cachekit.cli.doctor import advice, reach
 from cachekit.config.spec import BackendSpec
@@ -293,10 +293,21 @@ def test_asking_for_rights_changes_nothing(user: Callable[..., Done], server: Se
 def test_every_command_that_is_used_is_asked_about() -> None:
     folder = Path(commands.__file__).parent
     words = r'(?:Command\(\(|pack\(\(|b)"([A-Z]+)"'
-    sent = re.findall(words, (folder / "commands.py").read_text())
+    sent = [
+        word for file in ("commands", "push", "line") for word in re.findall(words, (folder / f"{file}.py").read_text())
+    ]
     called = re.findall(r"redis\.p?call\('([A-Z]+)'", (folder / "scripts.py").read_text())
     used = {word.lower() for word in (*sent, *called)}
-    assert used - {"auth", "noscript"} == PROBES | {word.lower() for word in ALSO}
+    also = (*ALSO, *OF_SEVERAL["sentinel"])
+    assert used - {"auth", "noscript", "pong"} == PROBES | {word.lower().partition("|")[0] for word in also}
+
+
+def test_several_servers_need_a_few_rights_more() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "outages.md").read_text()
+    for topology, words in OF_SEVERAL.items():
+        more = " ".join(f"+{word.lower()}" for word in words)
+        assert grant("app", "shop", topology) == f"{grant('app', 'shop')} {more}"
+        assert f"`{more}`" in page
 
 
 @pytest.mark.parametrize("url", ["http://x", f"redis://:{PASSWORD}@h:1"])
@@ -348,7 +359,7 @@ def test_a_secret_in_the_servers_own_message_is_hidden() -> None:
         ({"maxmemory": "1000", "maxmemory_policy": "noeviction"}, "refuses to store"),
         ({"maxmemory": "1000", "maxmemory_policy": "allkeys-random"}, "allkeys-random"),
         ({"role": "slave"}, "replica"),
-        ({"mode": "cluster"}, "cluster"),
+        ({"mode": "cluster"}, "redis+cluster://"),
     ],
 )
 def test_settings_of_the_server_that_will_hurt_are_told_with_a_remedy(facts: dict[str, str], word: str) -> None:
@@ -359,3 +370,4 @@ def test_settings_of_the_server_that_will_hurt_are_told_with_a_remedy(facts: dic
 
 def test_good_settings_are_not_commented() -> None:
     assert not list(advice({"maxmemory": "1000", "maxmemory_policy": "volatile-lru", "role": "master"}))
+    assert not list(advice({"mode": "cluster", "topology": "cluster"}))

@@ -83,13 +83,13 @@ ON = {
     "stale_ttl": "1h", "stale_on_error": True, "stale_throttle": "30s", "swr": True, "early_refresh": "auto",
     "soft_timeout": "1s", "hard_timeout": "30s", "outage": "fallback", "negative_exceptions": {"a.B": "5s"},
     "stale_without_proof": "10s", "serializer": "pickle", "encrypt": True, "sign": True, "fail_closed": True,
-    "require_tenant": True, "rewrap": True, "lease": "on", "lease_wait": "1s",
+    "require_tenant": True, "rewrap": True,
 }  # fmt: skip
 OFF = {
     "stale_ttl": 0, "stale_on_error": False, "stale_throttle": 0, "swr": False, "early_refresh": "off",
     "soft_timeout": "never", "hard_timeout": None, "outage": "call", "negative_exceptions": {},
     "stale_without_proof": 0, "serializer": "msgpack", "encrypt": False, "sign": False, "fail_closed": False,
-    "require_tenant": False, "rewrap": False, "lease": "off", "lease_wait": 0,
+    "require_tenant": False, "rewrap": False,
 }  # fmt: skip
 
 
@@ -117,6 +117,7 @@ def test_every_option_changes_the_region() -> None:
         "backend": "other", "ttl": "1s", "jitter": "1s", "negative_ttl": "never", "cache_none": False,
         "tags": ["a"], "compression": "zstd", "compress_above": 5, "counters": True,
         "max_value_bytes": 5, "on_unstorable": "raise", "isolation": "copy",
+        "lease": "off", "lease_wait": 0,
     }  # fmt: skip
     assert set(changed) == set(PROFILE) - set(UNBUILT)
     for option, value in changed.items():

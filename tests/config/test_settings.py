@@ -148,7 +148,8 @@ class TestMessages:
             "not a duration; write 30, '30s', '5m', '2h5m', '1d' or 'never'",
             "cachekit.toml:3: profiles.Users.extends = 'dve': no such profile; did you mean 'dev'?",
             "cachekit.toml:5: backends.b.url = 'http://h': "
-            "no such scheme; use one of redis, rediss, valkey, valkeys, unix",
+            "no such scheme; use one of redis, rediss, valkey, valkeys, unix; "
+            "for several servers with +sentinel, +cluster",
             "env CACHEKIT_TYPO: typo: no such key",
         ])  # fmt: skip
 
@@ -194,6 +195,7 @@ class TestValues:
             "backend": "none", "ttl": "2h5m", "jitter": "5%", "negative_ttl": "never", "cache_none": "no",
             "tags": "a, b", "compression": "none", "compress_above": "2KiB",
             "counters": "yes", "max_value_bytes": "1000", "on_unstorable": "raise", "isolation": "share",
+            "lease": "on", "lease_wait": "2s",
             "l1__mode": "off", "l1__max_entries": "7", "l1__max_bytes": "1MiB", "l1__ttl": "5s", "l1__policy": "lru",
         }  # fmt: skip
         assert len(values) == len(fields.BUILT) + len(fields.L1)
@@ -208,14 +210,14 @@ class TestValues:
         spec = loaded(
             "[backends.b]\nurl = 'rediss://h'\nusername = 'u'\nmax_connections = 7\nbudget = '100ms'\n"
             "budget_min = '5ms'\nadaptive = false\ncoherence = 'ttl'\nmax_staleness = '1s'\ndisconnected_ttl = 0\n"
-            "pending_invalidations = 5\noptions = { x = { y = 1 } }\n"
+            "heartbeat = '200ms'\nreplay_window = '2m'\npending_invalidations = 5\noptions = { x = { y = 1 } }\n"
             "credential_provider = 'a.b:c'\ntls = { ca = 'ca', cert = 'c', key = 'k', check_hostname = false }\n"
             "breaker = { failures = 1, ratio = 1, window = '1s', open_for = '1s', open_max = '2s' }\n",
             {"CACHEKIT_BACKENDS__B__PASSWORD": "p"},
         ).backends["b"]
         assert (spec.username, spec.password, spec.max_connections, spec.budget) == ("u", "p", 7, 0.1)
         assert (spec.budget_min, spec.adaptive, spec.coherence, spec.max_staleness) == (0.005, False, "ttl", 1)
-        assert spec.disconnected_ttl == 0
+        assert (spec.disconnected_ttl, spec.heartbeat, spec.replay_window) == (0, 0.2, 120)
         assert (spec.pending_invalidations, spec.options, spec.credential_provider) == (5, {"x": {"y": 1}}, "a.b:c")
         assert (spec.tls.ca, spec.tls.cert, spec.tls.key, spec.tls.check_hostname) == ("ca", "c", "k", False)
         assert (spec.breaker.failures, spec.breaker.ratio, spec.breaker.open_max) == (1, 1, 2)
@@ -274,13 +276,6 @@ class TestNotYet:
         ]
         (line,) = problems("", {f"CACHEKIT_PROFILES__{name.upper()}__TTL": "5"})
         assert line.endswith(f"profiles.{name}: not yet available in this version")
-
-    def test_tracking_and_other_topologies_are_refused(self) -> None:
-        (line,) = problems("[backends.default]\ncoherence = 'tracking'\n")
-        assert line == "cachekit.toml:2: backends.default.coherence = 'tracking': not yet available in this version"
-        (line,) = problems("", {"REDIS_URL": "redis+sentinel://a,b/m"})
-        assert line.startswith("env REDIS_URL: backends.default.url = ")
-        assert "not yet available in this version" in line
 
     @pytest.mark.parametrize("key", ["master_key", "previous_keys", "signing_key"])
     @pytest.mark.parametrize("suffix", ["", "_FILE"])

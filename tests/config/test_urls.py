@@ -21,14 +21,37 @@ def test_urls_of_one_server_are_accepted(url: str) -> None:
     assert check_url(url) == url
 
 
+@pytest.mark.parametrize("base", ["redis", "rediss", "valkey", "valkeys", "REDIS"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "+sentinel://a/mymaster", "+sentinel://u:p@a:1,b:2,[::1]:3/my.master/3?sentinel_password=p",
+        "+sentinel://a,b/mymaster/", "+cluster://a", "+cluster://:p,w@a:1,b:2,[::1]:3/", "+cluster://a,b/0",
+    ],
+)  # fmt: skip
+def test_urls_of_several_servers_are_accepted(base: str, rest: str) -> None:
+    assert check_url(base + rest) == base + rest
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
         ("localhost:6379", "not a URL"),
         ("reddis://h", "did you mean redis://"),
         ("http://h", "no such scheme"),
-        ("redis+sentinel://a,b/mymaster", "not yet available in this version"),
-        ("rediss+cluster://h", "not yet available in this version"),
+        ("redis://a,b", "several hosts need redis.sentinel:// or redis.cluster://"),
+        ("redis+sentinel://a,b", "service after the hosts is missing; write redis.sentinel://"),
+        ("redis+sentinel://a,b/", "service after the hosts is missing"),
+        (f"rediss+sentinel://a/m/{SECRET}", "after the name of the service is not a number; write rediss.sentinel://"),
+        ("redis+sentinel://a,,b/m", "a host is missing"),
+        ("redis+sentinel:///m", "a host is missing"),
+        ("redis+sentinel://a:1,b:99999/m", "not valid"),
+        ("redis+sentinel://a:1,b:0/m", "port 0"),
+        (f"redis+sentinel://:{SECRET}/x@a,b/m", "not valid"),
+        ("redis+cluster://a,b/1", "no other database than 0"),
+        ("redis+cluster://", "a host is missing; write redis.cluster://"),
+        ("redis+clusters://a", "did you mean redis.cluster://"),
+        ("unix+cluster://a", "no such scheme"),
         ("unix://redis.sock", "path is missing"),
         (f"redis://:{SECRET}/x@host", "not valid"),
         (f"redis://:{SECRET}", "not valid"),
@@ -58,6 +81,11 @@ def test_a_url_that_cannot_work_is_refused_without_repeating_it(url: str, reason
         (f"redis://:{SECRET}", "redis://***"),
         (f"redis://:a@{SECRET}@h", "redis://***@h"),
         (f":{SECRET}@host:6379", "***"),
+        ("redis+cluster://a:1,[::1]:2,c", "redis+cluster://a:1,[::1]:2,c"),
+        (f"rediss+sentinel://u:{SECRET}@a:1,b/m/0", "rediss+sentinel://***@a:1,b/m/0"),
+        (f"redis+sentinel://a,b/m?sentinel_password={SECRET}", "redis+sentinel://a,b/m?***"),
+        (f"redis+cluster://a,:{SECRET}", "redis+cluster://***"),
+        (f"redis+cluster://u:{SECRET},x@a,b", "redis+cluster://***@a,b"),
         (SECRET, "***"),
     ],
 )
@@ -74,4 +102,6 @@ def test_no_password_survives_redaction(around: str, quoted: bool) -> None:
 def test_a_password_is_seen_wherever_it_stands() -> None:
     assert carries_password("redis://:p@host")
     assert carries_password("redis://host?password=p")
+    assert carries_password("redis+sentinel://a:1,b:2/m?sentinel_password=p")
+    assert not carries_password("redis+sentinel://a:1,b:2/m")
     assert not carries_password("redis://user@host:6379/0")

@@ -77,11 +77,11 @@ def test_each_url_alias_has_its_own_region_and_clear_stays_in_it(use: Use, cache
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("redis://a,redis://b", "2 URLs; several servers are not yet available"),
+        ("redis://a,redis://b", "2 URLs; write several servers as one"),
         (["redis://a", "redis://b"], "2 URLs"),
         ([], "0 URLs"),
         ("127.0.0.1:6379;127.0.0.1:6380", "not a URL"),
-        ("rediss+sentinel://a", "not yet available"),
+        ("rediss+sentinel://a", "name of the service"),
         ("reds://a", "did you mean redis"),
     ],
 )

@@ -13,6 +13,7 @@ from cachekit.testing.servers import Server
 
 numbers = itertools.count()
 
+
 MakeService = Callable[..., Service]
 
 

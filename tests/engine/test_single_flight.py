@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from engine_service import connected
 
 from cachekit import CachedFunction, cache, region
 
@@ -52,7 +53,7 @@ def waiting(function: Any, count: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_100_threads_on_one_cold_key_run_the_function_once(make_service: Any, mode: str) -> None:
-    make_service(mode)
+    connected(make_service(mode))
     gate = Gate()
 
     @cache(version=1, profile="users")
@@ -71,7 +72,7 @@ def test_100_threads_on_one_cold_key_run_the_function_once(make_service: Any, mo
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_100_tasks_on_one_cold_key_run_the_function_once(make_service: Any, mode: str) -> None:
-    make_service(mode)
+    connected(make_service(mode))
     gate = Gate()
 
     @cache(version=1, profile="users")
@@ -90,7 +91,7 @@ async def test_100_tasks_on_one_cold_key_run_the_function_once(make_service: Any
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("leader", ["thread", "task"])
 def test_threads_and_tasks_mixed_share_one_computation(make_service: Any, mode: str, leader: str) -> None:
-    make_service(mode)
+    connected(make_service(mode))
     gate = Gate()
 
     @cache(version=1, profile="users")
@@ -180,7 +181,7 @@ async def test_a_load_that_nobody_waits_for_is_cancelled(make_service: Any) -> N
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_exception_reaches_all_waiters_and_is_not_cached(make_service: Any, mode: str) -> None:
-    make_service(mode)
+    connected(make_service(mode))
     gate = Gate()
 
     @cache(version=1, profile="users")

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from cachekit.config.spec import BackendSpec
-from cachekit.l2.budget import BUCKETS, ENOUGH, FADE_EVERY, TRUST_AFTER, Budget, bucket, upper_end
+from cachekit.l2.budget import ENOUGH, TRUST_AFTER, Budget
+from cachekit.l2.times import BUCKETS, FADE_EVERY, bucket, upper_end
 
 SPEC = BackendSpec(budget=0.25, budget_min=0.02)
 

@@ -1,6 +1,9 @@
 """The contract passes for the in-memory backend, plain and with coroutines, and fails for backends that break it."""
 
+import inspect
 import threading
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,9 +14,11 @@ from redis.retry import Retry
 
 from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Leased
 from cachekit.backends.memory import MemoryBackend, as_coroutines
+from cachekit.backends.redis import open_redis
+from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import BackendContract, FaultProxy, FrozenClock, Server, start_server
-from cachekit.testing.conformance import Subject
+from cachekit.testing.conformance import Hearing, Subject
 
 
 class InMemory(BackendContract):
@@ -271,3 +276,72 @@ def test_the_contract_notices_over_a_broken_connection(
         finally:
             proxy.pass_()
             remote.end()
+
+
+# Listeners with a mistake each, before a real one.
+
+
+class Misheard:
+    def __init__(self, right: Any) -> None:
+        self.right = right
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.right, name)
+
+
+class Silent(Misheard):
+    def receive(self, seconds: float) -> Sequence[str | None]:
+        self.right.receive(seconds)
+        return []
+
+
+class Backwards(Misheard):
+    def receive(self, seconds: float) -> Sequence[str | None]:
+        return list(self.right.receive(seconds))[::-1]
+
+
+class Overconfident(Misheard):
+    @property
+    def proof(self) -> float:
+        return time.monotonic() + 1.0
+
+
+class Unchanged(Misheard):
+    def track(self, prefixes: Sequence[str], *, budget: float) -> None:
+        """Nothing more."""
+
+
+class Immortal(Misheard):
+    def receive(self, seconds: float) -> Sequence[str | None]:
+        try:
+            return list(self.right.receive(seconds))
+        except BackendError:
+            return []
+
+
+@pytest.mark.parametrize(
+    ("kind", "test"),
+    [
+        (Silent, "test_every_change_is_heard_whoever_makes_it"),
+        (Silent, "test_invalidating_what_is_absent_is_heard_too"),
+        (Silent, "test_a_lease_given_back_without_a_value_is_heard"),
+        (Silent, "test_a_value_that_ends_with_its_ttl_is_heard"),
+        (Backwards, "test_changes_are_heard_in_their_order"),
+        (Overconfident, "test_what_is_proven_was_heard_before"),
+        (Unchanged, "test_only_asked_prefixes_are_heard_and_more_may_be_asked_for"),
+        (Immortal, "test_after_its_end_a_subscription_says_so"),
+    ],
+)
+def test_the_contract_notices_who_mishears(valkey: Server, kind: type[Misheard], test: str) -> None:
+    contract, prefix = BackendContract(), f"contract:v:{{{uuid.uuid4().hex}:"
+    subject, other = (Subject(open_redis(BackendSpec(url=valkey.url)).sync, 2.0) for _ in "12")  # type: ignore[arg-type]
+    hearing = Hearing(kind(contract.listen(subject, [prefix])))
+    fixtures = {"other": other, "hearing": hearing, "prefix": prefix, "who": "other"}
+    wanted = inspect.signature(getattr(BackendContract, test)).parameters
+    try:
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            getattr(contract, test)(subject, **{name: value for name, value in fixtures.items() if name in wanted})
+    finally:
+        hearing.listener.close()
+        subject.end()
+        other.end()

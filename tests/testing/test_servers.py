@@ -251,6 +251,17 @@ def test_a_tls_server_is_reached_with_its_authority_alone() -> None:
 
 
 @pytest.mark.slow  # needs redis-server, which make test-all installs
+def test_a_server_with_mutual_tls_takes_only_clients_with_a_certificate() -> None:
+    with start_server("redis", tls="mutual") as server:
+        assert server.command("PING") == "PONG"
+        files = {"ssl_certfile": server.client_cert, "ssl_keyfile": server.client_key}
+        with redis.Redis.from_url(server.url, ssl_ca_certs=server.ca, **files) as client:
+            assert client.ping()
+        with redis.Redis.from_url(server.url, ssl_ca_certs=server.ca) as bare, pytest.raises(redis.ConnectionError):
+            bare.ping()
+
+
+@pytest.mark.slow  # needs redis-server, which make test-all installs
 def test_redis_does_the_same_as_valkey() -> None:
     with start_server("redis", password="secret", maxmemory="10mb") as server:
         assert b"redis_version" in server.command("INFO", "server")

@@ -7,9 +7,13 @@ from cachekit.testing import (
     BackendContract,
     FaultProxy,
     FrozenClock,
+    Process,
+    Processes,
     Server,
+    agate,
     assert_cached,
     available,
+    gate,
     start_server,
 )
 
@@ -54,3 +58,19 @@ def test_faults(cachekit_server: Server, cachekit_clock: FrozenClock) -> None:
         with start_server(kind, maxmemory="10mb") as server:
             server.pause()
     start_server("memcached")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_processes() -> None:
+    gate("a")
+    await agate("b")
+    with Processes(2, "module:setup", env=lambda number: {"NUMBER": str(number), "REDIS_URL": None}) as processes:
+        assert_type(processes[0], Process)
+        for process in processes:
+            running = process.start("double", 2, times=3)
+            process.wait_at("a", timeout=1)
+            process.open("a")
+            assert_type(running.done(), bool)
+            process.call(double, 2, timeout=5)
+            process.pause()
+            process.kill()
+    Processes("2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -14,8 +14,9 @@ from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting, judged
 from cachekit.backends.redis.errors import Dead, broken, no_credentials, no_tls, not_redis, timed_out, while_connecting
+from cachekit.backends.redis.peers import Identity, Peer
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader, pack
-from cachekit.backends.redis.transport import credentials, readable, tls_share
+from cachekit.backends.redis.transport import credentials, peer_of, readable, tls_share
 from cachekit.errors import BackendError, Fault
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class AsyncWire(asyncio.Protocol):
         self.clock = Clock()
         self.settled = True
         self.reused = False
+        self.server: Identity | None = None
         self.keep: Any = None  # an object of asyncio that would close the transport if it were collected
 
     async def ask(self, packed: bytes, deadline: float, replies: int = 1) -> Any:
@@ -117,8 +119,8 @@ class AsyncWire(asyncio.Protocol):
             self._answer.set_exception(error)
 
 
-async def open_wire(address: Address, deadline: float) -> AsyncWire:
-    """Connect, log in, ask for the time. Raises BackendError."""
+async def open_wire(address: Address, peer: Peer, deadline: float) -> AsyncWire:
+    """As `transport.open_wire`."""
     wire = AsyncWire()
     try:
         login = await within(deadline, async_credentials(address))
@@ -127,7 +129,8 @@ async def open_wire(address: Address, deadline: float) -> AsyncWire:
         wire.connection_made(transport)
         packets = greeting(address, login)
         replies = await wire.ask(b"".join(packets), deadline, len(packets))
-        greeted(packets, replies if len(packets) > 1 else [replies], wire.clock)
+        reached = peer_of(transport.get_extra_info("socket"))
+        wire.server = peer.met(Identity(reached, greeted(packets, replies, wire.clock)))
     except (private.RedisError, OSError, ValueError, Dead) as error:
         wire.close(forget=not wire.settled)
         if isinstance(error, TimeoutError) and address.kind == "tls" and await answers_plainly(address, deadline):
@@ -173,9 +176,10 @@ async def async_credentials(address: Address) -> tuple[str, ...]:
 class AsyncPool:
     """At most ``limit`` connections of one loop. Who finds all of them busy waits in line until its deadline."""
 
-    def __init__(self, limit: int, opener: Callable[[float], Awaitable[AsyncWire]]) -> None:
+    def __init__(self, limit: int, opener: Callable[[float], Awaitable[AsyncWire]], peer: Peer) -> None:
         self.pid = os.getpid()
         self._open = opener
+        self._peer = peer
         self._idle: list[AsyncWire] = []
         self._waiting: deque[asyncio.Future[AsyncWire | None]] = deque()
         self._free = limit
@@ -196,7 +200,7 @@ class AsyncPool:
                 wire = await self._wait(deadline)
             if wire is None:
                 return await self._opened(deadline)
-            if wire.looks_alive(look=look or fresh):
+            if wire.server is self._peer.known and wire.looks_alive(look=look or fresh):
                 wire.reused = True
                 return wire
             self.discard(wire)
@@ -278,26 +282,6 @@ async def farewell(pool: weakref.ref[AsyncPool]) -> AsyncGenerator[None]:
             await asyncio.sleep(0)  # the transports close their sockets in the next round of the loop
 
 
-async def run(pool: AsyncPool, command: Command[T], deadline: float) -> T:
-    """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
-    again = False
-    while True:
-        wire = await pool.take(deadline, look=not command.repeatable, fresh=again)
-        try:
-            return await converse(wire, command, deadline)
-        except Dead as error:
-            if again or not (wire.reused and error.unheard and command.repeatable):
-                raise broken(error) from error
-            again = True
-        except BackendError as error:
-            if error.reason == "readonly":  # the name may lead to another server by now
-                wire.settled = False
-                pool.drop_idle()
-            raise
-        finally:
-            pool.give(wire)
-
-
 async def converse(wire: AsyncWire, command: Command[T], deadline: float) -> T:
     """Walk through the dialogue about a command."""
     if command.script is None:  # one question; half a microsecond quicker without a generator
@@ -313,12 +297,38 @@ async def converse(wire: AsyncWire, command: Command[T], deadline: float) -> T:
             return result
 
 
+async def run(
+    pool: AsyncPool,
+    command: Command[T],
+    deadline: float,
+    talk: Callable[[AsyncWire, Command[T], float], Awaitable[T]] = converse,
+) -> T:
+    """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
+    again = False
+    while True:
+        wire = await pool.take(deadline, look=not command.repeatable, fresh=again)
+        try:
+            return await talk(wire, command, deadline)
+        except Dead as error:
+            if again or not (wire.reused and error.unheard and command.repeatable):
+                raise broken(error) from error
+            again = True
+        except BackendError as error:
+            if error.reason == "readonly":  # the name may lead to another server by now
+                wire.settled = False
+                pool.drop_idle()
+            raise
+        finally:
+            pool.give(wire)
+
+
 class AsyncPools:
     """The pools of the running loops of this process."""
 
-    def __init__(self, limit: int, opener: Callable[[float], Awaitable[AsyncWire]]) -> None:
+    def __init__(self, limit: int, opener: Callable[[float], Awaitable[AsyncWire]], peer: Peer) -> None:
         self._limit = limit
         self._opener = opener
+        self._peer = peer
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = weakref.WeakKeyDictionary()
 
     def here(self) -> AsyncPool:
@@ -335,7 +345,7 @@ class AsyncPools:
             pool.close()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> AsyncPool:
-        pool = AsyncPool(self._limit, self._opener)
+        pool = AsyncPool(self._limit, self._opener, self._peer)
         # Threads with a loop each come here; a copy that loses a race only costs the other loop a new pool.
         by_loop = weakref.WeakKeyDictionary(dict(self._by_loop.items()))
         # A connection holds its loop, so a loop that died without a farewell would stay here for ever.

@@ -5,29 +5,61 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
-from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Leased
-from cachekit.backends.redis import aio, commands, rights, transport
-from cachekit.backends.redis.address import Address
+from cachekit.backends.base import LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Leased, Listener
+from cachekit.backends.redis import aio, commands, push, rights, sentinel, transport
+from cachekit.backends.redis.address import Address, Place, Sentinels
+from cachekit.backends.redis.cluster import AsyncRouter, ClusterTopology, Router, Routes
 from cachekit.backends.redis.commands import Command
+from cachekit.backends.redis.peers import Peers
 from cachekit.backends.redis.rights import Rights
+from cachekit.backends.redis.sentinel import Finder, SentinelTopology
+from cachekit.backends.redis.topology import Single, Topology
 from cachekit.errors import BackendError
 
 T = TypeVar("T")
 
 
-class RedisBackend(BaseBackend):
+class Moves:
+    """What both faces share: the servers that their connections lead to."""
+
+    def __init__(self, address: Place, peers: Peers) -> None:
+        self.address = address
+        self.peers = peers
+
+    @property
+    def on_move(self) -> Callable[[], object] | None:
+        return self.peers.on_move
+
+    @on_move.setter
+    def on_move(self, told: Callable[[], object] | None) -> None:
+        self.peers.on_move = told
+
+
+class RedisBackend(Moves, BaseBackend):
     """With plain methods. Opens its first connection when it is first used, and again after `close`."""
 
-    capabilities = OPTIONAL
+    capabilities = OPTIONAL | {LISTEN}
 
-    def __init__(self, address: Address, max_connections: int) -> None:
-        self.address = address
-        self._pools = transport.Pools(max_connections, functools.partial(transport.open_wire, address))
+    def __init__(self, address: Address | Sentinels, max_connections: int, peers: Peers) -> None:
+        super().__init__(address, peers)
+        peer = peers.node()
+        if isinstance(address, Sentinels):
+            finder = Finder(address)
+            opener = functools.partial(sentinel.open_wire, finder, peer)
+            self._topology: Topology = SentinelTopology(finder)
+        else:
+            opener = functools.partial(transport.open_wire, address, peer)
+            self._topology = Single(address)
+        self._pools = transport.Pools(max_connections, opener, peer)
 
     def _run(self, command: Command[T], budget: float) -> T:
         if command.empty:
             return command.read([])
         return transport.run(self._pools.here(), command, monotonic() + budget)
+
+    def _until(self, command: Command[T], deadline: float) -> T:
+        """As `_run`, in a step of several."""
+        return transport.run(self._pools.here(), command, deadline)
 
     def get(self, key: str, *, budget: float) -> bytes | None:
         return self._run(commands.get(key), budget)
@@ -53,6 +85,9 @@ class RedisBackend(BaseBackend):
     def stamps(self, names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int, *, budget: float) -> list[bytes]:
         return self._run(commands.stamps(names, fresh, ttl_ms), budget)
 
+    def keep(self, names: Sequence[str], *, budget: float) -> None:
+        self._run(commands.keep(names), budget)
+
     def clear(self, names: Sequence[str], *, budget: float) -> None:
         self._run(commands.clear(names), budget)
 
@@ -73,9 +108,9 @@ class RedisBackend(BaseBackend):
         return self._run(commands.remaining(key), budget)
 
     def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
-        pool, deadline = self._pools.here(), monotonic() + budget
+        deadline = monotonic() + budget
         for command in commands.invalidate(keys):
-            transport.run(pool, command, deadline)
+            self._until(command, deadline)
 
     def check(self, *, budget: float) -> dict[str, str]:
         try:
@@ -85,6 +120,18 @@ class RedisBackend(BaseBackend):
                 raise
             found = {}
         return commands.facts(found, self.address)
+
+    def listen(
+        self, prefixes: Sequence[str], *, heartbeat: float, clock: Callable[[], float], budget: float
+    ) -> Listener:
+        return push.listen(
+            self._topology, prefixes, heartbeat=heartbeat, clock=clock, deadline=monotonic() + budget,
+            peers=self.peers, node=self._node_of,
+        )  # fmt: skip
+
+    def _node_of(self, address: Address) -> str:
+        """The name of a primary in `peers`."""
+        return ""
 
     def rights(self, keys: Sequence[str], *, budget: float) -> Rights:
         """What the server's user may do with these keys, asked without side effects; for `cachekit doctor`."""
@@ -97,7 +144,7 @@ class RedisBackend(BaseBackend):
                 found: Rights = done.value
                 return found
             try:
-                step = functools.partial(asking.send, transport.run(self._pools.here(), command, deadline))
+                step = functools.partial(asking.send, self._until(command, deadline))
             except BackendError as error:
                 step = functools.partial(asking.throw, error)
 
@@ -105,19 +152,27 @@ class RedisBackend(BaseBackend):
         self._pools.close()
 
 
-class AsyncRedisBackend(AsyncBaseBackend):
+class AsyncRedisBackend(Moves, AsyncBaseBackend):
     """With coroutines, in any number of loops. Opens a loop's first connection when it is first used there."""
 
     capabilities = OPTIONAL
 
-    def __init__(self, address: Address, max_connections: int) -> None:
-        self.address = address
-        self._pools = aio.AsyncPools(max_connections, functools.partial(aio.open_wire, address))
+    def __init__(self, address: Address | Sentinels, max_connections: int, peers: Peers) -> None:
+        super().__init__(address, peers)
+        peer = peers.node()
+        if isinstance(address, Sentinels):
+            opener = functools.partial(sentinel.async_open_wire, Finder(address), peer)
+        else:
+            opener = functools.partial(aio.open_wire, address, peer)
+        self._pools = aio.AsyncPools(max_connections, opener, peer)
 
     async def _run(self, command: Command[T], budget: float) -> T:
         if command.empty:
             return command.read([])
         return await aio.run(self._pools.here(), command, monotonic() + budget)
+
+    async def _until(self, command: Command[T], deadline: float) -> T:
+        return await aio.run(self._pools.here(), command, deadline)
 
     async def get(self, key: str, *, budget: float) -> bytes | None:
         return await self._run(commands.get(key), budget)
@@ -145,6 +200,9 @@ class AsyncRedisBackend(AsyncBaseBackend):
     async def stamps(self, names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int, *, budget: float) -> list[bytes]:
         return await self._run(commands.stamps(names, fresh, ttl_ms), budget)
 
+    async def keep(self, names: Sequence[str], *, budget: float) -> None:
+        await self._run(commands.keep(names), budget)
+
     async def clear(self, names: Sequence[str], *, budget: float) -> None:
         await self._run(commands.clear(names), budget)
 
@@ -165,9 +223,9 @@ class AsyncRedisBackend(AsyncBaseBackend):
         return await self._run(commands.remaining(key), budget)
 
     async def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
-        pool, deadline = self._pools.here(), monotonic() + budget
+        deadline = monotonic() + budget
         for command in commands.invalidate(keys):
-            await aio.run(pool, command, deadline)
+            await self._until(command, deadline)
 
     async def check(self, *, budget: float) -> dict[str, str]:
         try:
@@ -180,3 +238,41 @@ class AsyncRedisBackend(AsyncBaseBackend):
 
     async def close(self) -> None:
         self._pools.close()
+
+
+class ClusterBackend(RedisBackend):
+    """As `RedisBackend`, in a cluster."""
+
+    def __init__(self, routes: Routes, max_connections: int, peers: Peers) -> None:
+        Moves.__init__(self, routes.place, peers)
+        self._router = Router(routes, max_connections, peers)
+        self._topology = ClusterTopology(self._router)
+
+    def _run(self, command: Command[T], budget: float) -> T:
+        return command.read([]) if command.empty else self._router.run(command, monotonic() + budget)
+
+    def _until(self, command: Command[T], deadline: float) -> T:
+        return self._router.run(command, deadline)
+
+    def _node_of(self, address: Address) -> str:
+        return str(address)
+
+    def close(self) -> None:
+        self._router.close()
+
+
+class AsyncClusterBackend(AsyncRedisBackend):
+    """As `AsyncRedisBackend`, in a cluster."""
+
+    def __init__(self, routes: Routes, max_connections: int, peers: Peers) -> None:
+        Moves.__init__(self, routes.place, peers)
+        self._router = AsyncRouter(routes, max_connections, peers)
+
+    async def _run(self, command: Command[T], budget: float) -> T:
+        return command.read([]) if command.empty else await self._router.run(command, monotonic() + budget)
+
+    async def _until(self, command: Command[T], deadline: float) -> T:
+        return await self._router.run(command, deadline)
+
+    async def close(self) -> None:
+        self._router.close()

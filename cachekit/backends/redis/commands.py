@@ -7,8 +7,8 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from cachekit.backends.base import Leased, lease_key
 from cachekit.backends.redis import scripts
-from cachekit.backends.redis.address import Address
-from cachekit.backends.redis.errors import from_reply, timed_out
+from cachekit.backends.redis.address import Address, Cluster, Place, Sentinels
+from cachekit.backends.redis.errors import from_reply, replica, timed_out
 from cachekit.backends.redis.resp import ReplyError, Word, pack
 from cachekit.backends.redis.scripts import LATE, Script
 from cachekit.errors import BackendError, Fault
@@ -93,7 +93,7 @@ def judged(reply: Any, read: Callable[[Any], T]) -> T:
         raise from_reply(reply)
     try:
         return read(reply)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise BackendError(Fault.DOWN, "protocol", f"not an answer to this command: {reply!r:.100}") from error
 
 
@@ -104,26 +104,54 @@ def too_late(reply: Any) -> bool:
 # Opening a connection: all in one packet.
 
 TIME: Final = pack(("TIME",))
+SERVER: Final = pack(("INFO", "server"))
+ROLE: Final = pack(("ROLE",))
 
 
 def greeting(address: Address, credentials: Sequence[str]) -> list[bytes]:
-    """What is sent first: who we are, which database, and the question what time it is."""
+    """What is sent first: who we are, which database, and the questions which server it is and what time."""
     packets = [pack(("AUTH", *credentials))] if credentials else []
     packets += [pack(("SELECT", address.db))] if address.db else []
-    return [*packets, TIME]
+    packets += [ROLE] if address.leads else []
+    return [*packets, SERVER, TIME]
 
 
-def greeted(packets: Sequence[bytes], replies: Sequence[Any], clock: Clock) -> None:
-    """Judges the answers to a `greeting` and sets the clock."""
+def greeted(packets: Sequence[bytes], replies: Sequence[Any], clock: Clock) -> str:
+    """Judges the answers to a `greeting` and sets the clock. Returns the id of the server's run, "" if it is secret."""
+    run_id = ""
     for packet, reply in zip(packets, replies, strict=True):
-        if not isinstance(reply, ReplyError):
-            continue
-        error = from_reply(reply)
-        if error.fault is Fault.COMMAND:  # nothing works without these
-            login = b"\r\nAUTH\r\n" in packet
-            error = BackendError(Fault.CONFIG, "auth" if login else "command", str(reply))
-        raise error
+        if packet is SERVER:
+            run_id = identified(reply)
+        elif packet is ROLE:
+            led(reply)
+        elif isinstance(reply, ReplyError):
+            error = from_reply(reply)
+            if error.fault is Fault.COMMAND:  # nothing works without these
+                login = b"\r\nAUTH\r\n" in packet
+                error = BackendError(Fault.CONFIG, "auth" if login else "command", str(reply))
+            raise error
     clock.learn(judged(replies[-1], read_time))
+    return run_id
+
+
+def led(reply: Any) -> None:
+    """Raises BackendError when an answer to ROLE is not that of a primary. One that may not be had is no answer."""
+    if isinstance(reply, ReplyError):
+        error = from_reply(reply)
+        if error.fault is not Fault.COMMAND and error.reason != "noperm":
+            raise error
+    elif (role := judged(reply, lambda reply: reply[0].decode())) != "master":
+        raise replica(role)
+
+
+def identified(reply: Any) -> str:
+    """The id of the server's run in an answer to `SERVER`; "" when we may not ask."""
+    if isinstance(reply, ReplyError):
+        error = from_reply(reply)
+        if error.fault is Fault.COMMAND or error.reason == "noperm":
+            return ""
+        raise error
+    return judged(reply, lambda reply: read_info(reply).get("run_id", ""))
 
 
 def read_time(reply: Any) -> float:
@@ -193,6 +221,11 @@ def stamps(names: Sequence[str], fresh: Sequence[bytes], ttl_ms: int) -> Command
         return Command((), list)
     words: tuple[Word, ...] = (*names, whole(ttl_ms), *fresh)
     return Command(words, lambda reply: read_stamps(reply, len(names)), scripts.STAMPS, len(names))
+
+
+def keep(names: Sequence[str]) -> Command[None]:
+    """For the server's choice of what to evict; it tells nobody of this."""
+    return Command(("TOUCH", *names), ignore)
 
 
 def clear(names: Sequence[str]) -> Command[None]:
@@ -288,12 +321,13 @@ def read_info(reply: Any) -> dict[str, str]:
     return {name: value for name, colon, value in pairs if colon}
 
 
-def facts(parts: dict[str, str], address: Address) -> dict[str, str]:
+def facts(parts: dict[str, str], address: Place) -> dict[str, str]:
     """What `check` reports of INFO."""
     server = parts.get("server_name") or ("valkey" if "valkey_version" in parts else "redis" if parts else "")
     found = {
         "address": str(address),
         "tls": "yes" if address.kind == "tls" else "no",
+        "topology": "cluster" if isinstance(address, Cluster) else "sentinel" if isinstance(address, Sentinels) else "",
         "server": server,
         "version": parts.get(f"{server}_version") or parts.get("redis_version", ""),
         "mode": parts.get("server_mode") or parts.get("redis_mode", ""),

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from collections.abc import Sequence
 from typing import Final
 
 from cachekit.backends.redis.resp import ProtocolError, ReplyError
@@ -12,6 +13,7 @@ CODES: Final[dict[str, tuple[Fault, str]]] = {
     "LOADING": (Fault.DOWN, "loading"),
     "CLUSTERDOWN": (Fault.DOWN, "loading"),
     "MASTERDOWN": (Fault.DOWN, "loading"),
+    "TRYAGAIN": (Fault.DOWN, "loading"),  # the keys of a slot are on their way to another node, and not all are there
     "BUSY": (Fault.DOWN, "loading"),
     "OOM": (Fault.READONLY, "oom"),
     "READONLY": (Fault.READONLY, "readonly"),
@@ -39,17 +41,40 @@ PHRASES: Final[tuple[tuple[str, Fault, str], ...]] = (
 INSIDE_SCRIPT: Final = re.compile(r"-(" + "|".join(CODES) + r")\b")
 
 
+class Redirect(BackendError):
+    """Another node of a cluster has this slot (or with ``asking``: has some of its keys). ``host`` may be unknown ("").
+
+    Who does not know that it is a cluster cannot follow, hence the fault and the message.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            Fault.CONFIG, "moved", f"{text}: this is a node of a cluster; write redis+cluster:// in its URL"
+        )
+        code, slot, place = text.split()[:3]
+        host, _, port = place.rpartition(":")
+        self.asking = code == "ASK"
+        self.slot, self.host, self.port = int(slot), "" if host == "?" else host, int(port)
+
+
 class Dead(Exception):
     """The connection broke. ``unheard``: not one byte of the reply had arrived. Internal to the transports."""
 
     def __init__(self, cause: BaseException | str, unheard: bool) -> None:
         super().__init__(str(cause) or type(cause).__name__)
+        if isinstance(cause, BaseException):
+            self.__cause__ = cause  # asyncio hands it over instead of raising it
         self.unheard = unheard
 
 
 def from_reply(error: ReplyError) -> BackendError:
     """What an error reply of the server means."""
     text = str(error)
+    if error.code in ("MOVED", "ASK"):
+        try:
+            return Redirect(text)
+        except ValueError:
+            return BackendError(Fault.DOWN, "protocol", text)
     known = CODES.get(error.code)
     if known is None and text.startswith("ERR Error running script") and (found := INSIDE_SCRIPT.search(text)):
         known = CODES[found[1]]
@@ -84,6 +109,28 @@ def while_connecting(error: BaseException, address: str) -> BackendError:
     if any(isinstance(cause, TimeoutError) for cause in causes) or type(error).__name__ == "TimeoutError":
         return BackendError(Fault.DOWN, "timeout", f"{address}: no connection in time")
     return BackendError(Fault.DOWN, "connection", f"{address}: {error}")
+
+
+def no_cluster(node: str, error: BackendError) -> BackendError:
+    """A node did not tell the map of its cluster."""
+    if error.fault is not Fault.COMMAND:
+        return error
+    return BackendError(Fault.CONFIG, "command", f"{node}: {error}; write redis:// in its URL if it is no cluster")
+
+
+def replica(role: str) -> BackendError:
+    return BackendError(Fault.DOWN, "moved", f"the server is no primary, it says: {role}")
+
+
+def unknown_service(sentinel: str, service: str) -> BackendError:
+    return BackendError(Fault.CONFIG, "service", f"{sentinel} knows no service {service!r}: see the name in the URL")
+
+
+def no_primary(service: str, failures: Sequence[BackendError]) -> BackendError:
+    """No Sentinel led to a primary. One that knows it and cannot tell matters more than one that has no idea."""
+    worst = next((failure for failure in failures if failure.fault is not Fault.CONFIG), failures[0])
+    told = "; ".join(dict.fromkeys(map(str, failures)))
+    return BackendError(worst.fault, worst.reason, f"no Sentinel led to a primary of {service!r}: {told}")
 
 
 def no_credentials(error: Exception) -> BackendError:

@@ -11,9 +11,13 @@ from cachekit.errors import BackendError, Fault
 # Everything that is sent or called in a script; K is a key. Words as in use, since rights may differ by them.
 NEEDED: Final = (
     "GET K", "MGET K", "SET K 0 PX 1", "DEL K", "EXISTS K", "INCRBY K 1", "PEXPIRE K 1", "PERSIST K", "PTTL K",
-    "EVALSHA 0 1 K", "EVAL 0 1 K", "TIME",
+    "TOUCH K", "EVALSHA 0 1 K", "EVAL 0 1 K", "TIME",
 )  # fmt: skip
-ALSO: Final = ("SELECT", "INFO")  # for a database other than 0, and for what `cachekit doctor` tells of the server
+# Things work without these, less well: a database other than 0; which server it is, for the doctor and to notice that
+# it has become another; being told of changes.
+ALSO: Final = ("SELECT", "INFO", "PING", "HELLO", "CLIENT|TRACKING")
+# By the ending of the URL's scheme.
+OF_SEVERAL: Final = {"sentinel": ("ROLE",), "cluster": ("CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING")}
 
 # Without keys, so that rights on keys do not keep it from answering. It answers the numbers of what is refused: a name
 # that the server does not know (renamed away) is refused, too.
@@ -38,9 +42,10 @@ class Rights:
     missing: tuple[str, ...] | None
 
 
-def grant(user: str, namespace: str) -> str:
-    """The line that gives a user what is needed, and nothing else."""
-    commands = " ".join(f"+{line.split()[0].lower()}" for line in (*NEEDED, *ALSO))
+def grant(user: str, namespace: str, topology: str = "") -> str:
+    """The line that gives a user what is needed, and nothing else; ``topology`` is sentinel or cluster."""
+    lines = (*NEEDED, *ALSO, *OF_SEVERAL.get(topology, ()))
+    commands = " ".join(f"+{line.split()[0].lower()}" for line in lines)
     return f"ACL SETUSER {user} ~{namespace}:* {commands}"
 
 

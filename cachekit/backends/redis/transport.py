@@ -14,6 +14,7 @@ from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.commands import Clock, Command, dialogue, greeted, greeting, judged
 from cachekit.backends.redis.errors import Dead, broken, no_credentials, no_tls, not_redis, timed_out, while_connecting
+from cachekit.backends.redis.peers import Identity, Peer
 from cachekit.backends.redis.resp import PENDING, ProtocolError, new_reader, pack
 from cachekit.errors import BackendError, Fault
 
@@ -34,7 +35,7 @@ class SupportsFileno(Protocol):
 class Wire:
     """One open connection. ``settled`` is False from the moment a command is sent until its reply is complete."""
 
-    __slots__ = ("_reader", "_sock", "_timeout", "clock", "idle_since", "peer", "reused", "settled")
+    __slots__ = ("_reader", "_sock", "_timeout", "clock", "idle_since", "peer", "reused", "server", "settled")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -45,6 +46,7 @@ class Wire:
         self.reused = False
         self.idle_since = 0.0
         self.peer = peer_of(sock)
+        self.server: Identity | None = None
 
     def ask(self, packed: bytes, deadline: float, replies: int = 1) -> Any:
         """Send and read the reply (with ``replies`` > 1: a list of them). Raises BackendError or Dead."""
@@ -129,8 +131,8 @@ def peer_of(sock: socket.socket) -> str:
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer)
 
 
-def open_wire(address: Address, deadline: float) -> Wire:
-    """Connect, log in, ask for the time. Raises BackendError."""
+def open_wire(address: Address, peer: Peer, deadline: float) -> Wire:
+    """Connect, log in, ask for the time and which server it is, and tell ``peer``. Raises BackendError."""
     try:
         wire = Wire(connect(address, deadline))
     except (private.RedisError, OSError, ValueError) as error:
@@ -138,7 +140,7 @@ def open_wire(address: Address, deadline: float) -> Wire:
     try:
         packets = greeting(address, credentials(address))
         replies = wire.ask(b"".join(packets), deadline, len(packets))
-        greeted(packets, replies if len(packets) > 1 else [replies], wire.clock)
+        wire.server = peer.met(Identity(wire.peer, greeted(packets, replies, wire.clock)))
     except BaseException as error:
         wire.close(forget=not wire.settled)
         if isinstance(error, Dead):
@@ -242,8 +244,9 @@ class Waiter:
 class Pool:
     """At most ``limit`` connections. Who finds all of them busy waits in line until its deadline."""
 
-    def __init__(self, limit: int, opener: Callable[[float], Wire]) -> None:
+    def __init__(self, limit: int, opener: Callable[[float], Wire], peer: Peer) -> None:
         self._open = opener
+        self._peer = peer
         self._idle: deque[Wire] = deque()
         self._waiting: deque[Waiter] = deque()
         self._free = limit  # how many more may be opened
@@ -262,7 +265,8 @@ class Pool:
                 wire = self._wait(deadline)
             if wire is None:
                 return self._opened(deadline)
-            if not (look or fresh or monotonic() - wire.idle_since > TRUSTED_IDLE) or wire.looks_alive():
+            looked = look or fresh or monotonic() - wire.idle_since > TRUSTED_IDLE
+            if wire.server is self._peer.known and (not looked or wire.looks_alive()):
                 wire.reused = True
                 return wire
             self.discard(wire)
@@ -355,26 +359,6 @@ class Pool:
             return True
 
 
-def run(pool: Pool, command: Command[T], deadline: float) -> T:
-    """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
-    again = False
-    while True:
-        wire = pool.take(deadline, look=not command.repeatable, fresh=again)
-        try:
-            return converse(wire, command, deadline)
-        except Dead as error:
-            if again or not (wire.reused and error.unheard and command.repeatable):
-                raise broken(error) from error
-            again = True
-        except BackendError as error:
-            if error.reason == "readonly":  # the name may lead to another server by now
-                wire.settled = False
-                pool.drop_idle()
-            raise
-        finally:
-            pool.give(wire)
-
-
 def converse(wire: Wire, command: Command[T], deadline: float) -> T:
     """Walk through the dialogue about a command."""
     if command.script is None:  # one question; half a microsecond quicker without a generator
@@ -390,12 +374,33 @@ def converse(wire: Wire, command: Command[T], deadline: float) -> T:
             return result
 
 
+def run(pool: Pool, command: Command[T], deadline: float, talk: Callable[[Wire, Command[T], float], T] = converse) -> T:
+    """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
+    again = False
+    while True:
+        wire = pool.take(deadline, look=not command.repeatable, fresh=again)
+        try:
+            return talk(wire, command, deadline)
+        except Dead as error:
+            if again or not (wire.reused and error.unheard and command.repeatable):
+                raise broken(error) from error
+            again = True
+        except BackendError as error:
+            if error.reason == "readonly":  # the name may lead to another server by now
+                wire.settled = False
+                pool.drop_idle()
+            raise
+        finally:
+            pool.give(wire)
+
+
 class Pools:
     """The pool of this process; a forked child begins with an empty one."""
 
-    def __init__(self, limit: int, opener: Callable[[float], Wire]) -> None:
+    def __init__(self, limit: int, opener: Callable[[float], Wire], peer: Peer) -> None:
         self._limit = limit
         self._opener = opener
+        self._peer = peer
         self._by_pid: dict[int, Pool] = {}
 
     def here(self) -> Pool:
@@ -411,7 +416,7 @@ class Pools:
     def _begin(self) -> Pool:
         # No lock: another thread may have held it at the fork. Each step is atomic.
         pid = os.getpid()
-        pool = self._by_pid.setdefault(pid, Pool(self._limit, self._opener))
+        pool = self._by_pid.setdefault(pid, Pool(self._limit, self._opener, self._peer))
         for other in [other for other in self._by_pid if other != pid]:
             if (old := self._by_pid.pop(other, None)) is not None:
                 old.abandon()

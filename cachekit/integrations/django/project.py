@@ -91,7 +91,9 @@ def url_of(location: object) -> str | None:
         return None
     urls = [url for url in urls if url]
     if len(urls) != 1:
-        raise ConfigError(f"LOCATION has {len(urls)} URLs; several servers are not yet available in this version")
+        raise ConfigError(
+            f"LOCATION has {len(urls)} URLs; write several servers as one: redis+cluster://host:6379,host:6379/"
+        )
     return urls[0]
 
 
