@@ -68,8 +68,8 @@ class BackendError(CacheKitError):
     """A backend operation failed. Backends raise it and nothing else; the engine turns it into a miss.
 
     ``reason`` is a short, bounded metric label (``timeout``, ``connection``, ``loading``, ``oom``, ``readonly``,
-    ``auth``, ``noperm``, ``tls``, ``protocol``, ``pool``, ``command``, ``moved``, ``service``); ``str(error)`` is for the
-    log.
+    ``auth``, ``noperm``, ``tls``, ``protocol``, ``pool``, ``command``, ``moved``, ``service``); ``str(error)`` is for
+    the log.
     """
 
     def __init__(self, fault: Fault, reason: str, message: str = "") -> None:

@@ -29,6 +29,7 @@ from cachekit.errors import ConfigError
 from cachekit.l1.nesting import Nesting
 from cachekit.l1.table import Table
 from cachekit.l1.versions import Versions
+from cachekit.l2.reclaim import PAUSE, Reclaim
 from cachekit.l2.remote import Remote, Unavailable
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class BackendHealth:
     coherence: str  # tracking: L1 hears of changes; connecting: not at the moment; ttl: its entries end by themselves
     budget_ms: float
     last_error: str
+    pending: int = 0  # invalidations that the backend has not heard
+    losses: int = 0  # live push connections that ended by themselves
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Service:
         self._async_port: AsyncPort | None = None
         self._remotes: dict[str, Remote] = {}
         self._objects: dict[int, Remote] = {}  # by the id of the backend, which its Remote keeps alive
+        self._reclaims: dict[Remote, Reclaim] = {}
         self._tiers: dict[str, Tiers] = {}
         self._tables: dict[str, list[Table]] = {}
         self._remotes_of: dict[str, dict[Remote, None]] = {}  # by region: functions may have backends of their own
@@ -289,7 +293,13 @@ class Service:
             breaker = remote.breaker.state(now)
             state = "up" if remote.well and breaker == "closed" else "down"
             backends[name] = BackendHealth(
-                state, breaker, remote.coherence.state, remote.budget.next() * 1000, remote.last_error
+                state,
+                breaker,
+                remote.coherence.state,
+                remote.budget.next() * 1000,
+                remote.last_error,
+                pending=len(remote.outbox),
+                losses=remote.coherence.losses,
             )
         return Health(all(backend.state != "down" for backend in backends.values()), backends)
 
@@ -341,11 +351,24 @@ class Service:
         for function in tuple(self._on_tick):
             function()
 
-    def tend(self) -> None:
-        """Renew the leases of functions that run long, and what else the second tier must be told now and then."""
-        for remote in self._in_use():
-            if remote._faces is not None and remote.faces.sync is not None and (work := remote.tend(self._sync_port)):
+    def tend(self) -> float:
+        """Renew the leases of functions that run long, and what else the second tier must be told now and then.
+
+        The seconds until the next time: fewer while outdated entries are looked for.
+        """
+        able = [remote for remote in self._in_use() if remote._faces is not None and remote.faces.sync is not None]
+        for remote in able:
+            if work := remote.tend(self._sync_port):
                 drive(work)
+        busy = [
+            self._reclaim(remote).turn() for remote in able if remote in self._reclaims or remote.cleared_at is not None
+        ]
+        return PAUSE if any(busy) else TICK / TURNS
+
+    def _reclaim(self, remote: Remote) -> Reclaim:
+        if remote not in self._reclaims:
+            self._reclaims[remote] = Reclaim(remote, self.spec.namespace, self.clock.now)
+        return self._reclaims[remote]
 
     def _in_use(self) -> list[Remote]:
         return [*self._remotes.values(), *self._objects.values()]
@@ -363,6 +386,8 @@ class Service:
         """
         self._deliver(self.clock.now() + timeout)
         self._closing(TICK)
+        for reclaim in tuple(self._reclaims.values()):
+            reclaim.stop()
         for remote in self._in_use():
             try:
                 remote.close()
@@ -377,6 +402,8 @@ class Service:
                 with suppress(Unavailable):
                     await remote.deliver(self.async_port)
         self._closing(0.0)  # an event loop does not wait for threads
+        for reclaim in tuple(self._reclaims.values()):
+            reclaim.drop()
         for remote in self._in_use():
             try:
                 await remote.aclose()
@@ -409,6 +436,7 @@ class Service:
             table.reset()
         for tally in self.tallies():
             tally.restart()
+        self._reclaims.clear()
         for remote in [*self._remotes.values(), *self._objects.values()]:
             remote.after_fork()
         for function in tuple(self._on_fork):
@@ -424,15 +452,16 @@ def _code(fn: Any) -> object:
 
 def _ticking(reference: "weakref.ref[Service]", stop: threading.Event) -> None:
     """The maintenance thread. It holds no service alive."""
-    turn = 0
-    while not stop.wait(TICK / TURNS):
+    pause, waited = TICK / TURNS, 0.0
+    while not stop.wait(pause):
         service = reference()
         if service is None:
             return
-        turn += 1
+        waited, pause = waited + pause, TICK / TURNS
         try:
-            service.tend()
-            if turn % TURNS == 0:
+            pause = service.tend()
+            if waited >= TICK:
+                waited = 0.0
                 service.tick()
         except Exception:
             logger.exception("a maintenance run failed")

@@ -74,7 +74,7 @@ LAYERS = [
     {"l2.coherence"},
     {"l2.remote"},
     {"engine.tiers"},
-    {"l2.operation"},
+    {"l2.operation", "l2.reclaim"},
     {"engine.entries", "engine.invalidation"},
     {"engine.flow"},
     {"engine.writes"},

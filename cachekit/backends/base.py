@@ -15,12 +15,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 OPTIONAL = frozenset({
     "get_many", "get_or_lease", "lease", "release", "renew", "stamps", "keep", "clear", "store_if", "incr", "touch",
-    "remaining", "check",
+    "remaining", "scan", "reclaim", "check",
 })  # fmt: skip
 LISTEN = "listen"  # optional too, but of the plain face alone: a thread of its own listens, whoever calls
 
 TOKEN_BYTES = 16
 SEEN_BYTES = 24  # magic, format, codec, flags, stale mark, header length and id: enough to tell one store from another
+HEAD_BYTES = 512  # of a value, as `scan` returns them: the header of all but those with very many tags
 
 
 def lease_key(key: str) -> str:
@@ -96,7 +97,7 @@ class BaseBackend:
     # Optional from here on; `capabilities` tells.
 
     def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
-        """As `get`, for several keys in one round trip."""
+        """As `get`, for several keys in one round trip. Names of stamps may be among them; it makes none."""
         raise NotImplementedError
 
     def get_or_lease(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Leased:
@@ -149,6 +150,18 @@ class BaseBackend:
 
     def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
         """Milliseconds left, None for ever, False when absent."""
+        raise NotImplementedError
+
+    def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        """About ``count`` keys from ``cursor`` on, those with this prefix with the first `HEAD_BYTES` of their values.
+
+        "" begins; the cursor to go on with comes back, "" after the last. What is there all the time comes at least
+        once. What is gone meanwhile, or empty, is left out.
+        """
+        raise NotImplementedError
+
+    def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
+        """Delete a value if it still begins with ``seen``, and leave its lease alone; whether it was deleted."""
         raise NotImplementedError
 
     def check(self, *, budget: float) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from cachekit.backends.base import OPTIONAL, AsyncBaseBackend, BaseBackend, Faces, Leased
+from cachekit.backends.base import HEAD_BYTES, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces, Leased
 from cachekit.errors import BackendError, Fault
 
 
@@ -58,7 +58,8 @@ class MemoryBackend(BaseBackend):
 
     def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
         with self._step(budget):
-            return [self.values.get(key) for key in keys]
+            found = [(self.values.get(key), self.names.get(key)) for key in keys]
+            return [stamp if data is None else data for data, stamp in found]
 
     def store(self, key: str, data: bytes, ttl_ms: int | None, token: bytes | None, *, budget: float) -> bool:
         with self._step(budget):
@@ -154,6 +155,21 @@ class MemoryBackend(BaseBackend):
     def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
         with self._step(budget):
             return False if self.values.get(key) is None else self.values.left(key)
+
+    def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        with self._step(budget):
+            names = sorted(name for name in self.values.items if name > cursor)
+            page = names[:count]
+            heads = [(name, (self.values.get(name) or b"")[:HEAD_BYTES]) for name in page if name.startswith(prefix)]
+            return page[-1] if len(names) > count else "", [(name, head) for name, head in heads if head]
+
+    def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
+        with self._step(budget):
+            there = self.values.get(key)
+            if there is None or not there.startswith(seen):
+                return False
+            del self.values.items[key]
+            return True
 
     def check(self, *, budget: float) -> dict[str, str]:
         with self._step(budget):

@@ -12,6 +12,7 @@ from cachekit.cli.config import ConfigOption, JsonOption
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cachekit.backends.base import Faces
     from cachekit.backends.redis.rights import Rights
     from cachekit.config.settings import Loaded
     from cachekit.config.spec import BackendSpec
@@ -31,6 +32,8 @@ REMEDIES = {
     "protocol": "something else listens there: see host and port",
     "command": "see the number of the database in the URL and the server's log",
     "moved": "write redis+cluster:// in the URL of a cluster; with Sentinels, see which server they name",
+    "silent": "being told of changes takes Redis 6 or newer, or Valkey, and its own address in place of a proxy's; "
+    'otherwise set {table} coherence = "ttl"',
     "service": "see the name of the service after the hosts in the URL, and what SENTINEL MASTERS says",
 }
 
@@ -68,7 +71,8 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 class Finding:
     """What one attempt at a backend showed. ``reason`` and ``remedy`` are empty when it answered and all is allowed.
 
-    ``rights`` are "all", "some" without those in ``missing``, or "unknown".
+    ``rights`` are "all", "some" without those in ``missing``, or "unknown". ``coherence`` begins with the state that an
+    application will find: tracking, connecting or ttl.
     """
 
     name: str
@@ -83,6 +87,15 @@ class Finding:
     missing: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Answer:
+    """What a backend said. ``silence`` is why it does not tell of changes, None if it does or was not asked."""
+
+    facts: dict[str, str]
+    rights: "Rights | None" = None
+    silence: "BackendError | None" = None
 
 
 @dataclass
@@ -151,7 +164,7 @@ def reach(spec: "BackendSpec", namespace: str) -> Finding:
         faces = open_backend(spec)  # loads the driver, which is no part of the attempt
         user = getattr(getattr(faces.sync, "address", None), "username", None) or user
         started = perf_counter()
-        finding.facts, rights = _ask(faces.sync, faces.aio, namespace, spec.budget)
+        answer = _ask(faces, namespace, spec)
     except ConfigError as error:
         finding.reason = _one_line(str(error), spec)
     except BackendError as error:
@@ -161,9 +174,12 @@ def reach(spec: "BackendSpec", namespace: str) -> Finding:
         finding.reason = _one_line(f"{type(error).__name__}: {error}", spec)
     else:
         finding.reachable = True
-        finding.coherence = f"ttl: L1 entries live at most {spec.max_staleness:g} s"
-        finding.warnings = list(advice(finding.facts))
-        _judge(rights, finding, user, namespace, spec)
+        finding.facts = answer.facts
+        _judge(answer.rights, finding, user, namespace, spec)
+        finding.coherence = _coherence(faces.listens, answer.silence, spec)
+        if answer.silence is not None:
+            finding.warnings.append(_silent(answer.silence, spec, user, namespace))
+        finding.warnings.extend(advice(finding.facts, tracking=finding.coherence.startswith("tracking")))
     finding.milliseconds = round((perf_counter() - started) * 1000, 1)
     return finding
 
@@ -177,28 +193,75 @@ def _judge(rights: "Rights | None", finding: Finding, user: str, namespace: str,
         finding.remedy = REMEDIES["noperm"].format(grant=_grant(rights.user or user, namespace, spec))
 
 
-def _ask(sync: Any, aio: Any, namespace: str, budget: float) -> "tuple[dict[str, str], Rights | None]":
-    """The backend's own facts, or one read from a backend that offers none; and the rights there, where it can tell."""
+def _coherence(listens: bool, silence: "BackendError | None", spec: "BackendSpec") -> str:
+    """The state that an application will find, and what it means."""
+    from cachekit.errors import Fault
+
+    least = f"L1 entries live at most {spec.max_staleness:g} s"
+    if spec.coherence == "ttl" or not listens:
+        return f"ttl: {least}"
+    if silence is None:
+        return "tracking: the server tells L1 of changes at once"
+    lasting = silence.fault in (Fault.CONFIG, Fault.COMMAND)  # the server will answer the same the next time
+    return f"ttl: {least}" if lasting else f"connecting: until that works {least}"
+
+
+def _silent(error: "BackendError", spec: "BackendSpec", user: str, namespace: str) -> str:
+    """Why a server does not tell of changes, and what to do."""
+    why = _one_line(f"{error.reason}: {error}", spec)
+    # A command that is unknown: the server is too old, or what answers in its place does not pass it on.
+    if error.reason == "command" or "unknown command" in why.casefold():
+        what = REMEDIES["silent"].format(table=f"[backends.{spec.name}]")
+    else:
+        what = remedy(error, spec, user, namespace)
+    return f"the server does not tell of changes ({why}); {what}"
+
+
+def _ask(faces: "Faces", namespace: str, spec: "BackendSpec") -> Answer:
+    """The backend's own facts, or one read from a backend that offers none; the rights there, where it can tell; and
+    whether it tells of changes, where that is wanted."""
     import asyncio
     import inspect
 
-    face = aio if sync is None else sync
+    budget = spec.budget
+    face: Any = faces.aio if faces.sync is None else faces.sync
     checks = "check" in face.capabilities
 
-    async def ask() -> "tuple[dict[str, str], Rights | None]":
+    async def ask() -> Answer:
         try:
             answer = face.check(budget=budget) if checks else face.get(f"{namespace}:v:{{doctor}}", budget=budget)
             if inspect.isawaitable(answer):
                 answer = await answer
             keys = [f"{namespace}:{kind}:{{doctor}}" for kind in ("v", "l", "t")]  # values, leases, stamps
             rights = face.rights(keys, budget=budget) if hasattr(face, "rights") else None
+            silence = _silence(faces, namespace, spec) if faces.listens and spec.coherence != "ttl" else None
         finally:
             closing = face.close()
             if inspect.isawaitable(closing):
                 await closing
-        return (dict(answer) if checks else {}), rights
+        facts = dict(answer) if checks else {}
+        return Answer(facts | (_limits(rights.settings) if rights else {}), rights, silence)
 
     return asyncio.run(ask())
+
+
+def _silence(faces: "Faces", namespace: str, spec: "BackendSpec") -> "BackendError | None":
+    """Why the backend does not tell of changes; None if it does."""
+    import time
+
+    from cachekit.errors import BackendError
+
+    assert faces.sync is not None
+    prefixes = [f"{namespace}:t:{{"]  # stamps
+    try:
+        faces.sync.listen(prefixes, heartbeat=spec.heartbeat, clock=time.monotonic, budget=spec.budget).close()
+    except BackendError as error:
+        return error
+    return None
+
+
+def _limits(settings: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("-", "_"): value for name, value in settings.items()}
 
 
 def remedy(error: "BackendError", spec: "BackendSpec", user: str, namespace: str) -> str:
@@ -226,8 +289,8 @@ def _grant(user: str, namespace: str, spec: "BackendSpec") -> str:
     return grant(user, namespace, spec.url.partition("://")[0].casefold().partition("+")[2])
 
 
-def advice(facts: Mapping[str, str]) -> Iterator[str]:
-    """What a server's own settings will lead to."""
+def advice(facts: Mapping[str, str], *, tracking: bool = False) -> Iterator[str]:
+    """What a server's own settings will lead to, and where it tells of changes."""
     policy, limit = facts.get("maxmemory_policy", ""), facts.get("maxmemory", "")
     if limit == "0":
         yield "the server has no memory limit; set maxmemory, and maxmemory-policy volatile-lru"
@@ -235,6 +298,11 @@ def advice(facts: Mapping[str, str]) -> Iterator[str]:
         yield "a full server refuses to store (noeviction); set maxmemory-policy volatile-lru"
     elif policy.endswith("-random"):
         yield f"a full server forgets popular entries like any other ({policy}); set maxmemory-policy volatile-lru"
+    elif policy.startswith("allkeys"):
+        yield f"a full server evicts stamps and what has no ttl as well ({policy}); set maxmemory-policy volatile-lru"
+    unlimited = "normal 0 0 0" in facts.get("client_output_buffer_limit", "")
+    if tracking and facts.get("maxmemory_clients") == "0" and unlimited:
+        yield "a stalled reader of changes is never disconnected (maxmemory-clients 0); set maxmemory-clients 10%"
     if facts.get("role") in ("slave", "replica"):
         yield "this is a replica, which takes no writes; give the URL of its primary"
     if facts.get("mode") == "cluster" and facts.get("topology") != "cluster":

@@ -18,6 +18,7 @@ TIMEOUT = 5.0  # seconds without a byte
 LARGEST = 32 * 1024 * 1024  # bytes of a page; one of ours has some hundred lines
 EVERY = 1.0  # seconds between two readings
 BREAKER = ("closed", "half open", "open")
+COHERENCE = ("ttl", "connecting", "tracking")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -118,6 +119,8 @@ class Backend:
     up: bool = False
     breaker: str = ""
     budget: float = 0.0  # seconds
+    coherence: str = ""  # of an application that does not tell, nothing
+    pending: float = 0  # invalidations that it has not heard
 
 
 @dataclass
@@ -190,9 +193,17 @@ def _add_backend(stats: Stats, name: str, labels: dict[str, str], value: float) 
     if name == "cachekit_backend_up":
         backend.up = value == 1
     elif name == "cachekit_backend_breaker_state":
-        backend.breaker = BREAKER[int(value)] if value in (0, 1, 2) else "unknown"
+        backend.breaker = _named(BREAKER, value)
     elif name == "cachekit_backend_budget_seconds":
         backend.budget = value
+    elif name == "cachekit_backend_coherence":
+        backend.coherence = _named(COHERENCE, value)
+    elif name == "cachekit_backend_pending_invalidations":
+        backend.pending = value
+
+
+def _named(names: tuple[str, ...], value: float) -> str:
+    return names[int(value)] if value in range(len(names)) else "unknown"
 
 
 # Reading it.
@@ -397,10 +408,13 @@ def _backends_table(stats: Stats) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("backend", "state", "breaker", "budget", box=None, pad_edge=False, header_style="bold")
+    waiting = ("pending",) if any(backend.pending for backend in stats.backends.values()) else ()
+    columns = ("backend", "state", "breaker", "budget", "coherence", *waiting)
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for name, backend in sorted(stats.backends.items()):
         state = Text("up" if backend.up else "down", style="green" if backend.up else "red")
-        table.add_row(Text(name), state, Text(backend.breaker), f"{backend.budget * 1000:.0f} ms")
+        cells = [f"{backend.budget * 1000:.0f} ms", backend.coherence or "–", f"{backend.pending:.0f}"]
+        table.add_row(Text(name), state, Text(backend.breaker), *cells[: len(columns) - 3])
     return table
 
 

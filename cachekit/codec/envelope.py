@@ -132,6 +132,28 @@ def unpack(data: bytes, key: str) -> tuple[Header, memoryview]:
     )), payload  # fmt: skip
 
 
+class Marks(NamedTuple):
+    """The stamps of an entry, as far as its first bytes hold them."""
+
+    region: bytes
+    function: bytes
+    tags: tuple[tuple[bytes, bytes], ...]
+
+
+def glance(head: bytes) -> Marks | None:
+    """The stamps in the first bytes of an entry, without its checksum; None if they are not those of an entry."""
+    if len(head) < _HEAD.size:
+        return None
+    magic, form, _, flags, _, length, *_, region, function = _HEAD.unpack_from(head)
+    if magic != MAGIC or form != FORMAT or length < _HEAD.size or flags & (_SEALED | _SIGNED):
+        return None
+    if not flags & _TAGS or length < (at := _HEAD.size + _COUNT.size):
+        return Marks(region, function, ())
+    there = min(len(head), length) - at  # a header may be longer than what was read of it
+    count = max(0, min(int.from_bytes(head[_HEAD.size : at], "little"), there // _PAIR.size))
+    return Marks(region, function, tuple(_PAIR.iter_unpack(head[at : at + count * _PAIR.size])))
+
+
 def _digest(key: str, head: bytes, payload: bytes | memoryview) -> int:
     if len(payload) < _COPY_BELOW:
         return xxh3_64_intdigest(b"".join((key.encode(), head, payload)))

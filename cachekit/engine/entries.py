@@ -92,6 +92,8 @@ def put_in_l1(
         None if tiers.spec.l1.ttl is None else port.now() + tiers.spec.l1.ttl,
         None if limit is None else sample.started + limit,
     )
+    if until is not None and until <= port.now():
+        return False  # it is not known since when; a loss, say, came in between
     ends = NEVER_NS if until is None else int(until * 1e9)
     return tiers.table.put(
         call.slot,

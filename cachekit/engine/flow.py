@@ -1,7 +1,7 @@
 """The order of steps of one call, written once for threads and tasks. No clock, no threads, no event loop in here.
 
-get_or_load:  L1 was asked already -> local flight -> L1 again -> L2 -> stamps, lease (or wait for who has it) -> function
-              -> fenced store to L2 -> L1
+get_or_load:  L1 was asked already -> local flight -> L1 again -> L2 -> stamps, lease (or wait for who has it)
+              -> function -> fenced store to L2 -> L1
 
 Rules that every line below keeps:
 - a *ticket* is taken before L2 is asked or the function starts; L1 accepts a value only if nothing that covers the key
@@ -396,7 +396,7 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
 
 
 def _chain(call: Call, lead: Lead | None, sample: Sample, began: float) -> Chain:
-    """What the function is inside of. One without a flight of its own, a refresh say, is inside of the one around it."""
+    """What the function is inside of. One without a flight of its own, a refresh say, is inside of that around it."""
     around = LOADING.get()
     if call.tiers.remote is None:
         since = None if around is None else around.began

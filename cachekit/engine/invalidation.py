@@ -54,6 +54,8 @@ async def clear_stamps(
             for remote, outcome in outcomes.items():
                 outcomes[remote] = _note(remote, outcome, epochs[remote], [], stamps, "", port)
                 remote.cells.forget(stamps)
+                if outcomes[remote] is Outcome.DONE:
+                    remote.cleared()
             local()
     return worst(outcomes.values())
 

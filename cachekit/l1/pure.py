@@ -59,8 +59,8 @@ class Entry:
     """One cached value. Memos read types, ``until`` and ``value`` and count ``hits``, without a lock."""
 
     __slots__ = (
-        "born", "detached", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark", "mode",
-        "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "twin", "until",
+        "born", "detached", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark",
+        "mode", "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "twin", "until",
         "value", "weight",
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cachekit")
 
 TURN: Final = 1.0  # seconds that one turn may wait for news
-FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0  # seconds between attempts to connect
+FIRST_PAUSE, LAST_PAUSE = 0.05, 0.3  # seconds between attempts to connect; a failover is over a second later
 REFUSED_PAUSE: Final = 60.0  # ... when the server does not let us listen
 
 
@@ -156,8 +156,8 @@ class Coherence:
                 level = logging.ERROR if self._spec.coherence == "tracking" else logging.WARNING
                 logger.log(
                     level,
-                    "backend %r: coherence by ttl: the server does not tell of changes (%s), so entries of L1 end after "
-                    "max_staleness (%g s); `cachekit doctor` names the missing rights",
+                    "backend %r: coherence by ttl: the server does not tell of changes (%s), so entries of L1 end "
+                    "after max_staleness (%g s); `cachekit doctor` names the missing rights",
                     self._spec.name,
                     error,
                     self._spec.max_staleness,
@@ -250,5 +250,5 @@ def _listening(reference: "weakref.ref[Coherence]", stop: threading.Event) -> No
         except Exception:
             logger.exception("listening for changes failed")
             coherence.lose("defect")
-            stop.wait(LAST_PAUSE)
+            stop.wait(TURN)
         del coherence

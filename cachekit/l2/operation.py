@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from cachekit.backends.base import SEEN_BYTES, TOKEN_BYTES, Leased
 from cachekit.codec.envelope import NEVER, Damaged, Header, unpack
+from cachekit.context import inside_load
 from cachekit.engine import keys
 from cachekit.engine.events import Failed
 from cachekit.engine.freshness import Life, left
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call
-from cachekit.context import inside_load
 from cachekit.l2.lease import UNRENEWED_MS, lease_ms
 from cachekit.l2.remote import Remote, Unavailable
 from cachekit.l2.stamps import NO_STAMP, stamp_life_ms
@@ -126,10 +126,12 @@ def examine(
         if header.stale or (fresh_for is not None and fresh_for <= 0):
             return Absent("expired", data[:SEEN_BYTES])
         names, written = _covering(call, header)
-        stamped = remote.offers("stamps")
-        if stamped and (stamps or remote.cells.get(names, port.now())) != written:
-            return None
-        known_at = remote.cells.asked(names) if stamped and call.tiers.table is not None else math.inf
+        stamped, known_at = remote.offers("stamps"), math.inf
+        if stamped:
+            known = (stamps, math.inf) if stamps is not None else remote.cells.look(names, port.now())
+            if known is None or known[0] != written:
+                return None
+            known_at = known[1]
         return Found(codec.decode(header, payload), header, fresh_for, data[:SEEN_BYTES], known_at, covered=stamped)
     except Damaged as damage:
         call.tally.error("get", f"damaged_{damage.reason}")
@@ -167,9 +169,7 @@ async def resample(call: Call, remote: Remote, before: Stamps, tags: tuple[str, 
     return before._replace(tags=now.tags)
 
 
-async def acquire(
-    call: Call, remote: Remote, seen: bytes | None, stamps: Stamps, port: Port
-) -> Held | Found | Busy:
+async def acquire(call: Call, remote: Remote, seen: bytes | None, stamps: Stamps, port: Port) -> Held | Found | Busy:
     """The right to store what is computed from now on; or the value, if somebody stored it meanwhile.
 
     ``seen`` begins the unusable entry that lies there; what is computed will be stored under ``stamps``.

@@ -52,7 +52,9 @@ class Remote:
         self.last_error = ""
         self.used = False
         self.well = True  # the last operation that says anything about the backend succeeded
-        self.longest_ttl: float | None = 0.0  # of all entries that this process may have to invalidate; None: never ends
+        self.longest_ttl: float | None = 0.0  # of all entries stored here; None: one never ends
+        self.reclaimed = 0  # outdated entries that this process deleted to give back their space
+        self.cleared_at: float | None = None  # the first clear that no scan of this process has begun after
         self._now = now
         self._kept = now()
         self._versions = versions  # its lock guards outbox and cells, as it guards L1
@@ -116,6 +118,7 @@ class Remote:
                     await self._call(port, "invalidate", part.keys)
                 if part.stamps and self.offers("clear"):
                     await self._call(port, "clear", part.stamps)
+                    self.cleared()
             except Unavailable as error:
                 if not error.final:
                     raise
@@ -161,6 +164,11 @@ class Remote:
         """An entry of this life was stored; no queued invalidation is forgotten before such a one has ended."""
         if self.longest_ttl is not None and (seconds is None or seconds > self.longest_ttl):
             self.longest_ttl = seconds
+
+    def cleared(self) -> None:
+        """Stamps were deleted in L2: what lies there under them is to be looked for, sometime."""
+        if self.cleared_at is None:
+            self.cleared_at = self._now()
 
     def moved(self) -> None:
         """A connection leads to another server than before: what L2 confirmed lately may be undone there."""
@@ -272,5 +280,6 @@ class Remote:
     def after_fork(self) -> None:
         """In a forked child: what the parent knew about the connection is not ours. Pending invalidations stay."""
         self.breaker = Breaker(self.spec.breaker)
+        self.cleared_at = None  # the parent will look
         self.leases.after_fork()
         self.coherence.after_fork()

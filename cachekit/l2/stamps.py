@@ -35,18 +35,22 @@ class Cells:
 
     def get(self, names: Sequence[str], now: float) -> list[bytes] | None:
         """All of these stamps if all are known and young enough, else None."""
-        found = []
+        known = self.look(names, now)
+        return None if known is None else known[0]
+
+    def look(self, names: Sequence[str], now: float) -> tuple[list[bytes], float] | None:
+        """As `get`, and the time since which a clear by somebody else may be unknown here."""
+        found, first = [], inf
         for name in names:
             cell = self._cells.get(name)
-            if cell is None or now >= (cell[1] or self.alive_until):
+            if cell is None:
+                return None
+            until = cell[1] or self.alive_until
+            if now >= until:
                 return None
             found.append(cell[0])
-        return found
-
-    def asked(self, names: Sequence[str]) -> float:
-        """What was cleared elsewhere since then may be unknown here, of these names."""
-        unknown = (NO_STAMP, -inf)
-        return min((self._cells.get(name, unknown)[1] or self.alive_until) for name in names) - self._lifetime
+            first = min(first, until)
+        return found, first - self._lifetime
 
     def ticket(self) -> int:
         """Take one before asking L2."""

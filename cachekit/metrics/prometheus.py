@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from cachekit.engine.events import Tally
     from cachekit.l1.table import Stats, Table
-    from cachekit.service import Service
+    from cachekit.service import BackendHealth, Service
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BREAKER = {"closed": 0, "half_open": 1, "open": 2}
+COHERENCE = {"ttl": 0, "connecting": 1, "tracking": 2}
 
 
 class Instruments:
@@ -55,6 +56,13 @@ class Instruments:
             "errors", "Failed operations; the caller was served nevertheless.", "region", "function", "op", "reason"
         )
         self.evictions = counter("evictions", "Entries that left the first tier.", "region", "reason")
+        self.lease_waits = counter(
+            "lease_waits",
+            "Calls that waited for another process's load: served, or impatient and computed nevertheless.",
+            "region",
+            "function",
+            "result",
+        )
         self.hit_latency = histogram(
             "hit_latency",
             "Time of second-tier hits, a sample: at most the last 4096 per function and second. "
@@ -74,6 +82,21 @@ class Instruments:
         self.budget = self._gauge(
             "backend_budget_seconds", "Longest wait for one operation at present.", "backend", "livemax"
         )
+        self.coherence = self._gauge(
+            "backend_coherence",
+            "How the first tier keeps up: 2 hears of changes, 1 not at the moment, 0 entries end by themselves.",
+            "backend",
+            "livemin",
+        )
+        self.pending = self._gauge(
+            "backend_pending_invalidations", "Invalidations that the backend has not heard.", "backend", "livesum"
+        )
+        self.losses = Counter(
+            "cachekit_backend_coherence_losses",
+            "Connections for hearing of changes that ended by themselves.",
+            ("backend",),
+            registry=registry,
+        )
 
     def _gauge(self, name: str, text: str, label: str, mode: str) -> Gauge:
         return Gauge(f"cachekit_{name}", text, (label,), registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
@@ -86,6 +109,21 @@ class Reading(NamedTuple):
     counter: Counter
     labels: tuple[str, ...]
     value: int
+
+
+class State(NamedTuple):
+    """How a backend does, in numbers."""
+
+    down: int
+    breaker: int
+    budget: float
+    coherence: int
+    pending: int
+
+    def and_of(self, other: "State") -> "State":
+        """Of two backends of one name: the worse, and what waits for either."""
+        worse = max(self, other)
+        return worse._replace(coherence=min(self.coherence, other.coherence), pending=self.pending + other.pending)
 
 
 class Metrics:
@@ -133,19 +171,22 @@ class Metrics:
             for region, (entries, weight) in tables.items():
                 self.instruments.entries.labels(region).set(entries)
                 self.instruments.bytes.labels(region).set(weight)
-            for name, (down, breaker, budget) in backends.items():
-                self.instruments.up.labels(name).set(1 - down)
-                self.instruments.breaker.labels(name).set(breaker)
-                self.instruments.budget.labels(name).set(budget)
+            for name, state in backends.items():
+                self.instruments.up.labels(name).set(1 - state.down)
+                self.instruments.breaker.labels(name).set(state.breaker)
+                self.instruments.budget.labels(name).set(state.budget)
+                self.instruments.coherence.labels(name).set(state.coherence)
+                self.instruments.pending.labels(name).set(state.pending)
 
     def _readings(self, service: "Service", tables: "list[tuple[str, Table, Stats]]") -> list[Reading]:
         readings = [reading for tally in service.tallies() for reading in _tally_readings(tally, self.instruments)]
-        return [*readings, *_eviction_readings(tables, self.instruments)]
+        return [*readings, *_eviction_readings(tables, self.instruments), *_loss_readings(service, self.instruments)]
 
     def _report(self, reported: dict[tuple[object, ...], int], readings: list[Reading]) -> None:
         for source, counter, labels, value in readings:
             known = reported.get((source, counter, labels))
-            if known is None or value > known:  # below: a concurrent pump has reported a later reading
+            # Below: a concurrent pump has reported a later reading, or a wait that looked served became impatient.
+            if known is None or value > known:
                 reported[source, counter, labels] = value
                 counter.labels(*labels).inc(value - (known or 0))
 
@@ -168,20 +209,21 @@ class Metrics:
         self._full = set(totals)
         return totals
 
-    def _backends(self) -> dict[str, tuple[int, int, float]]:
-        """Every backend that was used: down, breaker, budget; the worse if two services have backends of one name."""
-        worst: dict[str, tuple[int, int, float]] = {}
+    def _backends(self) -> dict[str, State]:
+        """Every backend that was used."""
+        states: dict[str, State] = {}
         for service in list(self._reported):
-            for name, health in service.health().backends.items():
-                if health.state != "unused":
-                    now = (int(health.state == "down"), BREAKER.get(health.breaker, 0), health.budget_ms / 1000)
-                    worst[name] = max(worst.get(name, now), now)
-        return worst
+            for name, health in _used_backends(service):
+                now = _state(health)
+                states[name] = states[name].and_of(now) if name in states else now
+        return states
 
     def forget_inherited(self) -> None:
         """In a forked child, where all counts are 0 again: what was counted before is the parent's to report."""
         for service, reported in self._reported.items():
             reported.clear()
+            for source, counter, labels, value in _loss_readings(service, self.instruments):
+                reported[source, counter, labels] = value  # these go on from what the parent had
             if _multiprocess():
                 service.keep_ticking()  # the thread did not survive the fork, and others read this process's file
 
@@ -211,6 +253,27 @@ def _eviction_readings(tables: "list[tuple[str, Table, Stats]]", to: Instruments
             yield Reading(table, to.evictions, (region, reason), count)
 
 
+def _used_backends(service: "Service") -> "Iterator[tuple[str, BackendHealth]]":
+    for name, health in service.health().backends.items():
+        if health.state != "unused":
+            yield name, health
+
+
+def _state(health: "BackendHealth") -> State:
+    return State(
+        down=int(health.state == "down"),
+        breaker=BREAKER.get(health.breaker, 0),
+        budget=health.budget_ms / 1000,
+        coherence=COHERENCE.get(health.coherence, 0),
+        pending=health.pending,
+    )
+
+
+def _loss_readings(service: "Service", to: Instruments) -> Iterator[Reading]:
+    for name, health in _used_backends(service):
+        yield Reading(name, to.losses, (name,), health.losses)
+
+
 def _tally_readings(tally: "Tally", to: Instruments) -> Iterator[Reading]:
     where = (tally.region, tally.function)
     yield Reading(tally, to.hits, (tally.region, "l1", tally.function), tally.l1_hits())
@@ -220,6 +283,9 @@ def _tally_readings(tally: "Tally", to: Instruments) -> Iterator[Reading]:
     yield Reading(tally, to.loads, (*where, "ok"), tally.loads)
     yield Reading(tally, to.loads, (*where, "error"), tally.load_errors)
     yield Reading(tally, to.stores, where, tally.stores)
+    impatient = tally.impatient  # first: each was counted as a wait before, so that there are never more of them
+    yield Reading(tally, to.lease_waits, (*where, "served"), tally.lease_waits - impatient)
+    yield Reading(tally, to.lease_waits, (*where, "impatient"), impatient)
     for (operation, reason), count in list(tally.errors.items()):
         yield Reading(tally, to.errors, (*where, operation, reason), count)
 

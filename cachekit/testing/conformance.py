@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from cachekit.backends.base import LISTEN, OPTIONAL, TOKEN_BYTES, AsyncBaseBackend, BaseBackend, Listener
+from cachekit.backends.base import HEAD_BYTES, LISTEN, OPTIONAL, TOKEN_BYTES, AsyncBaseBackend, BaseBackend, Listener
 from cachekit.errors import BackendError, Fault
 from cachekit.testing.faults import FaultProxy
 
@@ -449,6 +449,16 @@ class StampTests(Setup):
         assert subject.keep([]) is None
         assert list(subject.stamps([there, absent], [b"2nd"] * 2, MINUTE_MS)) == [b"first", b"2nd"]
 
+    @needs("stamps", "get_many", "reclaim")
+    def test_stamps_can_be_read_without_making_them(self, subject: Subject) -> None:
+        """Else all would seem to be cleared to whoever looks for what is outdated."""
+        there, absent = self.names(2)
+        key = some_key()
+        subject.store(key, b"value", MINUTE_MS, None)
+        subject.stamps([there], [b"12345678"], MINUTE_MS)
+        for _ in range(2):
+            assert list(subject.get_many([absent, there, key])) == [None, b"12345678", b"value"]
+
     @needs("stamps", "clear")
     def test_clear_makes_way_for_new_stamps_and_touches_no_other(self, subject: Subject) -> None:
         cleared, also_cleared, kept = names = self.names(3)
@@ -576,6 +586,109 @@ class CounterTests(Setup):
         assert subject.remaining(for_ever) is None
 
 
+class SpaceTests(Setup):
+    """scan, reclaim: looking for what is outdated."""
+
+    def scanned(self, subject: Subject, prefix: str, count: int = 100) -> list[tuple[str, bytes]]:
+        found, cursor, pages = [], "", 0
+        while True:
+            cursor, page = subject.scan(prefix, cursor, count)
+            assert all(type(key) is str and type(head) is bytes for key, head in page)
+            found += page
+            pages += 1
+            assert pages < 100_000
+            if not cursor:
+                return found
+
+    @needs("scan")
+    @pytest.mark.parametrize("count", [1, 7, 1000])
+    def test_scan_finds_every_key_of_a_prefix_and_no_other(self, subject: Subject, count: int) -> None:
+        unique = uuid.uuid4().hex
+        prefix = f"contract:v:{{{unique}*?[a-z]\\^:"
+        keys = {f"{prefix}{number} é\r\n}}": b"%d" % number for number in range(40)}
+        others = [
+            f"contract:v:{{{unique}}}",
+            f"contract:v:{{{unique}xx[a-z]\\^:1}}",
+            f"contract:v:{{{unique}**a\\^:1}}",
+        ]
+        for key, data in [*keys.items(), *((other, b"other") for other in others)]:
+            subject.store(key, data, MINUTE_MS, None)
+        assert dict(self.scanned(subject, prefix, count)) == keys
+        assert self.scanned(subject, f"contract:v:{{{unique}nothing") == []
+
+    @needs("scan")
+    def test_scan_gives_the_first_bytes(self, subject: Subject) -> None:
+        key, short, data = some_key("long"), some_key("short"), os.urandom(HEAD_BYTES + 1)
+        subject.store(key, data, None, None)
+        subject.store(short, b"\0\r\n", None, None)
+        assert self.scanned(subject, key) == [(key, data[:HEAD_BYTES])]
+        assert self.scanned(subject, short) == [(short, b"\0\r\n")]
+
+    @needs("scan", "get_or_lease", "stamps")
+    def test_scan_finds_neither_what_is_gone_nor_what_is_no_value(self, subject: Subject) -> None:
+        unique = uuid.uuid4().hex
+        gone, ended, empty, leased = keys = [f"contract:v:{{{unique}:{number}}}" for number in range(4)]
+        for key in (gone, ended, empty):
+            subject.store(key, b"" if key == empty else b"1", self.shortest_ttl_ms if key == ended else None, None)
+        subject.get_or_lease(leased, some_token(), MINUTE_MS)
+        subject.stamps([f"contract:t:{{{unique}}}:#"], [b"12345678"], MINUTE_MS)
+        subject.invalidate([gone])
+        self.outlive(self.shortest_ttl_ms)
+        assert self.scanned(subject, keys[0][:-2]) == []
+
+    @needs("scan")
+    def test_what_is_there_all_the_time_is_found_although_others_come_and_go(self, subject: Subject) -> None:
+        prefix = some_key()[:-1]
+        stay = {f"{prefix}{number}}}" for number in range(30)}
+        go = [f"{prefix}{number}-}}" for number in range(60)]
+        for key in (*stay, *go):
+            subject.store(key, b"1", MINUTE_MS, None)
+        found, cursor = set(), ""
+        while True:
+            cursor, page = subject.scan(prefix, cursor, 5)
+            found |= {key for key, _ in page}
+            if not cursor:
+                break
+            if go:
+                subject.invalidate([go.pop()])
+                subject.store(f"{prefix}{len(go)} new}}", b"1", MINUTE_MS, None)
+        assert stay <= found
+
+    @needs("reclaim")
+    @pytest.mark.parametrize(
+        ("there", "seen", "deleted"),
+        [
+            (b"outdated", b"out", True),
+            (b"outdated", b"outdated", True),
+            (b"outdated", b"outdated!", False),
+            (b"new", b"outdated", False),
+            (b"\0\xff\r\n-", b"\0\xff\r\n", True),
+            (b"not outdated", b"outdated", False),
+            (b"", b"o", False),
+            (None, b"outdated", False),
+        ],
+    )
+    def test_reclaim_deletes_only_what_was_seen(
+        self, subject: Subject, there: bytes | None, seen: bytes, deleted: bool
+    ) -> None:
+        key, other = some_key(), some_key()
+        for stored in (key, other):
+            if there is not None:
+                subject.store(stored, there, MINUTE_MS, None)
+        assert subject.reclaim(key, seen) is deleted
+        assert subject.get(key) == (None if deleted else there)
+        assert subject.get(other) == there
+
+    @needs("reclaim", "lease")
+    def test_reclaim_leaves_the_lease_alone(self, subject: Subject) -> None:
+        key, token = some_key(), some_token()
+        subject.store(key, b"outdated", None, None)
+        subject.lease(key, token, MINUTE_MS, b"outdated", False)
+        assert subject.reclaim(key, b"outdated") is True
+        assert subject.store(key, b"new", None, token) is True
+        assert subject.get(key) == b"new"
+
+
 class Hearing:
     """A listener under test. ``until`` goes on receiving, as whoever uses it does."""
 
@@ -666,6 +779,14 @@ class ListenTests(Setup):
     ) -> None:
         other.invalidate([f"{prefix}absent}}"])
         assert f"{prefix}absent}}" in hearing.all_until_now()
+
+    @needs(LISTEN, "reclaim")
+    def test_what_is_reclaimed_is_heard(self, subject: Subject, other: Subject, hearing: Hearing, prefix: str) -> None:
+        key = f"{prefix}a}}"
+        other.store(key, b"1", None, None)
+        hearing.all_until_now()
+        other.reclaim(key, b"1")
+        assert hearing.all_until_now() == [key]
 
     @needs(LISTEN, "get_or_lease", "release")
     def test_a_lease_given_back_without_a_value_is_heard(
@@ -948,7 +1069,9 @@ class FaultTests(Setup):
         self.fails_in_time(lambda: remote.listen(["contract:v:"], heartbeat=1.0, clock=time.monotonic))
 
 
-class BackendContract(ValueTests, LeaseTests, StampTests, CounterTests, ListenTests, BehaviourTests, FaultTests):
+class BackendContract(
+    ValueTests, LeaseTests, StampTests, CounterTests, SpaceTests, ListenTests, BehaviourTests, FaultTests
+):
     """Everything that cachekit relies on in a backend. Inherit, and say how to make one::
 
         class TestMyBackend(BackendContract):

@@ -21,7 +21,7 @@ from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import ClusterSetup, Server, start_cluster
 from cachekit.testing.servers import pack, read_reply
-from tests.backends.failovers import SOON, at_work, replaced
+from failovers import SOON, at_work, replaced
 
 pytestmark = pytest.mark.server
 

@@ -703,6 +703,9 @@ class Several:
         if self.moved:
             raise BackendError(Fault.DOWN, "moved", "another epoch")
 
+    def concerns(self, message: bytes) -> bool:
+        return message != b"others"
+
     def watchers(self) -> list[tuple[Address, tuple[Any, ...]]]:
         return self.watched
 
@@ -826,6 +829,15 @@ def test_a_message_to_a_watcher_is_a_loss_and_its_confirmation_is_none(
         error = ear.lost()
         assert (error.fault, error.reason) == (Fault.DOWN, "moved")
         assert "mymaster" in str(error)
+
+
+def test_a_message_about_others_is_none(valkey: Server, second: Server, clock: FrozenClock) -> None:
+    """Sentinels look after many services."""
+    ear = Several(valkey.url, watchers=[(second.url, WORDS)]).listen(clock)
+    second.command("PUBLISH", WORDS[1], "others")
+    ear.told()  # a heartbeat later it still listens
+    second.command("PUBLISH", WORDS[1], "ours")
+    assert ear.lost().reason == "moved"
 
 
 def test_a_message_to_one_of_several_watchers_is_a_loss(valkey: Server, second: Server, clock: FrozenClock) -> None:

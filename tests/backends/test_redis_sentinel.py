@@ -12,7 +12,7 @@ from cachekit.backends.redis.rights import grant
 from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import FaultProxy, SentinelSetup, start_sentinel
-from tests.backends.failovers import SOON, at_work, replaced
+from failovers import SOON, at_work, replaced
 
 pytestmark = pytest.mark.server
 

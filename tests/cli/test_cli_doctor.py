@@ -3,17 +3,18 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from typer.testing import CliRunner
 
+from cachekit.backends.base import LISTEN, BaseBackend, Faces
 from cachekit.backends.redis import commands
 from cachekit.backends.redis.rights import ALSO, NEEDED, OF_SEVERAL, PROBE, Rights, grant, questions
 from cachekit.cli import build
-from cachekit.cli.doctor import advice, reach
+from cachekit.cli.doctor import Finding, advice, reach
 from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing.faults import FaultProxy
@@ -87,7 +88,7 @@ def test_a_server_that_answers_is_described(doctor: Doctor, server: Server) -> N
     assert done.report["ok"]
     assert backend["reachable"]
     assert backend["origin"] == "env REDIS_URL"
-    assert backend["coherence"] == "ttl: L1 entries live at most 3 s"
+    assert backend["coherence"] == "tracking: the server tells L1 of changes at once"
     assert backend["facts"]["server"] in ("valkey", "redis")
     assert backend["facts"]["version"]
     assert any("memory limit" in warning for warning in backend["warnings"])
@@ -278,8 +279,10 @@ def test_a_server_without_dryrun_is_unknown() -> None:
         next(asked)
     asked.send("app")
     asked.throw(BackendError(Fault.COMMAND, "command", "ERR older than version 7"))
+    unknown = BackendError(Fault.COMMAND, "command", "ERR Unknown subcommand or wrong number of arguments")
+    asked.throw(unknown)
     with pytest.raises(StopIteration) as done:
-        asked.throw(BackendError(Fault.COMMAND, "command", "ERR Unknown subcommand or wrong number of arguments"))
+        asked.throw(unknown)
     assert done.value.value == Rights("app", None)
 
 
@@ -308,6 +311,130 @@ def test_several_servers_need_a_few_rights_more() -> None:
         more = " ".join(f"+{word.lower()}" for word in words)
         assert grant("app", "shop", topology) == f"{grant('app', 'shop')} {more}"
         assert f"`{more}`" in page
+
+
+TELLING = ("+client|tracking", "+ping")  # HELLO with a password is everybody's
+
+
+def coherence(done: Done) -> tuple[str, list[str]]:
+    """The coherence of the only backend, and what is warned of about it; warnings alone are no failure."""
+    (backend,) = done.report["backends"]
+    assert done.status == 0
+    return backend["coherence"], [text for text in backend["warnings"] if "tell of changes" in text]
+
+
+def test_a_server_that_tells_of_changes_is_said_to(user: Callable[..., Done]) -> None:
+    assert coherence(user(*FULL)) == ("tracking: the server tells L1 of changes at once", [])
+    assert "coherence tracking: the server tells L1 of changes at once" in user(*FULL, words=()).text
+
+
+@pytest.mark.parametrize("right", TELLING)
+def test_a_right_that_being_told_takes_is_missed_with_the_line_that_gives_it(
+    user: Callable[..., Done], server: Server, right: str
+) -> None:
+    found, (warning,) = coherence(user(*FULL, right.replace("+", "-")))
+    assert found == "ttl: L1 entries live at most 3 s"
+    assert warning.startswith("the server does not tell of changes (noperm: ")
+    assert warning.endswith(grant("app", "shop"))
+    server.command(*warning.partition("needs: ")[2].split())
+    assert coherence(user(*warning.partition("ACL SETUSER app ")[2].split()))[1] == []
+
+
+def test_who_wants_no_news_is_not_asked_for_the_rights_to_it(user: Callable[..., Done], project: Path) -> None:
+    (project / "cachekit.toml").write_text(f"{QUIET}[backends.default]\ncoherence = 'ttl'\nmax_staleness = '2s'\n")
+    without = [right.replace("+", "-") for right in TELLING]
+    assert coherence(user(*FULL, *without)) == ("ttl: L1 entries live at most 2 s", [])
+
+
+@pytest.mark.parametrize("command", ["HELLO", "CLIENT"])
+def test_a_server_that_is_too_old_or_a_proxy_is_told_from_a_missing_right(doctor: Doctor, command: str) -> None:
+    """Either knows less commands than a server that tells of changes."""
+    with start_server("valkey", args=["--rename-command", command, ""]) as server:
+        found, (warning,) = coherence(doctor("--json", REDIS_URL=server.url))
+    assert found.startswith("ttl")
+    assert f": {command}" in warning
+    assert "; being told of changes takes Redis 6 or newer" in warning
+    assert '[backends.default] coherence = "ttl"' in warning
+
+
+class Kept(BaseBackend):
+    """A backend that answers, and tells of changes as ``error`` says."""
+
+    capabilities = frozenset({LISTEN})
+
+    def __init__(self, error: BackendError | None) -> None:
+        self.error = error
+        self.listened: list[Any] = []
+        self.open = 0
+
+    def get(self, key: str, *, budget: float) -> bytes | None:
+        return None
+
+    def listen(self, prefixes: Sequence[str], **settings: Any) -> Any:
+        self.listened.append((tuple(prefixes), settings["budget"]))
+        if self.error is not None:
+            raise self.error
+        self.open += 1
+        return self
+
+    def close(self) -> None:
+        self.open -= 1
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Kept, Finding]]:
+    def run(error: BackendError | None = None, sync: bool = True) -> tuple[Kept, Finding]:
+        backend = Kept(error)
+        faces = Faces(backend, None) if sync else Faces(None, backend)
+        monkeypatch.setattr("cachekit.backends.registry.open_backend", lambda spec: faces)
+        return backend, reach(BackendSpec(type="mine", password=PASSWORD), "shop")
+
+    return run
+
+
+def test_a_backend_is_asked_for_news_of_stamps_within_the_budget_and_let_go(kept: Callable[..., Any]) -> None:
+    backend, found = kept()
+    assert found.coherence.startswith("tracking")
+    assert backend.listened == [(("shop:t:{",), 0.25)]
+    assert backend.open == -1  # the listener was closed, and the backend after it
+
+
+def test_news_that_fail_for_the_moment_are_no_lasting_state(kept: Callable[..., Any]) -> None:
+    _, found = kept(BackendError(Fault.DOWN, "timeout", f"PING: no time left\n{PASSWORD}"))
+    assert found.reachable
+    assert found.coherence == "connecting: until that works L1 entries live at most 3 s"
+    (warning,) = found.warnings
+    assert "timeout: PING: no time left ***)" in warning
+    assert "budget is 250 ms" in warning
+
+
+def test_a_backend_that_cannot_tell_is_no_trouble(kept: Callable[..., Any]) -> None:
+    backend, found = kept(sync=False)
+    assert (found.coherence, found.warnings, backend.listened) == ("ttl: L1 entries live at most 3 s", [], [])
+
+
+def test_a_server_where_a_stalled_reader_stays_is_warned_of(doctor: Doctor) -> None:
+    """Where the server says so, and where somebody is told of changes."""
+
+    def warned(server: Server, **environ: str) -> bool:
+        (backend,) = doctor("--json", REDIS_URL=server.url, **environ).report["backends"]
+        return any("stalled" in text for text in backend["warnings"])
+
+    with start_server("valkey") as plain:
+        assert warned(plain)
+        assert not warned(plain, CACHEKIT_BACKENDS__DEFAULT__COHERENCE="ttl")
+    for args in (["--maxmemory-clients", "5%"], ["--client-output-buffer-limit", "normal", "64mb", "32mb", "60"]):
+        with start_server("valkey", args=args) as limited:
+            assert not warned(limited, CACHEKIT_BACKENDS__DEFAULT__COHERENCE="auto")
+
+
+def test_settings_that_the_user_may_not_read_are_unknown_and_no_failure(user: Callable[..., Done]) -> None:
+    allowed = user(*FULL, "+config|get").report["backends"][0]
+    refused = user(*FULL).report["backends"][0]
+    assert allowed["facts"]["maxmemory_clients"] == "0"
+    assert "maxmemory_clients" not in refused["facts"]
+    assert refused["reachable"]
+    assert not any("stalled" in text for text in refused["warnings"])
 
 
 @pytest.mark.parametrize("url", ["http://x", f"redis://:{PASSWORD}@h:1"])
@@ -358,6 +485,7 @@ def test_a_secret_in_the_servers_own_message_is_hidden() -> None:
         ({"maxmemory": "0", "maxmemory_policy": "noeviction"}, "no memory limit"),
         ({"maxmemory": "1000", "maxmemory_policy": "noeviction"}, "refuses to store"),
         ({"maxmemory": "1000", "maxmemory_policy": "allkeys-random"}, "allkeys-random"),
+        ({"maxmemory": "1000", "maxmemory_policy": "allkeys-lru"}, "stamps"),
         ({"role": "slave"}, "replica"),
         ({"mode": "cluster"}, "redis+cluster://"),
     ],
@@ -366,6 +494,17 @@ def test_settings_of_the_server_that_will_hurt_are_told_with_a_remedy(facts: dic
     (text,) = advice(facts)
     assert word in text
     assert "; set " in text or "; give " in text
+
+
+LIMITS = {"maxmemory_clients": "0", "client_output_buffer_limit": "normal 0 0 0 slave 1 1 1 pubsub 1 1 1"}
+
+
+def test_a_reader_that_nobody_limits_is_told_of_where_there_is_one() -> None:
+    (text,) = advice(LIMITS, tracking=True)
+    assert "; set maxmemory-clients 10%" in text
+    assert not list(advice(LIMITS, tracking=False))
+    assert not list(advice(LIMITS | {"maxmemory_clients": "1048576"}, tracking=True))
+    assert not list(advice(LIMITS | {"client_output_buffer_limit": "normal 1 1 1"}, tracking=True))
 
 
 def test_good_settings_are_not_commented() -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,6 +57,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return Done(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+def eventually(condition: Callable[[], bool], patience: float = 10.0) -> bool:
+    until = time.monotonic() + patience
+    while not (met := condition()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return met
 
 
 @pytest.fixture
@@ -122,6 +130,8 @@ def test_backends_are_shown_as_the_application_finds_them(run: Run, cachekit_ser
     users.set("a", 1)
     for key in range(8):
         lost.get(key)
+    lost.delete("a")
+    assert eventually(lambda: service.health().backends["default"].coherence == "tracking")
     with serve(0, service=service) as server:
         url = f"http://127.0.0.1:{server.port}"
         table, stats = run("--url", url).stdout, json.loads(run("--url", url, "--json").stdout)
@@ -131,9 +141,38 @@ def test_backends_are_shown_as_the_application_finds_them(run: Run, cachekit_ser
     assert found["default"]["breaker"] == "closed"
     assert found["default"]["budget"] > 0
     assert (found["dead"]["up"], found["dead"]["breaker"]) == (False, "open")
+    assert (found["default"]["coherence"], found["default"]["pending"]) == ("tracking", 0)
+    assert (found["dead"]["coherence"], found["dead"]["pending"]) == ("connecting", 1)
     assert stats["regions"]["lost"]["errors"] > 0
     rows = {line.split()[0]: line.split()[1:3] for line in table.splitlines() if line}
     assert (rows["default"], rows["dead"]) == (["up", "closed"], ["down", "open"])
+    ends = {line.split()[0]: line.split()[-2:] for line in table.splitlines() if line}
+    assert (ends["backend"], ends["default"], ends["dead"]) == (
+        ["coherence", "pending"],
+        ["tracking", "0"],
+        ["connecting", "1"],
+    )
+
+
+def backends_table(*lines: str) -> list[list[str]]:
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(width=120, file=text).print(render(Reading(parse("\n".join(lines) + "\n", 0))))
+    return [line.split() for line in text.getvalue().splitlines()[-2:]]
+
+
+def test_what_waits_for_a_backend_is_a_column_only_if_something_does() -> None:
+    up, ttl = 'cachekit_backend_up{backend="b"} 1', 'cachekit_backend_coherence{backend="b"} 0'
+    head, row = backends_table(up, ttl, 'cachekit_backend_pending_invalidations{backend="b"} 0')
+    assert (head[-1], row[-1]) == ("coherence", "ttl")
+    head, row = backends_table(up, ttl, 'cachekit_backend_pending_invalidations{backend="b"} 3')
+    assert (head[-1], row[-1]) == ("pending", "3")
+
+
+def test_an_application_that_tells_nothing_of_coherence_has_none() -> None:
+    head, row = backends_table('cachekit_backend_up{backend="b"} 1')
+    assert (head[-1], row[-1]) == ("coherence", "–")
 
 
 def test_an_application_that_did_nothing_yet(run: Run, service: Service) -> None:

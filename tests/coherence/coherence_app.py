@@ -149,7 +149,7 @@ def break_rule(which: str) -> None:
 
     "put": L1 takes whatever is put into it, although it was invalidated since it was read. "all": nor does anybody look
     at what was invalidated when joining a load. "fence": L2 takes what was computed before an invalidation. ("age" is a
-    matter of the configuration: L1 keeps entries for longer than the checker is told.)
+    matter of the configuration: L1 keeps entries for longer than the checker knows.)
     """
     if which == "put":
         from cachekit.l1.table import Table

@@ -54,6 +54,7 @@ class Plan:
     tasks: int  # ... and that await
     think: float  # the longest pause of a client between two calls
     gaps: tuple[float, ...]  # seconds that a load may take between reading its source and returning
+    coherence: str  # of the backend: whether processes are told of changes, or let entries end by themselves
     mix: Mix
     processes: tuple[tuple[Fault, ...], ...]  # what happens to each, in its order
     server: tuple[Fault, ...]
@@ -100,6 +101,7 @@ def plans(number: int, seconds: float, server_faults: tuple[str, ...], process_f
         tasks=st.integers(1, 4),
         think=st.sampled_from((0.002, 0.005, 0.01)),
         gaps=st.sampled_from(((0.0, 0.003), (0.0, 0.003, 0.02), (0.003, 0.02, 0.3), (0.0, 0.005, 1.3))),
+        coherence=st.sampled_from(("auto", "auto", "ttl")),
         # With few invalidations others find old entries; with many, loads are overtaken.
         mix=st.builds(
             Mix,

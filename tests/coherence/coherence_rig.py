@@ -140,11 +140,13 @@ class Rig:
         return Run(self._log(), sorted(self.notes), now() - began)
 
     def _environment(self, place: int) -> dict[str, str]:
-        backend = {**BACKEND, **({"max_staleness": "30s"} if self.broken == "age" else {})}
+        backend = {**BACKEND, "coherence": self.plan.coherence, "url": self.topology.url(place)}
+        if self.broken == "age":
+            backend["max_staleness"] = "30s"
         told = {
             "seed": self.plan.seed, "keys": self.plan.keys, "gaps": self.plan.gaps, "whats": self.plan.whats,
             "directory": str(self.directory), "place": place, "broken": self.broken,
-            "namespace": "coherence", "backend": {**backend, "url": self.topology.url(place)},
+            "namespace": "coherence", "backend": backend,
         }  # fmt: skip
         return {coherence_app.SETTINGS: json.dumps(told), "PYTHONWARNINGS": "error"}
 

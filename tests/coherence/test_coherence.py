@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from checker import Log, Violation, check
+from checker import Invalidation, Log, Raised, Read, Trouble, Violation, check
 from coherence_plan import FAILOVERS, PROCESS_FAULTS, SERVER_FAULTS, Mix, Plan, plan_of
 from coherence_rig import BOUNDS, Rig, Run, counts
 
@@ -79,9 +79,11 @@ def report(plan: Plan, directory: Path, run: Run, violations: list[Violation]) -
 def story(run: Run, violation: Violation) -> list[str]:
     """Everything about the entry of a violation, and the faults, in the order of time."""
     begin = min(getattr(each, "begin", violation.at) for each in violation.evidence) - AROUND
+    places = {each.who.place for each in violation.evidence if isinstance(each, Read | Invalidation | Raised)}
+    notes = [(note.at, f"  ** {note.what}") for note in run.notes]
     told = [
         (at, line)
-        for at, line in [*lines_of(run.log, violation.entry), *((note.at, f"  ** {note.what}") for note in run.notes)]
+        for at, line in [*lines_of(run.log, violation.entry), *troubles_of(run.log, places), *notes]
         if begin <= at <= violation.at + AROUND
     ]
     lines = [f"{at:12.4f} {line}" for at, line in sorted(told)]
@@ -100,8 +102,16 @@ def lines_of(log: Log, entry: str) -> Iterator[tuple[float, str]]:
             who = f"process {each.who.place} ({each.who.life}) invalidates"
             yield each.begin, f"{who} version {each.versions[entry]} by {each.how}: begins"
             yield each.end, f"{who} version {each.versions[entry]} by {each.how}: {each.outcome}"
-    for trouble in log.troubles:
-        yield trouble.begin, f"  ** trouble of {trouble.place}: {trouble.why}"
+
+
+def troubles_of(log: Log, places: set[int]) -> Iterator[tuple[float, str]]:
+    """What these processes met when they asked L2; what goes on is told once."""
+    before: dict[int, Trouble] = {}
+    for trouble in sorted(log.troubles, key=lambda trouble: trouble.begin):
+        last = before.get(trouble.place)
+        if trouble.place in places and (last is None or last.why != trouble.why or trouble.begin - last.end > AROUND):
+            yield trouble.begin, f"  ** process {trouble.place} in trouble: {trouble.why}"
+        before[trouble.place] = trouble
 
 
 def assert_meaningful(run: Run) -> None:
@@ -170,7 +180,7 @@ def busy(seed: int) -> Plan:
 def test_a_rule_that_is_switched_off_is_noticed_within_two_minutes(broken: str, tmp_path: Path) -> None:
     until, seed = time.monotonic() + TWO_MINUTES, 900
     while time.monotonic() < until:
-        plan = plan_of(seed, QUICK) if broken == "age" else busy(seed)
+        plan = replace(plan_of(seed, QUICK), coherence="ttl") if broken == "age" else busy(seed)
         _, violations = judged(plan, tmp_path / str(seed), broken=broken)
         if violations:
             return

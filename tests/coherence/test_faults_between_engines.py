@@ -53,9 +53,7 @@ def test_what_a_foreign_client_does_to_a_value_ends_the_entry(make_world: MakeWo
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
-def test_a_flush_ends_everything_and_costs_one_computation_per_key(
-    own: tuple[World, Server], command: str
-) -> None:
+def test_a_flush_ends_everything_and_costs_one_computation_per_key(own: tuple[World, Server], command: str) -> None:
     world, server = own
     a, b = warmed(world, 2)
     world.data = "new"

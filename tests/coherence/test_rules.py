@@ -533,7 +533,7 @@ def test_t1_data_from_one_server_and_pushes_from_another(
     failover: tuple[World, Server, Server, FaultProxy], monkeypatch: Patch, rule: bool
 ) -> None:
     """The name leads to another server; the old one is still up, and so is the push connection to it."""
-    world, one, two, proxy = failover
+    world, _, two, proxy = failover
     a = world.node()
     other = world.node(two.url)
     proxy.target = ("127.0.0.1", two.port)

@@ -52,7 +52,7 @@ def runs(processes: list[Any]) -> int:
 @pytest.mark.parametrize("warm", [True, False], ids=["connected", "cold"])
 def test_200_callers_in_8_processes_run_the_function_once(processes: MakeProcesses, name: str, warm: bool) -> None:
     """8 x 25 threads, or tasks; whether changes are heard of (load, aload) or not."""
-    eight = processes(8)
+    eight = processes(8, lease_wait="30s")  # a busy machine may import modules for longer than the 5 s of the default
     for process in eight:
         process.call("load_app:seconds", 0.05)
         if warm:

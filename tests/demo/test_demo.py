@@ -66,6 +66,16 @@ def where(demo: Demo, worker: Worker, path: str) -> str:
     return " ".join(found)
 
 
+def settled(demo: Demo, worker: Worker, path: str) -> None:
+    """After a miss L1 answers, once the worker has heard of its own store."""
+    for _ in range(20):
+        tier = where(demo, worker, path)
+        if tier == "l1_hits":
+            return
+        assert tier == "l2_hits"
+    raise AssertionError("it never came into L1")
+
+
 # --- the service -----------------------------------------------------------------------------------------------------
 
 PATHS = ("/nearest?lat={}&lon=2.5", "/search?q=sal{}", "/ranking/{}")
@@ -78,38 +88,31 @@ def test_an_entry_that_one_framework_has_filled_is_a_hit_in_the_other_two(demo: 
     path = PATHS[kind].format(FILLERS[filler][kind])
     first, *others = sorted(demo.workers, key=lambda worker: worker.framework != filler)
     assert where(demo, first, path) == "misses"
-    assert where(demo, first, path) == "l1_hits"
+    settled(demo, first, path)
     for other in others:
         assert where(demo, other, path) == "l2_hits"
-        assert where(demo, other, path) == "l1_hits"
+        settled(demo, other, path)
         assert value(other, path) == value(first, path)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
-    """A demo whose workers trust their own memory for a second."""
-    monkeypatch.setenv("CACHEKIT_BACKENDS__DEFAULT__MAX_STALENESS", "1s")
-    with Demo(free_port()) as running:
-        running.wait()
-        yield running
-
-
-def test_a_tag_invalidated_in_one_framework_is_outdated_in_the_others_within_max_staleness(impatient: Demo) -> None:
+def test_a_tag_invalidated_in_one_framework_is_outdated_in_the_others_at_once(demo: Demo) -> None:
     countries = ("CH", "LI", "SI")
-    for worker, country in product(impatient.workers, countries):
+    for worker, country in product(demo.workers, countries):
         value(worker, f"/ranking/{country}")
-    for worker, country in zip(impatient.workers, countries, strict=True):
+        settled(demo, worker, f"/ranking/{country}")
+    for worker, country in zip(demo.workers, countries, strict=True):
         outcome = request(worker, "POST", f"/invalidate?tag=country:{country}")
         assert outcome == {"tag": f"country:{country}", "outcome": "DONE"}
-    time.sleep(1.0)  # nothing is asked meanwhile, so nothing tells the others earlier
+    time.sleep(0.2)  # a busy machine needs more than the millisecond that the server takes to tell
     for country in countries:
-        found = [where(impatient, worker, f"/ranking/{country}") for worker in impatient.workers]
+        found = [where(demo, worker, f"/ranking/{country}") for worker in demo.workers]
         assert found == ["misses", "l2_hits", "l2_hits"]
 
 
 def test_an_invalidated_tag_leaves_entries_without_it_alone(demo: Demo) -> None:
     for worker, (one, another) in zip(demo.workers, (("IE", "IS"), ("EE", "LV"), ("LT", "MD")), strict=True):
         assert where(demo, worker, f"/ranking/{one}") == where(demo, worker, f"/ranking/{another}") == "misses"
+        settled(demo, worker, f"/ranking/{another}")
         assert request(worker, "POST", f"/invalidate?tag=country:{one}")["outcome"] == "DONE"
         assert where(demo, worker, f"/ranking/{another}") == "l1_hits"
         assert where(demo, worker, f"/ranking/{one}") == "misses"

@@ -249,7 +249,7 @@ def test_every_method_has_a_twin_that_needs_no_thread(alias: Any) -> None:
 
     before = set(threading.enumerate())
     asyncio.run(use())
-    assert {thread.name for thread in set(threading.enumerate()) - before} <= {"cachekit"}
+    assert {thread.name for thread in set(threading.enumerate()) - before} <= {"cachekit", "cachekit-listen"}
 
 
 def test_the_region_key_is_djangos_key(on_server: Use) -> None:

@@ -34,7 +34,7 @@ Words = tuple[str, ...]
 def literal(node: ast.expr) -> str | None:
     """A text of the source with ``<>`` for each variable part, or None if it is no text."""
     if isinstance(node, ast.Constant):
-        return re.sub(r"%[rsd]", "<>", node.value) if isinstance(node.value, str) else None
+        return re.sub(r"%[rsdg]", "<>", node.value) if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
         return "".join(part.value if isinstance(part, ast.Constant) else "<>" for part in node.values)  # type: ignore[misc]
     return None
@@ -148,6 +148,7 @@ def test_every_message_on_the_page_has_an_answer() -> None:
     ("source", "message"),
     [
         ("logger.warning('%d of %r went wrong', 1, name)", "of <> went wrong"),
+        ("logger.log(level, 'after %g s for %s', 3.0, name)", "after <> s for <>"),
         ("raise ConfigError(f'{name}: there is no such thing{hint}')", "<>: there is no such thing<>"),
         ("raise ConfigError('one' f' {x} two three')", "one <> two three"),
         ("raise Unstorable('this is ' + 'too much', 'size')", "this is"),

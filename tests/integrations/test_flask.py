@@ -966,7 +966,7 @@ class TestPrivacy:
             own.tables().__iter__().__next__()[1].clear()  # what follows comes from the server
             assert client.get("/").text == "<html>"
             assert client.get("/").headers["X"] == "1"
-            assert metric(client, "cachekit_cache_hits_total", tier="l2") == 1
+            assert metric(client, "cachekit_cache_hits_total", tier="l2") >= 1
             own.close()
 
 

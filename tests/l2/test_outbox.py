@@ -28,3 +28,48 @@ def test_an_overflow_becomes_one_clear_per_region() -> None:
     box.add(["b1"], ["tag"], "region b")
     assert box.peek()[:2] == ((), ("tag", "region a", "region b"))
     assert len(box) == 3
+
+
+def test_what_l2_confirmed_is_queued_again_for_a_while() -> None:
+    box = Outbox(10, window=60.0)
+    box.done(["old"], ["old tag"], "region", 0.0)
+    box.done(["a"], ["tag"], "region", 50.0)
+    box.replay(100.0)
+    assert box.peek()[:2] == (("a",), ("tag",))
+    box.delivered(box.peek())
+    box.replay(100.0)
+    assert len(box) == 0, "once is enough"
+
+
+def test_the_last_time_of_a_name_counts() -> None:
+    box = Outbox(10, window=60.0)
+    box.done(["a", "b"], [], "region", 0.0)
+    box.done(["a"], [], "region", 50.0)
+    box.replay(100.0)
+    assert box.peek().keys == ("a",)
+
+
+def test_many_confirmed_ones_become_one_clear_per_region() -> None:
+    box = Outbox(3, window=60.0)
+    for number in range(5):
+        box.done([f"a{number}"], [], "region a", 1.0)
+    box.replay(2.0)
+    assert box.peek()[:2] == (("a4",), ("region a",))
+
+
+def test_without_a_window_nothing_is_remembered() -> None:
+    box = Outbox(3)
+    box.done(["a"], ["t"], "region", 1.0)
+    box.replay(1.0)
+    assert len(box) == 0
+
+
+def test_what_can_have_no_entry_any_more_is_dropped() -> None:
+    box = Outbox(10)
+    box.add(["a"], [], "region", until=100.0)
+    box.add(["b"], ["tag"], "region")
+    box.drop_moot(99.9)
+    assert len(box) == 3
+    box.drop_moot(100.0)
+    assert box.peek()[:2] == (("b",), ("tag",))
+    assert box.dropped == 1

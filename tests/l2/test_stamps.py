@@ -64,3 +64,43 @@ def test_a_stamp_outlives_the_entries_under_it() -> None:
     assert stamp_life_ms(3600.0) >= 2 * 3_600_000
     assert stamp_life_ms(86_400.0 * 30) == 2 * 86_400_000 * 30
     assert stamp_life_ms(None) == LONGEST_MS
+
+
+def test_a_live_cell_is_known_as_long_as_the_proof_lasts_and_until_it_is_told_of() -> None:
+    cells = Cells(3.0)
+    cells.alive_until = 13.0
+    cells.put(["x"], [A], 10.0, cells.ticket(), live=True)
+    assert cells.look(["x"], 12.9) == ([A], 10.0)
+    assert cells.get(["x"], 13.0) is None
+    cells.alive_until = 1000.0
+    assert cells.get(["x"], 999.0) == [A]
+    cells.forget(["x"])
+    assert cells.get(["x"], 999.0) is None
+
+
+def test_of_several_the_one_that_is_known_for_longest_ago_counts() -> None:
+    cells = Cells(3.0)
+    cells.put(["x"], [A], 10.0, cells.ticket())
+    cells.put(["y"], [B], 11.0, cells.ticket())
+    assert cells.look(["y", "x"], 12.0) == ([B, A], 10.0)
+
+
+def test_an_answer_for_another_name_is_remembered_although_something_was_cleared() -> None:
+    cells = Cells(3.0)
+    ticket = cells.ticket()
+    cells.forget(["x"])
+    cells.put(["x", "y"], [A, B], 0.0, ticket)
+    assert cells.get(["y"], 0.0) == [B]
+    cells.forget_all()
+    cells.put(["y"], [B], 0.0, ticket)
+    assert cells.get(["y"], 0.0) is None, "everything was forgotten since"
+
+
+def test_names_that_were_cleared_are_bounded() -> None:
+    cells = Cells(3.0)
+    ticket = cells.ticket()
+    for number in range(MAX_CELLS + 10):
+        cells.forget([str(number)])
+    assert len(cells._gone) <= MAX_CELLS
+    cells.put(["1"], [A], 0.0, ticket)
+    assert cells.get(["1"], 0.0) is None

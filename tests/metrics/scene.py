@@ -32,6 +32,7 @@ def thrashing(n: int) -> int:
 
 def turn(number: int, pool: ThreadPoolExecutor) -> None:
     list(pool.map(square, [number % 50] * 4))
+    square.invalidate(-1)
     lock(number % 50)
     for n in range(20):
         thrashing(n)

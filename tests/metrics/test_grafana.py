@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from cachekit.metrics.prometheus import COHERENCE
 from cachekit.testing.servers import Server, free_port, start_server
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ HOST = "127.0.0.1"
 PATIENCE = 60.0
 JOB = "shop"
 NOW = {"CachekitUnstorableValues", "CachekitDamagedEntries"}  # alerts without a time to wait
-SOON = {"CachekitBreakerOpens", "CachekitL1Thrashing"}  # true of the scene, and pending
+SOON = {"CachekitBreakerOpens", "CachekitInvalidationsPending", "CachekitL1Thrashing"}  # true of the scene, and pending
 
 PROMETHEUS = """
 global: {{ scrape_interval: 1s, evaluation_interval: 1s }}
@@ -182,8 +183,22 @@ def test_the_board_s_variables_have_values(scene: Scene) -> None:
 def test_every_metric_is_on_the_board(scene: Scene) -> None:
     families = {family.name for family in parse_openmetrics(scene.page("application/openmetrics-text").decode())}
     text = json.dumps(board())
-    assert len(families) == 14
+    assert len(families) == 18
     assert not [family for family in families if family not in text]
+
+
+def test_the_states_of_coherence_have_the_names_of_the_board(scene: Scene) -> None:
+    (panel,) = [panel for panel in board()["panels"] if panel["title"] == "Coherence"]
+    (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+    assert {int(number): entry["text"] for number, entry in mapping["options"].items()} == {
+        number: name for name, number in COHERENCE.items()
+    }
+    shown = scene.ask("query", query="max_over_time(cachekit_backend_coherence[5m])")["result"]
+    assert [float(series["value"][1]) for series in shown] == [COHERENCE["tracking"]]
+    (now,) = scene.query("cachekit_backend_coherence")
+    assert float(now["value"][1]) == COHERENCE["connecting"]
+    (losses,) = scene.query("cachekit_backend_coherence_losses_total")
+    assert float(losses["value"][1]) == 1
 
 
 def test_every_rule_is_evaluated_and_the_scene_raises_alerts(scene: Scene) -> None:
@@ -201,7 +216,7 @@ def test_every_rule_is_evaluated_and_the_scene_raises_alerts(scene: Scene) -> No
 
 def test_promtool_accepts_rules_and_configuration(scene: Scene) -> None:
     promtool("check", "config", str(scene.config))
-    assert "8 rules found" in promtool("check", "rules", "--lint-fatal", str(GRAFANA / "alerts.yml"))
+    assert "10 rules found" in promtool("check", "rules", "--lint-fatal", str(GRAFANA / "alerts.yml"))
 
 
 def test_each_alert_fires_when_it_should_and_keeps_quiet_otherwise() -> None:
@@ -211,7 +226,7 @@ def test_each_alert_fires_when_it_should_and_keeps_quiet_otherwise() -> None:
 def test_each_alert_has_a_summary_and_a_remedy() -> None:
     text = (GRAFANA / "alerts.yml").read_text()
     alerts = re.split(r"- alert: ", text)[1:]
-    assert len(alerts) == 6
+    assert len(alerts) == 8
     for alert in alerts:
         for part in ("severity:", "summary:", "description:", "remedy:"):
             assert alert.count(part) == 1, (alert.split()[0], part)

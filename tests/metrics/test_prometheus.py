@@ -13,8 +13,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from cachekit.config.spec import default_service as default_spec
+from cachekit.engine.events import Tally
 from cachekit.metrics import attach, exposition, register
+from cachekit.metrics.prometheus import Instruments, _tally_readings
 from cachekit.service import Service
+from cachekit.testing.servers import start_server
 
 OF = {"region": "users", "function": "app.load"}
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -38,7 +41,7 @@ def value(scraped, name, **labels):
 @pytest.mark.parametrize("accept", [None, "*/*", OPENMETRICS], ids=["none", "any", "openmetrics"])
 def test_what_a_function_counted_is_scraped_under_the_promised_names(make_service, count, accept):
     service = make_service()
-    tally = count(service, l2_hits=2, misses=5, loads=4, load_errors=1, stores=3, waited=6)
+    tally = count(service, l2_hits=2, misses=5, loads=4, load_errors=1, stores=3, waited=6, lease_waits=7, impatient=2)
     tally.error("get", "timeout")
     tally.hit_seconds.extend([0.0002, 0.3])
     tally.miss_seconds.append(1.5)
@@ -50,6 +53,8 @@ def test_what_a_function_counted_is_scraped_under_the_promised_names(make_servic
     assert value(scraped, "cachekit_cache_loads_total", result="error", **OF) == 1
     assert value(scraped, "cachekit_cache_stores_total", **OF) == 3
     assert value(scraped, "cachekit_cache_waited_total", **OF) == 6
+    assert value(scraped, "cachekit_cache_lease_waits_total", result="served", **OF) == 5
+    assert value(scraped, "cachekit_cache_lease_waits_total", result="impatient", **OF) == 2
     assert value(scraped, "cachekit_cache_errors_total", op="get", reason="timeout", **OF) == 1
     assert value(scraped, "cachekit_cache_hit_latency_seconds_count", **OF) == 2
     assert value(scraped, "cachekit_cache_hit_latency_seconds_bucket", le="0.00025", **OF) == 1
@@ -89,6 +94,43 @@ def test_a_backend_shows_nothing_before_its_use_and_then_how_it_does(make_servic
     assert 0 < value(scraped, "cachekit_backend_budget_seconds", backend="main") <= 0.5
     failed = [dict(labels) for name, labels in scraped if name == "cachekit_cache_errors_total"]
     assert {labels["op"] for labels in failed} == {"get"}
+
+
+def until(scrape, holds, patience=10.0):
+    """The first scrape of which something holds."""
+    deadline = time.monotonic() + patience
+    while not holds(scraped := scrape()):
+        assert time.monotonic() < deadline, scraped
+        time.sleep(0.01)
+    return scraped
+
+
+def of_backend(scraped, name):
+    return scraped.get((f"cachekit_backend_{name}", (("backend", "main"),)))
+
+
+def test_a_backend_shows_whether_it_tells_of_changes_and_what_it_has_not_heard(make_service):
+    with start_server() as server:
+        service = make_service(users={"backend": "main"}, backends={"main": {"url": server.url}})
+        users = service.region("users")
+        users.set("x", 1)
+        scraped = until(lambda: samples(service), lambda scraped: of_backend(scraped, "coherence") == 2)
+        assert of_backend(scraped, "coherence_losses_total") == 0
+        assert of_backend(scraped, "pending_invalidations") == 0
+        server.kill()
+        scraped = until(lambda: samples(service), lambda scraped: of_backend(scraped, "coherence") == 1)
+        assert of_backend(scraped, "coherence_losses_total") == 1
+        users.delete("x")
+        users.delete("y")
+        assert of_backend(samples(service), "pending_invalidations") == 2
+
+
+def test_a_backend_that_is_not_asked_to_tell_of_changes_is_no_alarm(make_service, server):
+    backend = {"url": server.url, "coherence": "ttl"}
+    service = make_service(users={"backend": "main"}, backends={"main": backend})
+    service.region("users").get("x")
+    assert of_backend(samples(service), "coherence") == 0
+    assert of_backend(samples(service), "up") == 1
 
 
 def test_the_help_says_what_the_latencies_sample(make_service):
@@ -196,6 +238,44 @@ def test_a_scrape_that_is_overtaken_by_another_takes_nothing_back(make_service, 
     assert value(samples(service), "cachekit_cache_misses_total", **OF) == 7
 
 
+def test_a_wait_that_looked_served_and_became_impatient_takes_nothing_back(make_service, count):
+    """A wait is counted at its beginning, and as impatient at its end."""
+    service = make_service()
+    served, impatient = [], []
+    for more in ({"lease_waits": 1}, {"impatient": 1}, {"lease_waits": 2}, {"lease_waits": 1}):
+        count(service, **more)
+        scraped = samples(service)
+        served.append(value(scraped, "cachekit_cache_lease_waits_total", result="served", **OF))
+        impatient.append(value(scraped, "cachekit_cache_lease_waits_total", result="impatient", **OF))
+    assert served == [1, 1, 2, 3]
+    assert impatient == [0, 1, 1, 1]
+
+
+def test_waits_that_end_while_they_are_read_are_never_more_than_those_that_began():
+    class Busy(Tally):
+        """Whenever it is looked at another wait has begun and ended."""
+
+        __slots__ = ("ended",)
+
+        def restart(self):
+            self.ended = 0
+            super().restart()
+
+        @property
+        def impatient(self):
+            self.lease_waits += 1
+            self.ended += 1
+            return self.ended
+
+        @impatient.setter
+        def impatient(self, _): ...
+
+    to = Instruments()
+    busy = Busy("users", "app.load", lambda: 0)
+    waits = {each.labels[-1]: each.value for each in _tally_readings(busy, to) if each.counter is to.lease_waits}
+    assert waits == {"served": 0, "impatient": 1}
+
+
 class TestRegister:
     """The application shows our metrics with its own."""
 
@@ -228,6 +308,21 @@ class TestRegister:
         scraped = self.scrape(registry)
         assert value(scraped, "cachekit_cache_misses_total", region="users", function="app.sum") == 7
         assert value(scraped, "cachekit_cache_entries", region="local") == 2
+
+    def test_of_two_backends_of_one_name_the_worse_is_shown_and_what_both_lack(self, make_service, registry, dead_port):
+        for coherence, down, losses in (("auto", True, 2), ("ttl", False, 1)):
+            backend = {"url": f"redis://127.0.0.1:{dead_port}/0", "coherence": coherence}
+            service = make_service(users={"backend": "main"}, backends={"main": backend})
+            service.tiers("users")
+            remote = service.remote("main")
+            remote.used, remote.well, remote.coherence.losses = True, not down, losses
+            remote.outbox.add(["a", "b"], [])
+            register(service, registry)
+        scraped = self.scrape(registry)
+        assert of_backend(scraped, "up") == 0
+        assert of_backend(scraped, "coherence") == 0
+        assert of_backend(scraped, "pending_invalidations") == 4
+        assert of_backend(scraped, "coherence_losses_total") == 3
 
     def test_a_service_that_was_scraped_before_loses_nothing_by_joining(self, make_service, count, registry):
         service = make_service()
@@ -274,6 +369,21 @@ def test_a_forked_child_can_scrape_whatever_other_threads_were_doing(make_servic
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_does_not_repeat_the_losses_of_its_parent(make_service, dead_port):
+    backend = {"url": f"redis://127.0.0.1:{dead_port}/0"}
+    service = make_service(users={"backend": "main"}, backends={"main": backend})
+    remote = service.remote("main")
+    remote.used, remote.coherence.losses = True, 3
+    assert of_backend(samples(service), "coherence_losses_total") == 3
+    pid = os.fork()
+    if pid == 0:
+        same = of_backend(samples(service), "coherence_losses_total") == 3
+        remote.coherence.losses += 1
+        os._exit(not (same and of_backend(samples(service), "coherence_losses_total") == 4))
+    assert ended(pid)
 
 
 def ended(pid, patience=10.0):

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from cachekit.backends.base import LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Leased, Listener
 from cachekit.backends.redis import aio, commands, push, rights, sentinel, transport
 from cachekit.backends.redis.address import Address, Place, Sentinels
-from cachekit.backends.redis.cluster import AsyncRouter, ClusterTopology, Router, Routes
+from cachekit.backends.redis.cluster import AsyncRouter, ClusterTopology, Router, Routes, async_at_once, at_once
 from cachekit.backends.redis.commands import Command
 from cachekit.backends.redis.peers import Peers
 from cachekit.backends.redis.rights import Rights
@@ -106,6 +106,18 @@ class RedisBackend(Moves, BaseBackend):
 
     def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
         return self._run(commands.remaining(key), budget)
+
+    def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        deadline = monotonic() + budget
+        cursor, names = self._until(commands.scan(prefix, cursor, count), deadline)
+        if not names:
+            return cursor, []
+        asked = commands.heads(names)
+        answers = transport.run(self._pools.here(), asked[0], deadline, functools.partial(at_once, asked))
+        return cursor, commands.with_heads(names, answers)
+
+    def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
+        return self._run(commands.reclaim(key, seen), budget)
 
     def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
         deadline = monotonic() + budget
@@ -222,6 +234,18 @@ class AsyncRedisBackend(Moves, AsyncBaseBackend):
     async def remaining(self, key: str, *, budget: float) -> int | Literal[False] | None:
         return await self._run(commands.remaining(key), budget)
 
+    async def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        deadline = monotonic() + budget
+        cursor, names = await self._until(commands.scan(prefix, cursor, count), deadline)
+        if not names:
+            return cursor, []
+        asked = commands.heads(names)
+        answers = await aio.run(self._pools.here(), asked[0], deadline, functools.partial(async_at_once, asked))
+        return cursor, commands.with_heads(names, answers)
+
+    async def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
+        return await self._run(commands.reclaim(key, seen), budget)
+
     async def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
         deadline = monotonic() + budget
         for command in commands.invalidate(keys):
@@ -254,6 +278,9 @@ class ClusterBackend(RedisBackend):
     def _until(self, command: Command[T], deadline: float) -> T:
         return self._router.run(command, deadline)
 
+    def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        return self._router.scan(prefix, cursor, count, monotonic() + budget)
+
     def _node_of(self, address: Address) -> str:
         return str(address)
 
@@ -273,6 +300,9 @@ class AsyncClusterBackend(AsyncRedisBackend):
 
     async def _until(self, command: Command[T], deadline: float) -> T:
         return await self._router.run(command, deadline)
+
+    async def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        return await self._router.scan(prefix, cursor, count, monotonic() + budget)
 
     async def close(self) -> None:
         self._router.close()

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 
 from cachekit.backends.redis import aio, transport
 from cachekit.backends.redis.address import Address, Cluster
-from cachekit.backends.redis.commands import Command, dialogue, judged, read_info
+from cachekit.backends.redis.commands import Command, dialogue, heads, judged, read_info, scan, with_heads
 from cachekit.backends.redis.errors import Redirect, from_reply, no_cluster, timed_out
 from cachekit.backends.redis.peers import Peers
 from cachekit.backends.redis.resp import ReplyError, Word, pack
@@ -93,6 +93,25 @@ class Routes:
                 self._adopt(found)
                 return found
         raise failure or timed_out("the cluster's map")
+
+    def scan(self, prefix: str, cursor: str, count: int, deadline: float) -> Steps[tuple[str, list[tuple[str, bytes]]]]:
+        """A page of one primary after the other, by name; the cursor is the server's own and that name."""
+        own, _, name = cursor.partition("@")
+        known = self.map if cursor and any(self.map.owners) else (yield from self.refresh(deadline))
+        left = sorted((node for node in known.primaries if node.name >= name), key=lambda node: node.name)
+        if not left:
+            return "", []
+        node = left[0]
+        if node.name != name:  # it has left, and so has what was still to be read there
+            own = ""
+        try:
+            own, names = yield Send(node, scan(prefix, own, count), deadline)
+            answers = (yield SendAll(node, heads(names), deadline)) if names else []
+        except BackendError as error:
+            self._doubt(node, error)
+            raise
+        following = f"{own}@{node.name}" if own else f"@{left[1].name}" if len(left) > 1 else ""
+        return following, with_heads(names, answers)
 
     def _one(self, piece: Piece, deadline: float) -> Steps[Any]:
         """The result of a command with one slot, wherever that is."""
@@ -222,6 +241,9 @@ class Router:
     def refresh(self, deadline: float) -> SlotMap:
         return walk(self.routes.refresh(deadline), self._take)
 
+    def scan(self, prefix: str, cursor: str, count: int, deadline: float) -> tuple[str, list[tuple[str, bytes]]]:
+        return walk(self.routes.scan(prefix, cursor, count, deadline), self._take)
+
     def close(self) -> None:
         for pools in list(self._pools.values()):
             pools.close()
@@ -289,6 +311,9 @@ class AsyncRouter:
     async def run(self, command: Command[T], deadline: float) -> T:
         return await async_walk(self.routes.run(command, deadline), self._take)
 
+    async def scan(self, prefix: str, cursor: str, count: int, deadline: float) -> tuple[str, list[tuple[str, bytes]]]:
+        return await async_walk(self.routes.scan(prefix, cursor, count, deadline), self._take)
+
     def close(self) -> None:
         for pools in list(self._pools.values()):
             pools.close()
@@ -350,3 +375,6 @@ class ClusterTopology:
 
     def watchers(self) -> list[tuple[Address, tuple[Word, ...]]]:
         return []
+
+    def concerns(self, message: bytes) -> bool:
+        return True

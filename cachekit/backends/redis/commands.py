@@ -1,11 +1,13 @@
 """What each operation sends and how its answer is read: shared by the sync and the async face, without any IO."""
 
+import re
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from cachekit.backends.base import Leased, lease_key
+from cachekit.backends.base import HEAD_BYTES, Leased, lease_key
 from cachekit.backends.redis import scripts
 from cachekit.backends.redis.address import Address, Cluster, Place, Sentinels
 from cachekit.backends.redis.errors import from_reply, replica, timed_out
@@ -246,6 +248,21 @@ def remaining(key: str) -> Command[int | Literal[False] | None]:
     return Command(("PTTL", key), read_remaining)
 
 
+def scan(prefix: str, cursor: str, count: int) -> Command[tuple[str, list[str]]]:
+    """Of one server; with the cursor to go on with, "" after the last page."""
+    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
+    return Command(("SCAN", cursor or "0", "MATCH", pattern, "COUNT", count), read_page)
+
+
+def heads(keys: Sequence[str]) -> list[Command[Any]]:
+    """One command per key, for one packet."""
+    return [Command(("GETRANGE", key, 0, HEAD_BYTES - 1), read_value) for key in keys]
+
+
+def reclaim(key: str, seen: bytes) -> Command[bool]:
+    return Command((key, seen), read_bool, scripts.RECLAIM, 1)
+
+
 INFO: Final = Command(("INFO", "everything"), lambda reply: read_info(reply))
 
 
@@ -283,6 +300,27 @@ def read_stamps(reply: Any, count: int) -> list[bytes]:
     found = [value for value in values if value is not None]
     if len(found) != count:
         raise TypeError(reply)
+    return found
+
+
+def read_page(reply: Any) -> tuple[str, list[str]]:
+    cursor, names = reply
+    keys = []
+    for name in names:
+        with suppress(UnicodeDecodeError):  # none of ours
+            keys.append(name.decode())
+    return "" if cursor == b"0" else cursor.decode(), keys
+
+
+def with_heads(keys: Sequence[str], answers: Sequence[Any]) -> list[tuple[str, bytes]]:
+    """The keys that have a value. Raises what says more than that one of them is no value, or not here any more."""
+    found = []
+    for key, answer in zip(keys, answers, strict=True):
+        if isinstance(answer, BackendError):
+            if answer.fault is not Fault.COMMAND and answer.reason != "moved":
+                raise answer
+        elif answer:
+            found.append((key, answer))
     return found
 
 

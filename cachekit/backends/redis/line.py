@@ -180,13 +180,21 @@ class PushLine(Line):
 
 
 class WatchLine(Line):
-    """Hears of what is published, in version 2 of the protocol. The first message ends it."""
+    """Hears of what is published, in version 2 of the protocol. The first message that ``concerns`` us ends it."""
 
-    _confirmed = False
+    def __init__(
+        self, address: Address, deadline: float, clock: Callable[[], float], heartbeat: float,
+        concerns: Callable[[bytes], bool],
+    ) -> None:  # fmt: skip
+        super().__init__(address, deadline, clock, heartbeat)
+        self._concerns = concerns
+        self._confirmed = False
 
     def _take(self, reply: Any) -> None:
         kind = reply[0] if isinstance(reply, list) and reply else None
         if kind in (b"message", b"pmessage"):
+            if not self._concerns(reply[-1]):
+                return
             raise BackendError(Fault.DOWN, "moved", f"{self.name}: {reply[-1]!r:.200}")
         if kind in (b"subscribe", b"psubscribe"):  # one for each channel
             if self._confirmed:

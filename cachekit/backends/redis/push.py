@@ -11,7 +11,7 @@ from cachekit.backends.redis.commands import SERVER, identified
 from cachekit.backends.redis.errors import from_reply
 from cachekit.backends.redis.line import PING, Line, PushLine, WatchLine, arrivals
 from cachekit.backends.redis.peers import Identity, Peers
-from cachekit.backends.redis.resp import ReplyError, Word, pack
+from cachekit.backends.redis.resp import ReplyError, pack
 from cachekit.backends.redis.topology import Topology
 from cachekit.backends.redis.transport import credentials, peer_of
 from cachekit.errors import BackendError, Fault
@@ -128,7 +128,7 @@ def listen(
     watches: list[WatchLine] = []
     try:
         # Those that tell of a new primary come first: one that takes over while we connect is not missed.
-        watches += watch(topology.watchers(), clock, heartbeat, deadline)
+        watches += watch(topology, clock, heartbeat, deadline)
         for address in topology.primaries(deadline):
             lines.append(line := PushLine(address, deadline, clock, heartbeat))
             run_id = subscribe(line, address, prefixes, deadline)
@@ -141,17 +141,16 @@ def listen(
         raise
 
 
-def watch(
-    wanted: Sequence[tuple[Address, tuple[Word, ...]]], clock: Callable[[], float], heartbeat: float, deadline: float
-) -> list[WatchLine]:
+def watch(topology: Topology, clock: Callable[[], float], heartbeat: float, deadline: float) -> list[WatchLine]:
     """Connections to those that answer in their share of half the time; one is enough, since they tell the same."""
+    wanted = topology.watchers()
     watches: list[WatchLine] = []
     failure: BackendError | None = None
     share = (deadline - monotonic()) / 2 / max(1, len(wanted))
     for address, words in wanted:
         until = monotonic() + share
         try:
-            line = WatchLine(address, until, clock, heartbeat)
+            line = WatchLine(address, until, clock, heartbeat, topology.concerns)
             secrets = credentials(address)
             packets = {"AUTH": pack(("AUTH", *secrets))} if secrets else {}
             packets[str(words[0])] = pack(words)

@@ -1,8 +1,8 @@
 """What the server's user may do, found without doing it, and the rights that it needs."""
 
 import re
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from cachekit.backends.redis.commands import Command, ignore
@@ -14,10 +14,13 @@ NEEDED: Final = (
     "TOUCH K", "EVALSHA 0 1 K", "EVAL 0 1 K", "TIME",
 )  # fmt: skip
 # Things work without these, less well: a database other than 0; which server it is, for the doctor and to notice that
-# it has become another; being told of changes.
-ALSO: Final = ("SELECT", "INFO", "PING", "HELLO", "CLIENT|TRACKING")
+# it has become another; being told of changes; giving back the space of what was cleared.
+ALSO: Final = ("SELECT", "INFO", "PING", "HELLO", "CLIENT|TRACKING", "SCAN", "GETRANGE")
 # By the ending of the URL's scheme.
 OF_SEVERAL: Final = {"sentinel": ("ROLE",), "cluster": ("CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING")}
+
+# What becomes of a client that does not read. Before version 7 there is no first one, and nobody may ask for several.
+SETTINGS: Final = ("CONFIG", "GET", "maxmemory-clients", "client-output-buffer-limit")
 
 # Without keys, so that rights on keys do not keep it from answering. It answers the numbers of what is refused: a name
 # that the server does not know (renamed away) is refused, too.
@@ -36,10 +39,12 @@ return refused
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """``missing`` are names of commands; None: the server does not tell. ``user`` may be empty for the same reason."""
+    """``missing`` are names of commands; None: the server does not tell. ``user`` and ``settings`` may be empty for the
+    same reason."""
 
     user: str
     missing: tuple[str, ...] | None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def grant(user: str, namespace: str, topology: str = "") -> str:
@@ -51,6 +56,21 @@ def grant(user: str, namespace: str, topology: str = "") -> str:
 
 def questions(keys: Sequence[str]) -> Generator[Command[Any], Any, Rights]:
     """The whole exchange: yields commands, is sent their results or thrown a `BackendError`."""
+    rights = yield from of_user(keys)
+    try:
+        settings = yield Command(SETTINGS, read_settings)
+    except BackendError as error:
+        passed_over(error)
+        return rights
+    return replace(rights, settings=settings)
+
+
+def read_settings(reply: Sequence[bytes]) -> dict[str, str]:
+    words = [word.decode(errors="replace") for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def of_user(keys: Sequence[str]) -> Generator[Command[Any], Any, Rights]:
     yield Command(("TIME",), ignore)  # asked for with each new connection: refused, there is none to ask on
     user = ""
     try:

@@ -171,3 +171,9 @@ if ARGV[1] ~= '0' then return redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 redis.call('PERSIST', KEYS[1])
 return redis.call('EXISTS', KEYS[1])
 """)
+
+# v; seen. The lease stays: whoever has it is about to store something new.
+RECLAIM = script("""
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")

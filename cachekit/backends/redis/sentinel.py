@@ -162,3 +162,7 @@ class SentinelTopology:
 
     def watchers(self) -> list[tuple[Address, tuple[Word, ...]]]:
         return [(sentinel, ("SUBSCRIBE", CHANGED)) for sentinel in self._finder.place.sentinels]
+
+    def concerns(self, message: bytes) -> bool:
+        # "<service> <old host> <old port> <new host> <new port>"
+        return message.partition(b" ")[0] == self._finder.place.service.encode()

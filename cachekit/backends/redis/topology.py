@@ -27,7 +27,10 @@ class Topology(Protocol):
         """
 
     def watchers(self) -> list[tuple[Address, tuple[Word, ...]]]:
-        """Connections that only listen, with what to send on each: any message on one means that a primary changed."""
+        """Connections that only listen, with what to send on each: a message on one may mean that a primary changed."""
+
+    def concerns(self, message: bytes) -> bool:
+        """Whether what a watcher heard is about one of our primaries."""
 
 
 class Single:
@@ -46,3 +49,6 @@ class Single:
 
     def watchers(self) -> list[tuple[Address, tuple[Word, ...]]]:
         return []
+
+    def concerns(self, message: bytes) -> bool:
+        return True

@@ -12,7 +12,7 @@ from redis.sentinel import Sentinel
 
 from cachekit.testing import ClusterSetup, SentinelSetup, start_cluster, start_sentinel
 from cachekit.testing.topologies import SLOTS, fields, is_primary
-from tests.testing.test_servers import eventually, runs
+from test_servers import eventually, runs
 
 PASSWORD = 'pass "word"/\\1'
 
