@@ -121,6 +121,8 @@ class Service:
                 spec.namespace,
             )
         _alive.add(self)
+        # The threads that listen hold what they need for as long as they wait; nothing else would end them.
+        weakref.finalize(self, _let_go, self._remotes, self._objects).atexit = False
 
     @property
     def sync_port(self) -> SyncPort:
@@ -448,6 +450,15 @@ class Service:
 def _code(fn: Any) -> object:
     code = getattr(fn, "__code__", None)
     return code and (code.co_code, code.co_names, code.co_consts, code.co_varnames)
+
+
+def _let_go(*remotes: Mapping[Any, Remote]) -> None:
+    """Nobody holds the service any more."""
+    for some in remotes:
+        for remote in some.values():
+            remote.stop_listening(0.0)
+            with suppress(Exception):  # of a third-party backend
+                remote.close()
 
 
 def _ticking(reference: "weakref.ref[Service]", stop: threading.Event) -> None:

@@ -47,6 +47,7 @@ class Coherence:
         self._spec = remote.spec
         self._pause = FIRST_PAUSE
         self._listener: Listener | None = None
+        self._over: list[Listener] = []  # to be closed by the thread, which may be waiting on one of them
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._starting = threading.Lock()
@@ -101,12 +102,12 @@ class Coherence:
         except BackendError as error:
             self.lose(error.reason)
         finally:
-            self._let_go(listener)
+            self.tidy()
 
-    def _let_go(self, listener: Listener) -> None:
-        """Close a listener that is not ours any more. Only its thread does, since it may wait for news on it."""
-        if self._listener is not listener:
-            listener.close()
+    def tidy(self) -> None:
+        """Close what is over."""
+        while self._over:
+            self._over.pop().close()
 
     def _connect(self) -> None:
         """In this order: be told of changes, deliver what waits, begin empty."""
@@ -138,7 +139,7 @@ class Coherence:
             self.lose(error.reason)
             return
         finally:
-            self._let_go(listener)
+            self.tidy()
         self._connected()
 
     def _connected(self) -> None:
@@ -201,6 +202,8 @@ class Coherence:
         """Changes may go unheard from this moment on. May be called from any thread."""
         with self.reach.versions.lock:
             listener, self._listener = self._listener, None
+            if listener is not None:
+                self._over.append(listener)
             was_live, self.live = self.live, False
             self.epoch += 1
             self.losses += was_live
@@ -219,33 +222,35 @@ class Coherence:
         self.want()
         if thread is not None and thread is not threading.current_thread() and wait:
             thread.join(wait)
-        listener = self._listener
-        if listener is not None:
+        if self._listener is not None:
             self.lose("closed")
-            if thread is None or not thread.is_alive():
-                listener.close()
+        if thread is None or not thread.is_alive():
+            self.tidy()
 
     def after_fork(self) -> None:
         """In a forked child: the parent listens. Its connection must not hear a word from here."""
         listener, self._listener = self._listener, None
+        over, self._over = self._over, []
         self._thread = None
         self._starting = threading.Lock()
         self.live = False
+        self.losses = 0
         self.epoch += 1
         self.due = 0.0
         self._pause = FIRST_PAUSE
         self.reach.after_fork()
-        if listener is not None:
-            listener.abandon()
+        for each in (listener, *over):
+            if each is not None:
+                each.abandon()
 
 
 def _listening(reference: "weakref.ref[Coherence]", stop: threading.Event) -> None:
     """The thread. It holds nothing alive but for the length of a turn."""
-    while not stop.is_set():
-        coherence = reference()
-        if coherence is None:
-            return
+    while (coherence := reference()) is not None:
         try:
+            if stop.is_set():
+                coherence.tidy()
+                return
             coherence.turn()
         except Exception:
             logger.exception("listening for changes failed")

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from load_app import aload, load
 from cachekit import cache
 from cachekit import service as service_module
 from cachekit.l1.table import Table
+from cachekit.l2.reach import SHORT
 from cachekit.service import SystemClock
 
 now = time.monotonic  # the same clock in all processes of a machine
@@ -28,6 +28,7 @@ class RefreshedClock:
 
     def __init__(self) -> None:
         self.time = time.monotonic_ns()
+        self.refreshed = threading.Condition()
         threading.Thread(target=self._refresh, daemon=True).start()
 
     def __call__(self) -> int:
@@ -35,17 +36,23 @@ class RefreshedClock:
 
     def _refresh(self) -> None:
         while True:
-            time.sleep(0.05)
-            self.time = time.monotonic_ns()
+            for _ in range(10):  # after a pause the first one ends at once
+                time.sleep(0.03)
+            with self.refreshed:
+                self.time = time.monotonic_ns()
+                self.refreshed.notify_all()
+
+
+_clocks: list[RefreshedClock] = []
 
 
 def begin(namespace: str, backend: dict[str, Any], file: str, refreshed: bool) -> None:
     """As in `load_app`, connected. ``refreshed``: L1 has the wrong kind of clock."""
     service_module.Table = Table  # type: ignore[misc]
+    _clocks.clear()
     if refreshed:
-        sys.setswitchinterval(0.05)  # after a pause whoever worked before it goes on
-        clock = RefreshedClock()
-        service_module.Table = lambda **options: Table(**{**options, "clock": clock})  # type: ignore[assignment,misc]
+        _clocks.append(RefreshedClock())
+        service_module.Table = lambda **options: Table(**{**options, "clock": _clocks[0]})  # type: ignore[assignment,misc]
     load_app.begin(namespace, backend, {}, file)
     load_app.warm()
 
@@ -75,12 +82,15 @@ def _note(began: float, answer: str) -> None:
 
 
 def until_hits(name: str, count: int = 1000) -> None:
-    """So many hits of L1 since this call."""
+    """So many hits of L1 since this call; and the clock has just been refreshed, if it is of that kind."""
     function = load if name == "load" else aload
     before, deadline = function.cache_info().l1_hits, now() + 20
     while function.cache_info().l1_hits < before + count:
         assert now() < deadline, function.cache_info()
         time.sleep(0.01)
+    for clock in _clocks:
+        with clock.refreshed:
+            clock.refreshed.wait(5)
 
 
 def end_loop(seconds: float = 10.0) -> list[list[Any]]:
@@ -96,11 +106,12 @@ def end_loop(seconds: float = 10.0) -> list[list[Any]]:
 # Clocks that are wrong
 
 
-def begin_skewed(namespace: str, url: str, ttl: str, skew: float) -> None:
+def begin_skewed(namespace: str, url: str, ttl: float, skew: float) -> None:
     """The wall clock of this process is wrong by ``skew`` seconds."""
     SystemClock.wall = staticmethod(lambda: time.time() + skew)
-    load_app.begin(namespace, {"url": url}, {"ttl": ttl}, "")
-    load_app.warm()
+    load_app.begin(namespace, {"url": url}, {"ttl": f"{ttl}s"}, "")
+    if ttl >= SHORT:
+        load_app.warm()
 
 
 @cache(profile="users", version=1)

@@ -347,10 +347,14 @@ def test_a_refused_clear_is_none(process: Process, backend: Watched) -> None:
     assert backend.times("scan") == []
 
 
-def test_so_many_keys_a_second_are_looked_at(process: Process, backend: Watched) -> None:
+@pytest.mark.parametrize("turns", ["as told", "all the time"])
+def test_so_many_keys_a_second_are_looked_at(process: Process, backend: Watched, turns: str) -> None:
     process.fill(PAGE * 20)
     process.users.clear()
-    process.run(AFTER + 10)
+    process.clock.advance(AFTER)
+    while there(backend):
+        pause = process.service.tend()
+        process.clock.advance(pause if turns == "as told" else PAUSE / 7)
     pages = backend.times("scan")
     assert there(backend) == set()
     assert {count for _, name, (*_, count) in backend.asked if name == "scan"} == {PAGE}
@@ -587,11 +591,16 @@ def test_a_closing_event_loop_does_not_wait_for_it(process: Process, backend: Wa
     assert process.service.tend() == TICK / TURNS
 
 
-def test_a_forked_child_leaves_it_to_its_parent(process: Process, backend: Watched) -> None:
-    scanning(process)
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_forked_child_leaves_it_to_its_parent(process: Process, backend: Watched, begun: bool) -> None:
+    if begun:
+        scanning(process)
+    else:
+        process.fill(10)
+    process.users.clear()
     asked = len(backend.asked)
     process.service.after_fork()
-    process.run(300)
+    process.run(50)
     assert len(backend.asked) == asked
 
 

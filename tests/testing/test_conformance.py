@@ -147,6 +147,38 @@ class Mixed(MemoryBackend):
         return {}
 
 
+class OnePage(MemoryBackend):
+    def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        return "", super().scan(prefix, cursor, count, budget=budget)[1]
+
+
+class AnyPrefix(MemoryBackend):
+    def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        return super().scan("", cursor, count, budget=budget)
+
+
+class Whole(MemoryBackend):
+    def scan(self, prefix: str, cursor: str, count: int, *, budget: float) -> tuple[str, list[tuple[str, bytes]]]:
+        cursor, page = super().scan(prefix, cursor, count, budget=budget)
+        return cursor, [(key, self.values.items[key][0]) for key, _ in page]
+
+
+class ReclaimsAll(MemoryBackend):
+    def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
+        return super().reclaim(key, b"", budget=budget)
+
+
+class ReclaimsLeases(MemoryBackend):
+    def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
+        self.leases.items.pop(key, None)
+        return super().reclaim(key, seen, budget=budget)
+
+
+class HidesStamps(MemoryBackend):
+    def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
+        return [self.get(key, budget=budget) for key in keys]
+
+
 class Racing(MemoryBackend):
     def get_or_lease(self, key: str, token: bytes, lease_ms: int, *, budget: float) -> Leased:
         busy = self.leases.get(key) not in (None, token)
@@ -180,6 +212,12 @@ class Racing(MemoryBackend):
         (Unbounded, "test_a_budget_that_is_used_up_is_a_backend_error_at_once", {}),
         (Claims, "test_names_only_capabilities_that_exist", {}),
         (Mixed, "test_names_only_capabilities_that_exist", {}),
+        (OnePage, "test_scan_finds_every_key_of_a_prefix_and_no_other", {"count": 7}),
+        (AnyPrefix, "test_scan_finds_every_key_of_a_prefix_and_no_other", {"count": 7}),
+        (Whole, "test_scan_gives_the_first_bytes", {}),
+        (ReclaimsAll, "test_reclaim_deletes_only_what_was_seen", {"there": b"new", "seen": b"old", "deleted": False}),
+        (ReclaimsLeases, "test_reclaim_leaves_the_lease_alone", {}),
+        (HidesStamps, "test_stamps_can_be_read_without_making_them", {}),
         (Racing, "test_of_many_at_once_one_gets_the_lease", {}),
     ],
 )
