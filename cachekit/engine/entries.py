@@ -23,7 +23,7 @@ class Sample:
         self.started = port.now()
         self.ticket = call.tiers.versions.ticket()
         # After the ticket: a loss in between makes it worthless.
-        self.heard = remote is not None and remote.coherence.covers(call.tiers.spec.name)  # of changes in the region
+        self.heard = remote is not None and call.tiers.spec.name in remote.reach.covered  # of changes in the region
         self.usable = remote is not None and call.key is not None
         self.stamped = False  # whether the stamps of the entry are known: a clear of one reaches us
         self.alone = False  # computed although another process does so too

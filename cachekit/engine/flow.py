@@ -13,7 +13,8 @@ Rules that every line below keeps:
 """
 
 import random
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, TypeVar
@@ -84,13 +85,12 @@ def _outdated(call: Call, flight: Flight, sample: Sample, result: Result) -> boo
 def _joinable(call: Call, sample: Sample, flight: Flight) -> bool:
     """Whether a flight's result will be good enough for this caller: nothing was invalidated since it began."""
     tiers = call.tiers
-    remote = tiers.remote
-    versions = tiers.versions
+    remote, versions = tiers.remote, tiers.versions
     if closed(flight.loop):
         return False
     if flight.unread:
         return True
-    if not versions.unchanged(flight.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
+    if not versions.allows(flight.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
         return False
     if remote is None:
         return True
@@ -98,8 +98,7 @@ def _joinable(call: Call, sample: Sample, flight: Flight) -> bool:
     if chain is not None and chain.began is not None and flight.started < chain.began:
         return False
     # What other processes invalidated may be unknown here since then.
-    heard = sample.heard and versions.guarded(flight.ticket)
-    known = max(flight.started, remote.coherence.proof) if heard else flight.started
+    known = max(flight.started, remote.coherence.proof) if sample.heard else flight.started
     bound = remote.spec.max_staleness
     return sample.started - known <= (bound if remote.well else max(bound, remote.spec.disconnected_ttl))
 
@@ -254,8 +253,10 @@ async def _obtain(
                 call.tally.impatient += 1
                 right.sample.alone = True
                 return None
-            await _wait_for_change(call, port, parked, right.sample, answer, seen, until)
-            found = await _look_again(call, port, lead, right)
+            with _unread(lead):
+                await _wait_for_change(call, port, parked, right.sample, answer, seen, until)
+                _sample_again(call, port, lead, right)
+            found = await look_in_l2(call, port, right.sample)
             if isinstance(found, Result):
                 return found
             seen = found
@@ -298,10 +299,16 @@ async def _wait_for_change(
     await port.park(parked, seconds)
 
 
-async def _look_again(call: Call, port: Port, lead: Lead | None, right: Right) -> Result | bytes | None:
-    """As at the beginning: what was sampled before the wait says nothing about what is read after it."""
-    _sample_again(call, port, lead, right)
-    return await look_in_l2(call, port, right.sample)
+@contextmanager
+def _unread(lead: Lead | None) -> Iterator[None]:
+    """Whoever comes meanwhile may join: nothing was read yet, and what is read will be asked for after a sample."""
+    if lead is not None:
+        lead.flight.unread = True
+    try:
+        yield
+    finally:
+        if lead is not None:
+            lead.flight.unread = False
 
 
 def _sample_again(call: Call, port: Port, lead: Lead | None, right: Right) -> None:
@@ -340,19 +347,14 @@ async def _prepare(
 
 
 async def _sample_stamps(call: Call, port: Port, lead: Lead | None, right: Right) -> Stamps:
-    """Whoever comes meanwhile may join: nothing was read yet, and what is read will be asked for after a sample."""
+    """The stamps to store under."""
     tiers = call.tiers
     assert tiers.remote is not None
-    try:
-        if lead is not None:
-            lead.flight.unread = True
+    with _unread(lead):
         stamps = await operation.sample(call, tiers.remote, call.tags, port)
         if not tiers.versions.allows(right.sample.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
             _sample_again(call, port, lead, right)  # we made a stamp, say, and were told so
         return stamps
-    finally:
-        if lead is not None:
-            lead.flight.unread = False
 
 
 async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> Result:

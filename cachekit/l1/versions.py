@@ -86,16 +86,9 @@ class Versions:
 
     def allows(self, ticket: int, khash: int, tags: Iterable[str], slot: int, region: str) -> bool:
         """Whether nothing that covers the key was invalidated after the ticket. Ask under ``lock``."""
-        return ticket >= self._all and self.unchanged(ticket, khash, tags, slot, region)
-
-    def guarded(self, ticket: int) -> bool:
-        """Whether every invalidation since the ticket has a number: nothing happened that may hide some."""
-        return ticket >= self._all
-
-    def unchanged(self, ticket: int, khash: int, tags: Iterable[str], slot: int, region: str) -> bool:
-        """As `allows`, as far as this process knows what was invalidated."""
         return (
-            ticket >= self._keys[khash % STRIPES]
+            ticket >= self._all
+            and ticket >= self._keys[khash % STRIPES]
             and ticket >= self._slots.get(slot, 0)
             and ticket >= self._regions.get(region, 0)
             and all(ticket >= self.tag_event(tag) for tag in tags)

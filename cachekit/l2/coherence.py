@@ -38,6 +38,7 @@ class Coherence:
         self.remote = remote
         self.reach = reach
         self.live = False
+        self.idle = True  # whether `start` may have something to do
         self.epoch = 0  # of losses: an answer from before one may have been undone
         self.proof = 0.0
         self.losses = 0  # connections that were live and ended, but for those that we ended
@@ -65,6 +66,7 @@ class Coherence:
 
     def want(self) -> None:
         """There is another region to hear of."""
+        self.idle = True
         listener = self._listener
         if listener is not None:
             listener.wake()
@@ -73,6 +75,7 @@ class Coherence:
 
     def start(self) -> None:
         """Begin to listen, in a thread of its own. Does nothing when it runs, or when nobody would tell."""
+        self.idle = False
         if self._thread is not None or self.clock is not time.monotonic or not self._wanted():
             return
         with self._starting:
@@ -219,7 +222,7 @@ class Coherence:
         with self._starting:
             thread, self._thread = self._thread, None
         self._stop.set()
-        self.want()
+        self.want()  # wakes the thread, and has the next use begin anew
         if thread is not None and thread is not threading.current_thread() and wait:
             thread.join(wait)
         if self._listener is not None:
@@ -232,6 +235,7 @@ class Coherence:
         listener, self._listener = self._listener, None
         over, self._over = self._over, []
         self._thread = None
+        self.idle = True
         self._starting = threading.Lock()
         self.live = False
         self.losses = 0

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from cachekit.backends.base import SEEN_BYTES, TOKEN_BYTES, Leased
 from cachekit.codec.envelope import NEVER, Damaged, Header, unpack
-from cachekit.context import inside_load
+from cachekit.context import LOADING, inside_load
 from cachekit.engine import keys
 from cachekit.engine.events import Failed
 from cachekit.engine.freshness import Life, left
@@ -92,7 +92,9 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
     if data is None:
         return NOTHING
     found = examine(call, remote, data, port)
-    return await judge(call, remote, data, port) if found is None or inside_load() else found
+    # The first test spares the second one for most calls, which are not inside of anything.
+    inside = LOADING.get() is not None and inside_load()
+    return await judge(call, remote, data, port) if found is None or inside else found
 
 
 async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | Absent:

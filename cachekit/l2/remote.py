@@ -197,7 +197,8 @@ class Remote:
         self.breaker.record(now, None, write)
         if not self.well or self._reported:
             self._recovered(now)
-        self.coherence.start()
+        if self.coherence.idle:
+            self.coherence.start()
         if epoch != self.coherence.epoch and len(self.outbox):
             raise Unavailable("moved")  # what is queued since must come first
         return answer

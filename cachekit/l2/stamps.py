@@ -48,8 +48,9 @@ class Cells:
             until = cell[1] or self.alive_until
             if now >= until:
                 return None
+            if until < first:
+                first = until
             found.append(cell[0])
-            first = min(first, until)
         return found, first - self._lifetime
 
     def ticket(self) -> int:

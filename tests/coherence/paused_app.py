@@ -125,7 +125,7 @@ async def amade_at(key: int) -> float:
 
 
 def oldest(seconds: float, keys: int = 5) -> dict[str, Any]:
-    """Ask for so long, in a thread and in a task; the greatest age of an answer, and how many there were of each kind."""
+    """Ask for so long, in a thread and in a task; the greatest age of an answer, and what was counted."""
     ages: list[float] = []
     until, rng = now() + seconds, random.Random(0)
 

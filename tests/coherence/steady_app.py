@@ -1,4 +1,4 @@
-"""What the processes of test_topologies.py and test_paused.py run: calls without a pause, each answer judged at once."""
+"""What the processes of test_topologies.py run: calls without a pause, each answer judged at once."""
 
 import asyncio
 import random

@@ -13,6 +13,7 @@ from cachekit import Outcome
 from cachekit.backends.base import lease_key
 from cachekit.backends.redis import commands
 from cachekit.l2 import operation
+from cachekit.l2.reach import SHORT
 from cachekit.testing import FaultProxy, Processes, start_server
 from cachekit.testing.servers import Server
 
@@ -75,9 +76,7 @@ def act_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands.Clock, "before", lambda *_: 2**60)
 
 
-@pytest.mark.parametrize(
-    ("what", "rule"), [*((what, True) for what in WHAT), ("set", False), ("get or lease", False)]
-)
+@pytest.mark.parametrize(("what", "rule"), [*((what, True) for what in WHAT), ("set", False), ("get or lease", False)])
 def test_a_server_that_was_paused_does_nothing_for_who_gave_up(
     paused: tuple[Server, World], monkeypatch: pytest.MonkeyPatch, what: str, rule: bool
 ) -> None:
@@ -108,9 +107,7 @@ def test_a_server_that_was_paused_does_nothing_for_who_gave_up(
     assert server.command("KEYS", "*:l:*") == []
 
 
-@pytest.mark.parametrize(
-    ("what", "rule"), [*((what, True) for what in WHAT), ("set", False), ("get or lease", False)]
-)
+@pytest.mark.parametrize(("what", "rule"), [*((what, True) for what in WHAT), ("set", False), ("get or lease", False)])
 def test_what_arrives_after_another_process_has_invalidated_is_not_done(
     cachekit_server: Server, face: str, monkeypatch: pytest.MonkeyPatch, what: str, rule: bool
 ) -> None:
@@ -158,40 +155,52 @@ MAX_STALENESS = 1.0
 
 
 @pytest.mark.parametrize("rule", RULE)
-@pytest.mark.parametrize("name", ["load", "aload"])
+@pytest.mark.parametrize("name", ["load", pytest.param("aload", marks=pytest.mark.slow)])
 def test_h1_the_first_answer_of_a_process_that_stood_still_is_fresh(
     two: Processes, cachekit_server: Server, tmp_path: Path, namespace: str, name: str, rule: bool
 ) -> None:
-    """It is stopped for 2 x max_staleness in the middle of hits; meanwhile another process invalidates."""
+    """It is stopped for 2 x max_staleness in the middle of hits; meanwhile another process invalidates. Its first calls
+    come before it has heard of that."""
     data = tmp_path / "data"
     data.write_text("old")
-    backend = {"url": cachekit_server.url, "max_staleness": f"{MAX_STALENESS}s", "heartbeat": "200ms"}
     sleeper, other = two
-    sleeper.call("paused_app:begin", namespace, backend, str(data), not rule)
-    other.call("paused_app:begin", namespace, backend, str(data), False)
-    sleeper.call("paused_app:start_loop", name)
-    sleeper.call("paused_app:until_hits", name)
-    sleeper.pause()
-    data.write_text("new")
-    assert other.call("load_app:invalidate", "key", name) == "DONE"
-    invalidated = time.monotonic()
-    time.sleep(2 * MAX_STALENESS)
-    sleeper.resume()
-    (old, _, last), (new, *_) = sleeper.call("paused_app:end_loop")
+    with FaultProxy("127.0.0.1", cachekit_server.port) as proxy:
+        for process, url in ((sleeper, proxy.url), (other, cachekit_server.url)):
+            backend = {"url": url, "max_staleness": f"{MAX_STALENESS}s", "heartbeat": "200ms", "budget": "300ms"}
+            process.call("paused_app:begin", namespace, backend, str(data), process is sleeper and not rule)
+        sleeper.call("paused_app:start_loop", name)
+        sleeper.call("paused_app:until_hits", name)
+        proxy.hold_replies()
+        sleeper.pause()
+        data.write_text("new")
+        assert other.call("load_app:invalidate", "key", name) == "DONE"
+        invalidated = time.monotonic()
+        time.sleep(2 * MAX_STALENESS)
+        sleeper.resume()
+        (old, _, last), (new, *_) = sleeper.call("paused_app:end_loop")
     assert (old, new) == ("old", "new")
-    assert (last < invalidated) is rule, f"the last outdated answer began {last - invalidated} s after the invalidation"
+    told = f"the last outdated answer began {last - invalidated:.3f} s after the invalidation"
+    assert (last < invalidated) is rule, told
 
 
 HOUR = 3600.0
 LATE = 0.5  # seconds between the end of a load and the moment from which L2 counts, on a busy machine
 
 
-@pytest.mark.parametrize("ttl", [1.0, pytest.param(5.0, marks=pytest.mark.slow)], ids=["short", "told of"])
-@pytest.mark.parametrize("skews", [(0.0, HOUR), (0.0, -HOUR), (HOUR, -HOUR)], ids=str)
+@pytest.mark.parametrize(
+    ("skews", "ttl"),
+    [
+        ((0.0, -HOUR), 1.0),
+        pytest.param((0.0, HOUR), 1.0, marks=pytest.mark.slow),
+        pytest.param((HOUR, -HOUR), 1.0, marks=pytest.mark.slow),
+        pytest.param((HOUR, -HOUR), SHORT, marks=pytest.mark.slow),
+    ],
+)
 def test_clocks_that_are_an_hour_apart_make_nothing_live_longer_than_its_ttl(
     two: Processes, cachekit_server: Server, namespace: str, skews: tuple[float, float], ttl: float
 ) -> None:
-    """In L2; and in L1 no longer than its TTL either."""
+    """Not in L2, whose end L1 hears of. With a TTL that is too short to be told of its end, an entry is in L1 for a TTL
+    at most as well, however old it was when it was read from L2."""
     for process, skew in zip(two, skews, strict=True):
         process.call("paused_app:begin_skewed", namespace, cachekit_server.url, ttl, skew)
     asked = [process.start("paused_app:oldest", 2.5 * ttl) for process in two]
@@ -201,11 +210,10 @@ def test_clocks_that_are_an_hour_apart_make_nothing_live_longer_than_its_ttl(
         seen += [cachekit_server.command("PTTL", key) for key in keys]
         time.sleep(0.05)
     results = [running.result() for running in asked]
-    print(results)
     assert seen
     assert max(seen) <= ttl * 1000
     assert -1 not in seen, "without an end"
     for result in results:
         assert result["errors"] == 0
         assert result["answers"] > 100
-        assert result["oldest"] <= 2 * ttl + LATE
+        assert result["oldest"] <= (ttl if ttl >= SHORT else 2 * ttl) + LATE

@@ -150,9 +150,7 @@ def apart(cluster: ClusterSetup, process: Any) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["value", "region stamp", "tag stamp"])
-def test_the_primary_of_values_or_of_stamps_alone_is_lost(
-    whole_cluster: ClusterSetup, begin: Begin, part: str
-) -> None:
+def test_the_primary_of_values_or_of_stamps_alone_is_lost(whole_cluster: ClusterSetup, begin: Begin, part: str) -> None:
     processes = begin(whole_cluster.url, adaptive=False)
     names = apart(whole_cluster, processes[0])
     with working(processes):
