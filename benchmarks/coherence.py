@@ -49,9 +49,8 @@ def main() -> None:
 def service(server: Server, coherence: str) -> Service:
     backend = BackendSpec(url=server.url, coherence=coherence)
     regions = {name: region.but(ttl=3600.0) for name, region in built_in_regions().items()}
-    return Service(
-        ServiceSpec(namespace=f"bench-{coherence}", namespace_given=True, backends={"default": backend}, regions=regions)
-    )
+    name, backends = f"bench-{coherence}", {"default": backend}
+    return Service(ServiceSpec(namespace=name, namespace_given=True, backends=backends, regions=regions))
 
 
 def hits(server: Server, rounds: int) -> list[Row]:

@@ -8,6 +8,8 @@ from typing import Any
 from cachekit import cache, configure, health, region
 from cachekit.l2.reach import Reach
 
+SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$200\r\n%b\r\n$2\r\nPX\r\n$5\r\n60000\r\n"
+
 heard: dict[str, float] = {}
 
 
@@ -57,7 +59,6 @@ def when_heard(prefix: str) -> dict[str, float]:
 def write(port: int, prefix: str, rate: int, seconds: float) -> int:
     """So many SETs a second of other keys of the region; how many there were."""
     sock = socket.create_connection(("127.0.0.1", port))
-    threading.Thread(target=lambda: iter(lambda: sock.recv(65_536), b"").__next__(), daemon=True).start()
     value, sent, step, began = b"x" * 200, 0, rate // 200, time.monotonic()
     drain = threading.Thread(target=_drain, args=(sock,), daemon=True)
     drain.start()
@@ -65,7 +66,7 @@ def write(port: int, prefix: str, rate: int, seconds: float) -> int:
         if sent < (now - began) * rate:
             for number in range(sent, sent + step):
                 name = f"{prefix}filler{number % 5000}}}".encode()
-                sock.sendall(b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$200\r\n%b\r\n$2\r\nPX\r\n$5\r\n60000\r\n" % (len(name), name, value))
+                sock.sendall(SET % (len(name), name, value))
             sent += step
         else:
             time.sleep(0.0005)

@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 USED_UP: Final = (GeneratorType, AsyncGeneratorType)
 PATIENCE: Final = 60.0  # seconds that anybody waits for another caller's load in this process; bounds unseen circles
+TRIES: Final = 20  # of sampling what covers a key, while others clear it at the same time
 LOOK_AGAIN: Final = (0.005, 0.05)  # seconds after which who is not told looks whether another process is done
 OUTDATED_AGAIN: Final = (0.05, 0.25)  # ... if an outdated value lies there, whose lease may be given back in silence
 
@@ -347,14 +348,16 @@ async def _prepare(
 
 
 async def _sample_stamps(call: Call, port: Port, lead: Lead | None, right: Right) -> Stamps:
-    """The stamps to store under."""
+    """The stamps to store under, from after a sample that still holds: we may have made one and been told so."""
     tiers = call.tiers
     assert tiers.remote is not None
     with _unread(lead):
-        stamps = await operation.sample(call, tiers.remote, call.tags, port)
-        if not tiers.versions.allows(right.sample.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
-            _sample_again(call, port, lead, right)  # we made a stamp, say, and were told so
-        return stamps
+        for _ in range(TRIES):
+            stamps = await operation.sample(call, tiers.remote, call.tags, port)
+            if tiers.versions.allows(right.sample.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
+                return stamps
+            _sample_again(call, port, lead, right)
+    raise Unavailable("contention")
 
 
 async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> Result:

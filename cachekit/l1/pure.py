@@ -60,8 +60,8 @@ class Entry:
 
     __slots__ = (
         "born", "detached", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark",
-        "mode", "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "twin", "until",
-        "value", "weight",
+        "mode", "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "twin",
+        "until", "value", "weight",
     )  # fmt: skip
 
     born: int

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+from failovers import SOON, at_work, replaced
 
 from cachekit.backends.redis import commands, open_redis
 from cachekit.backends.redis.address import Address, Cluster
@@ -21,7 +22,6 @@ from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import ClusterSetup, Server, start_cluster
 from cachekit.testing.servers import pack, read_reply
-from failovers import SOON, at_work, replaced
 
 pytestmark = pytest.mark.server
 

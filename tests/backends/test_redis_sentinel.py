@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from failovers import SOON, at_work, replaced
 
 from cachekit.backends.redis import open_redis
 from cachekit.backends.redis.backend import RedisBackend
@@ -12,7 +13,6 @@ from cachekit.backends.redis.rights import grant
 from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import FaultProxy, SentinelSetup, start_sentinel
-from failovers import SOON, at_work, replaced
 
 pytestmark = pytest.mark.server
 

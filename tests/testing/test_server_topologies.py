@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 from redis.sentinel import Sentinel
+from test_servers import eventually, runs
 
 from cachekit.testing import ClusterSetup, SentinelSetup, start_cluster, start_sentinel
 from cachekit.testing.topologies import SLOTS, fields, is_primary
-from test_servers import eventually, runs
 
 PASSWORD = 'pass "word"/\\1'
 
