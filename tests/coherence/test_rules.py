@@ -93,13 +93,13 @@ def test_i2_an_invalidation_of_nothing_is_told_of(make_world: MakeWorld, monkeyp
 
 
 @contextlib.contextmanager
-def failing(node: Node, method: str) -> Iterator[None]:
-    """One method of L2 fails once for this node."""
+def failing(node: Node, *methods: str) -> Iterator[None]:
+    """These methods of L2 fail for this node."""
     remote_ = node.remote
     call = remote_._call
 
     async def broken(port: Any, name: str, *args: Any) -> Any:
-        if name == method:
+        if name in methods:
             raise remote.Unavailable("test")
         return await call(port, name, *args)
 

@@ -1,0 +1,281 @@
+"""The push connection is lost at the worst moments, and L2 is away for one process only.
+
+Nothing outdated enters L1 whenever the link is lost; nothing that was invalidated meanwhile is forgotten.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_rules import changed_by, cleared_by, failing
+from world import Node, World
+
+from cachekit import Outcome
+from cachekit.l2 import operation
+from cachekit.testing.servers import Server, start_server
+
+MakeWorld = Callable[..., World]
+
+
+def lost_and_changed(a: Node, b: Node) -> None:
+    """The link goes, another process invalidates, and nobody tells."""
+    a.lose()
+    changed_by(b)
+
+
+def test_lost_between_the_sample_and_the_put(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world()
+    a, b = world.node(), world.node()
+    b.call()
+    read = operation.read
+
+    async def then_lost(*args: Any) -> Any:
+        found = await read(*args)
+        monkeypatch.setattr(operation, "read", read)
+        lost_and_changed(a, b)
+        return found
+
+    monkeypatch.setattr(operation, "read", then_lost)
+    assert a.call() == "old"
+    assert not a.in_l1
+    assert a.call() == "new"
+
+
+def test_lost_twice_in_a_row_during_a_load(make_world: MakeWorld) -> None:
+    world = make_world()
+    a, b = world.node(), world.node()
+
+    def twice() -> None:
+        lost_and_changed(a, b)
+        a.apart(lambda: a.turn_until(lambda: a.coherence.live))
+        a.lose()
+        a.apart(lambda: a.turn_until(lambda: a.coherence.live))
+
+    a.during = twice
+    assert a.call() == "old"
+    assert a.call() == "new"
+
+
+@pytest.mark.parametrize("moment", ["before it is confirmed", "after it is confirmed"])
+def test_lost_while_a_new_connection_is_made(make_world: MakeWorld, moment: str) -> None:
+    """The server confirms, the process has not begun anew yet; what was heard of until then counts for nothing."""
+    world = make_world()
+    a, b = world.node(), world.node()
+    for _ in range(2):
+        a.call()
+        a.hear()
+    a.call()
+    assert a.in_l1
+    a.lose()
+    backend: Any = a.remote.faces.sync
+    listen, deliver = backend.listen, a.remote.deliver
+
+    def lost_at_once(*args: Any, **options: Any) -> Any:
+        del backend.listen
+        listener = listen(*args, **options)
+        lost_and_changed(a, b)
+        return listener
+
+    async def lost_while_delivering(port: Any) -> None:
+        del a.remote.deliver
+        lost_and_changed(a, b)
+        await deliver(port)
+
+    if moment.startswith("before"):
+        backend.listen = lost_at_once
+    else:
+        a.remote.deliver = lost_while_delivering  # type: ignore[method-assign]
+    a.coherence.due = 0.0
+    a.coherence.turn(0)
+    if moment.startswith("after"):
+        assert not a.coherence.live, "it was lost meanwhile"
+    a.turn_until(lambda: a.coherence.live)
+    assert a.call() == "new"
+
+
+def test_every_listener_that_is_over_is_closed(make_world: MakeWorld) -> None:
+    a = make_world().node()
+    seen = []
+    for _ in range(3):
+        seen.append(a.coherence._listener)
+        a.lose()
+        a.turn_until(lambda: a.coherence.live)
+    assert not any(listener._open for listener in seen)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("how", ["key", "tag", "function", "region"])
+def test_what_one_process_could_not_tell_is_told_before_it_reads_or_stores(make_world: MakeWorld, how: str) -> None:
+    """L2 is away for A alone; B goes on with what it has until A is back."""
+    world = make_world()
+    a, b = world.node(), world.node()
+    for node in (a, b, a, b):
+        node.call()
+        node.hear()
+    b.call()
+    world.data = "new"
+    ways: dict[str, Callable[[], Any]] = {
+        "key": lambda: a.f.invalidate(1),
+        "tag": lambda: a.region.invalidate_tags("tag"),
+        "function": lambda: a.f.invalidate_all(),
+        "region": lambda: a.region.clear(),
+    }
+    with failing(a, "invalidate", "clear"):
+        assert a.apart(ways[how]) is Outcome.QUEUED
+        assert a.call() == "new", "A obeys at once"
+    assert a.call(2) == "new"  # its next use of L2 delivers first
+    assert len(a.remote.outbox) == 0
+    b.hear()
+    assert b.call() == "new"
+
+
+def test_too_many_that_could_not_be_told_become_a_clear_of_their_region(make_world: MakeWorld) -> None:
+    world = make_world(pending_invalidations=10)
+    a, b = world.node(), world.node()
+    for node in (b, b):
+        for key in range(20):
+            node.call(key)
+        node.hear()
+    world.data = "new"
+    with failing(a, "invalidate"):
+        for key in range(20):
+            assert a.invalidate(key) is Outcome.QUEUED
+    assert len(a.remote.outbox) <= 11
+    a.call(500)
+    b.hear()
+    assert {b.call(key) for key in range(20)} == {"new"}
+
+
+def test_a_clear_whose_link_was_lost_meanwhile_counts_as_not_told(make_world: MakeWorld) -> None:
+    """The loss may have decided already what is delivered again."""
+    world = make_world()
+    a = world.node()
+    a.call()
+    call = a.remote._call
+
+    async def answered_and_lost(port: Any, method: str, *args: Any) -> Any:
+        answer = await call(port, method, *args)
+        if method in ("invalidate", "clear"):
+            a.lose()
+        return answer
+
+    a.remote._call = answered_and_lost  # type: ignore[method-assign]
+    assert a.invalidate() is Outcome.QUEUED
+    del a.remote._call
+    cleared_by(a)
+    assert a.call() == "new"
+
+
+WRITER = """
+import sys
+from cachekit import cache, configure, region
+backend = {"url": sys.argv[1], "budget": "200ms"}
+configure(namespace=sys.argv[2], backends={"default": backend}, profiles={"users": {"ttl": "1h"}})
+users = region("users")
+users.get("x")
+print("ready", flush=True)
+sys.stdin.readline()
+print(users.delete("k").name, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def own() -> Iterator[Server]:
+    with start_server("valkey") as server:
+        yield server
+
+
+@pytest.mark.parametrize("how", ["in order", "killed"])
+def test_the_queue_is_delivered_at_an_end_in_order_and_lost_with_a_killed_process(own: Server, how: str) -> None:
+    """The second is documented."""
+    from cachekit.config.spec import BackendSpec, ServiceSpec, built_in_regions
+    from cachekit.service import Service
+
+    regions = {**built_in_regions(), "users": built_in_regions()["default"].but(name="users", ttl=3600.0)}
+    backends = {"default": BackendSpec(url=own.url)}
+    service = Service(ServiceSpec(namespace="queue", namespace_given=True, backends=backends, regions=regions))
+    service.region("users").set("k", "old")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, own.url, "queue"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    with writer:
+        assert writer.stdout.readline() == "ready\n"
+        own.pause()
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "QUEUED\n"
+        if how == "killed":
+            writer.send_signal(signal.SIGKILL)
+            writer.wait(10)
+            own.resume()
+        else:
+            own.resume()
+            writer.stdin.write("\n")
+            writer.stdin.close()
+            assert writer.wait(20) == 0
+    deadline = time.monotonic() + 5
+    wanted = "old" if how == "killed" else None
+    while service.region("users").get("k") != wanted:
+        assert time.monotonic() < deadline
+    service.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ttl", [3.0, 0.0])
+def test_a_real_outage_of_six_seconds(own: Server, ttl: float) -> None:
+    """A tenth of a minute at 500 calls a second on 100 keys: no error, and few runs of each key's function."""
+    from cachekit.config.spec import BackendSpec, BreakerSpec, ServiceSpec, built_in_regions
+    from cachekit.service import Service
+
+    backend = BackendSpec(
+        url=own.url, budget=0.1, budget_min=0.02, heartbeat=0.1, max_staleness=0.3, disconnected_ttl=ttl,
+        breaker=BreakerSpec(open_for=0.2, open_max=1.0),
+    )  # fmt: skip
+    regions = {**built_in_regions(), "users": built_in_regions()["default"].but(name="users", jitter=0.0)}
+    service = Service(
+        ServiceSpec(namespace="outage", namespace_given=True, backends={"default": backend}, regions=regions)
+    )
+    runs: list[int] = []
+
+    def load(key: int) -> float:
+        runs.append(key)
+        return time.monotonic()  # when the data were read
+
+    function = service.region("users").cached(load, version=1)
+    for _ in range(3):
+        for key in range(100):
+            function(key)
+        time.sleep(0.05)
+    runs.clear()
+    own.kill()
+    began, oldest, calls = time.monotonic(), 0.0, 0
+    while (now := time.monotonic()) < began + 6.0:
+        read_at = function(calls % 100)
+        if now > began + backend.max_staleness:
+            oldest = max(oldest, now - max(read_at, began))
+        calls += 1
+        time.sleep(max(0.0, began + calls / 500 - time.monotonic()))
+    assert calls > 1500
+    worst = max(Counter(runs).values())
+    if ttl:
+        assert worst <= 6.0 / ttl + 2, f"{worst} runs of one key"
+    else:
+        assert oldest <= backend.max_staleness + 0.1
+    own.start()
+    deadline = time.monotonic() + 5
+    while not (service.health().ok and service.health().backends["default"].coherence == "tracking"):
+        assert time.monotonic() < deadline
+        function(1)
+        time.sleep(0.01)
+    service.close()
