@@ -163,16 +163,21 @@ def state() -> list[str]:
 
 def until_tracking(seconds: float = 15.0) -> float:
     """Seconds until changes are heard of; somebody must use the backend meanwhile, so this does."""
-    return _until(lambda: region("users").get("warm") is None and state() == ["tracking", "closed"], seconds)
+    taken = _until(lambda: region("users").get("warm") is None and state() == ["tracking", "closed"], seconds)
+    region("bare").set("probe", 1)
+    return taken
 
 
 def until_recovered(seconds: float = 15.0) -> float:
-    """Seconds until L2 answers calls of both kinds again, the breaker is closed, and changes are heard of."""
-    before = shared.cache_info().l2_hits, ashared.cache_info().l2_hits
+    """Seconds until L2 answers both kinds of calls, the breaker is closed, and changes are heard of.
+
+    The probe is a value that lies in L2. What the workers ask for may wait for a lease whose answer was lost.
+    """
+    probe = region("bare")
 
     def recovered() -> bool:
-        now = shared.cache_info().l2_hits, ashared.cache_info().l2_hits
-        return now[0] > before[0] and now[1] > before[1] and state() == ["tracking", "closed"]
+        answered = state() == ["tracking", "closed"] and probe.get("probe") == asyncio.run(probe.aget("probe")) == 1
+        return answered and state() == ["tracking", "closed"]
 
     return _until(recovered, seconds)
 
