@@ -57,6 +57,10 @@ class Options(TypedDict, total=False):
     """``warn``, or ``raise`` for `Unstorable`."""
     isolation: str
     """``auto`` and ``copy`` give each caller a value of its own, ``share`` all callers the same object."""
+    lease: str
+    """Whether to wait for another process that computes the same: ``auto`` not for fast functions, ``on``, ``off``."""
+    lease_wait: float | str
+    """How long; seconds, or a text like ``"2s"``."""
 
 class CachedClassMethod(CachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
     """A cached class method: bound to the class however it is reached."""

@@ -36,11 +36,16 @@ class Held(NamedTuple):
 
 
 class Leases:
-    """The leases that this process holds at one backend. Each is renewed when a third of it has passed."""
+    """The leases that this process holds at one backend, and those that it may hold without knowing.
+
+    Each of the first is renewed when a third of it has passed. One of the others was asked for, and no answer came:
+    unless it is given back, everybody waits for its end.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[bytes, Held] = {}
+        self._unsure: dict[str, tuple[bytes, float]] = {}  # key -> token, when it ends at the latest
 
     def __len__(self) -> int:
         return len(self._held)
@@ -60,6 +65,17 @@ class Leases:
         with self._lock:
             return [held.stamps for held in self._held.values() if held.key == key]
 
+    def unsure(self, key: str, token: bytes, ms: int, now: float) -> None:
+        """Asked for, and not answered."""
+        with self._lock:
+            self._unsure[key] = (token, now + ms / 1000)
+
+    def to_release(self, now: float, key: str | None = None) -> list[tuple[str, bytes]]:
+        """What should be given back to be sure, of this key or of all; it is the caller's business from now on."""
+        with self._lock:
+            keys = list(self._unsure) if key is None else [key] if key in self._unsure else []
+            return [(each, token) for each in keys if now < (found := self._unsure.pop(each))[1] for token in found[:1]]
+
     def due(self, now: float) -> list[Held]:
         """What must be renewed now; counted as renewed."""
         with self._lock:
@@ -72,3 +88,4 @@ class Leases:
         """In a forked child: the parent computes, and renews."""
         self._lock = threading.Lock()
         self._held = {}
+        self._unsure = {}

@@ -184,9 +184,16 @@ async def acquire(call: Call, remote: Remote, seen: bytes | None, stamps: Stamps
 
 
 async def _or_release(call: Call, remote: Remote, held: Held, port: Port, asking: Coroutine[Any, Any, T]) -> T:
-    """The answer; cancelled or interrupted while waiting for it, give back what may have been granted all the same."""
+    """The answer; cancelled or interrupted while waiting for it, give back what may have been granted all the same.
+
+    Where no answer came that has to wait: this call takes no further step.
+    """
     try:
         return await asking
+    except Unavailable as error:
+        if error.reason != "breaker_open" and not error.final and call.key is not None and held.token is not None:
+            remote.leases.unsure(call.key, held.token, length_of_lease(call, remote), port.now())
+        raise
     except (Exception, GeneratorExit):
         raise
     except BaseException:
@@ -200,6 +207,8 @@ async def _lease(
 ) -> Held | Found | Busy:
     assert call.key is not None and held.token is not None
     ms = length_of_lease(call, remote)
+    for key, token in remote.leases.to_release(port.now(), call.key):
+        await remote.do(port, "release", key, token)
     if seen is None:
         answer: Leased = await remote.do(port, "get_or_lease", call.key, held.token, ms)
     else:

@@ -246,17 +246,23 @@ class Remote:
             logger.info("backend %r answers again", self.spec.name)
 
     def tend(self, port: Port) -> Coroutine[Any, Any, None] | None:
-        """What the maintenance thread has to do now, if anything: renew leases, show that stamps are in use."""
-        due, now = self.leases.due(port.now()), port.now()
+        """What the maintenance thread has to do now, if anything: renew leases, give back those that may have been
+        granted, show that stamps are in use."""
+        now = port.now()
+        due, unsure = self.leases.due(now), self.leases.to_release(now) if self.well else []
         keep = self.used and now - self._kept >= KEEP_EVERY and self.offers("keep")
         if keep:
             self._kept = now
-        return self._tend(due, keep, port) if due or keep else None
+        return self._tend(due, unsure, keep, port) if due or unsure or keep else None
 
-    async def _tend(self, due: Sequence[Held], keep: bool, port: Port) -> None:
+    async def _tend(
+        self, due: Sequence[Held], unsure: Sequence[tuple[str, bytes]], keep: bool, port: Port
+    ) -> None:
         try:
             for lease in due:
                 await self._call(port, "renew", lease.key, lease.token, lease.ms)
+            for key, token in unsure:
+                await self._call(port, "release", key, token)
             names = [name for name in self.cells.names() if "}:#" in name] if keep else []
             if names:
                 await self._call(port, "keep", names)

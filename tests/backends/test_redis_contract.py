@@ -53,6 +53,7 @@ class Coroutines(OnServer):
         return aio
 
 
+@pytest.mark.slow
 class TestWithTheRightsOfTheDocumentedLine(Plain):
     """A user with the line of docs/outages.md needs no other rights."""
 

@@ -14,7 +14,7 @@ from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import FaultProxy, SentinelSetup, start_sentinel
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 PASSWORD = "hush word"
 

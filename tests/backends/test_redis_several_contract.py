@@ -10,7 +10,7 @@ from cachekit.config.spec import BackendSpec
 from cachekit.testing import BackendContract, available, start_cluster, start_sentinel
 from cachekit.testing.servers import Kind
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @functools.cache
@@ -49,7 +49,4 @@ for kind in available():
     for form in ("cluster", "sentinel"):
         for base in (Plain, Coroutines):
             name = f"Test{base.__name__}On{form.capitalize()}Of{kind.capitalize()}"
-            marks = [] if kind == "valkey" and form == "cluster" else [pytest.mark.slow]
-            globals()[name] = type(
-                name, (base,), {"kind": kind, "form": form, "pytestmark": marks, "__module__": __name__}
-            )
+            globals()[name] = type(name, (base,), {"kind": kind, "form": form, "__module__": __name__})

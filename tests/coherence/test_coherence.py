@@ -123,6 +123,7 @@ def assert_meaningful(run: Run) -> None:
     assert done["processes"] >= 3, done
 
 
+@pytest.mark.slow
 def test_the_promise_holds_in_a_quick_run(tmp_path: Path) -> None:
     run = kept(chosen(1, QUICK), tmp_path)
     assert_meaningful(run)

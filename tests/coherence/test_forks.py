@@ -20,7 +20,7 @@ import pytest
 from cachekit.testing import Processes
 from cachekit.testing.servers import Server, free_port, start_server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 AT_ONCE = 0.75  # seconds for news between processes; max_staleness is 1 s

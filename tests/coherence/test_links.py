@@ -18,7 +18,9 @@ from test_rules import changed_by, cleared_by, failing
 from world import Node, World
 
 from cachekit import Outcome
+from cachekit.backends.base import lease_key
 from cachekit.l2 import operation
+from cachekit.l2.remote import Unavailable
 from cachekit.testing.servers import Server, start_server
 
 MakeWorld = Callable[..., World]
@@ -279,3 +281,27 @@ def test_a_real_outage_of_six_seconds(own: Server, ttl: float) -> None:
         function(1)
         time.sleep(0.01)
     service.close()
+
+
+def test_a_lease_whose_grant_was_not_heard_of_does_not_make_others_wait(make_world: MakeWorld) -> None:
+    """The answer to get-or-lease is lost: the process does not know the lease is its own, and gives it back."""
+    world = make_world()
+    a, b = world.node(), world.node()
+    call = a.remote._call
+
+    async def answer_lost(port: Any, method: str, *args: Any) -> Any:
+        answer = await call(port, method, *args)
+        if method == "get_or_lease":
+            raise Unavailable("timeout")
+        return answer
+
+    a.remote._call = answer_lost  # type: ignore[method-assign]
+    assert a.call() == "old"
+    del a.remote._call
+    lease = lease_key(str(a.f.key(1)))
+    assert world.command("EXISTS", lease), "nobody knows who holds it"
+    a.service.tend()
+    assert not world.command("EXISTS", lease)
+    began = time.monotonic()
+    assert b.call() == "old"
+    assert time.monotonic() - began < 1.0

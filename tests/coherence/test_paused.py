@@ -17,7 +17,7 @@ from cachekit.l2.reach import SHORT
 from cachekit.testing import FaultProxy, Processes, start_server
 from cachekit.testing.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 RULE = [pytest.param(True, id="rule"), pytest.param(False, id="control")]
 BUDGET = 0.2

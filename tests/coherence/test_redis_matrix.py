@@ -19,7 +19,7 @@ from cachekit.service import Service
 from cachekit.testing.faults import FaultProxy
 from cachekit.testing.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 numbers = itertools.count()
 Make = Callable[..., Service]

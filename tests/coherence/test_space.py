@@ -19,7 +19,7 @@ from cachekit.testing import ClusterSetup, start_cluster
 from cachekit.testing.clock import FrozenClock
 from cachekit.testing.servers import Server, available, start_server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 PATIENCE = 30.0  # seconds
 numbers = itertools.count()

@@ -79,6 +79,7 @@ def test_a_killed_holder_is_replaced_when_its_lease_ends(processes: MakeProcesse
     assert time.monotonic() - taken <= 2.0 + 0.25
 
 
+@pytest.mark.slow
 def test_a_load_longer_than_its_lease_keeps_it(processes: MakeProcesses) -> None:
     """It is renewed: others go on waiting, and the value is stored."""
     first, second = processes(2, lease_wait="20s")

@@ -20,7 +20,7 @@ from cachekit.testing import ClusterSetup, Processes, SentinelSetup, start_clust
 from cachekit.testing.faults import FaultProxy, Link
 from cachekit.testing.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 SOON = 1.0  # seconds after a promotion
 AT_ONCE = 1.0  # seconds for news between processes, on a busy machine; max_staleness is many times that

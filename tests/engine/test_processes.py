@@ -36,7 +36,7 @@ def shuffled(seed: int, share: int) -> list[int]:
     return keys
 
 
-@pytest.mark.parametrize("l1", ["on", "off"])
+@pytest.mark.parametrize("l1", [pytest.param("on", marks=pytest.mark.slow), "off"])
 def test_forks_with_busy_threads_give_no_wrong_answer(make_service: Any, l1: str) -> None:
     make_service("server", l1=l1)
 
@@ -82,7 +82,7 @@ def test_forks_with_busy_threads_give_no_wrong_answer(make_service: Any, l1: str
     assert wrong == []
 
 
-@pytest.mark.parametrize("l1", ["on", "off"])
+@pytest.mark.parametrize("l1", [pytest.param("on", marks=pytest.mark.slow), "off"])
 def test_four_event_loops_with_jitter_give_no_wrong_answer(make_service: Any, l1: str) -> None:
     make_service("server", l1=l1)
 

@@ -56,3 +56,15 @@ def test_the_stamps_of_the_loads_of_a_key_are_known() -> None:
     assert sorted(map(str, leases.stamps("k"))) == ["a", "b"]
     leases.after_fork()
     assert leases.stamps("k") == []
+
+
+def test_a_lease_that_may_have_been_granted_is_to_be_given_back_once() -> None:
+    leases = Leases()
+    leases.unsure("k", b"1", 5000, 0.0)
+    leases.unsure("other", b"2", 5000, 0.0)
+    assert leases.to_release(1.0, "nothing") == []
+    assert leases.to_release(1.0, "k") == [("k", b"1")]
+    assert leases.to_release(1.0, "k") == []
+    assert leases.to_release(1.0) == [("other", b"2")]
+    leases.unsure("k", b"3", 5000, 0.0)
+    assert leases.to_release(5.0) == [], "it has ended by itself"

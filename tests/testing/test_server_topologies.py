@@ -14,6 +14,8 @@ from test_servers import eventually, runs
 from cachekit.testing import ClusterSetup, SentinelSetup, start_cluster, start_sentinel
 from cachekit.testing.topologies import SLOTS, fields, is_primary
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = 'pass "word"/\\1'
 
 
