@@ -21,7 +21,11 @@ def pytest_configure() -> None:
         del os.environ[variable]
 
 
-@pytest.fixture(scope="session", params=available())
+# The other kind is another server with the same promises: worth having, not each time.
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(kind, marks=[] if kind == "valkey" else [pytest.mark.slow]) for kind in available()],
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of each kind that this machine has. Tests share it, so they use keys of their own."""
     with start_server(request.param) as server:

@@ -41,7 +41,11 @@ async def as_coroutine(result: Any) -> Any:
     return await result
 
 
-@pytest.fixture(scope="session", params=available())
+# The other kind is another server with the same promises: worth having, not each time.
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(kind, marks=[] if kind == "valkey" else [pytest.mark.slow]) for kind in available()],
+)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """One of each kind on this machine; whoever pauses or changes it puts it right again."""
     with start_server(request.param) as server:
