@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := $(PYTHON) tools/environment.py
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-redis-versions test-pythons test-comparison test-nightly lint format types bench docs clean
+.PHONY: help demo test test-all test-slow test-redis-versions test-pythons test-comparison test-nightly lint format types bench docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 28
@@ -18,15 +18,17 @@ test: ## the tests, at most 5 minutes
 	@$(ENVIRONMENT) .venv '.[types]'
 	$(BIN)/pytest -m "not slow and not nightly" $(ARGS)
 
-test-all: ## all tests but nightly ones, other versions of redis-py and Python, other caches, links
+test-all: test test-slow ## all tests but nightly ones, other versions of redis-py and Python, other caches, links
+
+test-slow: ## what make test leaves out
 	tools/system-packages
 	@$(ENVIRONMENT) .venv '.[types]'
-	$(BIN)/pytest -m "not nightly" --ignore=tests/comparison $(ARGS)
+	$(BIN)/pytest -m "slow and not nightly" --ignore=tests/comparison $(ARGS)
 	$(MAKE) test-redis-versions test-pythons test-comparison docs
 
 test-redis-versions: ## the backend tests on the oldest redis-py (make test has the newest)
 	@$(ENVIRONMENT) .venv-redis-6.4 --copy '.[test]' 'redis==6.4.*'
-	.venv-redis-6.4/bin/pytest -q -m "not nightly" -p no:cacheprovider tests/backends
+	.venv-redis-6.4/bin/pytest -q -m "not slow and not nightly" -p no:cacheprovider tests/backends
 
 test-pythons: ## the tests without servers on Python 3.12 and 3.13, from an installed copy
 	tools/other-pythons 3.12 3.13
