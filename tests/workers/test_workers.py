@@ -35,6 +35,7 @@ def test_every_call_is_counted_once_while_workers_come_and_go(
         os.kill(max(fleet.pids()), signal.SIGTERM)
         own_server.start()
         time.sleep(3)
+        fleet.wait_until(lambda: len({pid for pid, _ in fleet.journals()}) > WORKERS, "no worker was replaced")
     assert not clients.wrong
     assert clients.answered > 200
     counted, made = fleet.settle(), fleet.calls()
