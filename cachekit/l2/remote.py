@@ -255,9 +255,7 @@ class Remote:
             self._kept = now
         return self._tend(due, unsure, keep, port) if due or unsure or keep else None
 
-    async def _tend(
-        self, due: Sequence[Held], unsure: Sequence[tuple[str, bytes]], keep: bool, port: Port
-    ) -> None:
+    async def _tend(self, due: Sequence[Held], unsure: Sequence[tuple[str, bytes]], keep: bool, port: Port) -> None:
         try:
             for lease in due:
                 await self._call(port, "renew", lease.key, lease.token, lease.ms)
