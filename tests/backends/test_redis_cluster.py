@@ -23,7 +23,7 @@ from cachekit.errors import BackendError, Fault
 from cachekit.testing import ClusterSetup, Server, start_cluster
 from cachekit.testing.servers import pack, read_reply
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,24 @@ FAULTS: dict[str, Callable[[FaultProxy, Server], object]] = {
 }
 
 
-@pytest.mark.parametrize("face", [0, 1], ids=["sync", "async"])
-@pytest.mark.parametrize("fault", FAULTS)
+# All of them in make test-all: each takes two seconds, and these meet every kind of fault once.
+QUICK = {("refused", 0), ("killed", 1), ("stopped", 0), ("black hole", 1), ("hung handshake", 0), ("slow drip", 1),
+         ("loading", 0), ("junk", 1)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "face"),
+    [
+        pytest.param(
+            fault,
+            face,
+            id=f"{fault}-{'async' if face else 'sync'}",
+            marks=[] if (fault, face) in QUICK else [pytest.mark.slow],
+        )
+        for fault in FAULTS
+        for face in (0, 1)
+    ],
+)
 def test_calls_go_on_within_their_budget_and_recover(
     make_service: Any, own_server: Server, functions: Calls, fault: str, face: int
 ) -> None:
