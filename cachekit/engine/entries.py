@@ -93,7 +93,7 @@ def put_in_l1(
         None if limit is None else sample.started + limit,
     )
     if until is not None and until <= port.now():
-        return False  # it is not known since when; a loss, say, came in between
+        return False  # over already: what it was judged by is older than it may live here
     ends = NEVER_NS if until is None else int(until * 1e9)
     return tiers.table.put(
         call.slot,

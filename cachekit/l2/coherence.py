@@ -28,6 +28,7 @@ logger = logging.getLogger("cachekit")
 
 TURN: Final = 1.0  # seconds that one turn may wait for news
 FIRST_PAUSE, LAST_PAUSE = 0.05, 0.3  # seconds between attempts to connect; a failover is over a second later
+CLOSED: Final = "closed"  # why a connection ended that we ended ourselves
 REFUSED_PAUSE: Final = 60.0  # ... when the server does not let us listen
 
 
@@ -209,7 +210,7 @@ class Coherence:
                 self._over.append(listener)
             was_live, self.live = self.live, False
             self.epoch += 1
-            self.losses += was_live
+            self.losses += was_live and why != CLOSED
             self.reach.lost()
         self.due = self.clock() + FIRST_PAUSE * random.random()
         if listener is not None:
@@ -226,9 +227,15 @@ class Coherence:
         if thread is not None and thread is not threading.current_thread() and wait:
             thread.join(wait)
         if self._listener is not None:
-            self.lose("closed")
+            self.lose(CLOSED)
         if thread is None or not thread.is_alive():
             self.tidy()
+
+    def finish(self) -> None:
+        """The thread ends: a connection that it made while it was told to stop ends with it."""
+        if self._thread is None and self._listener is not None:
+            self.lose(CLOSED)
+        self.tidy()
 
     def after_fork(self) -> None:
         """In a forked child: the parent listens. Its connection must not hear a word from here."""
@@ -253,10 +260,12 @@ def _listening(reference: "weakref.ref[Coherence]", stop: threading.Event) -> No
     while (coherence := reference()) is not None:
         try:
             if stop.is_set():
-                coherence.tidy()
+                coherence.finish()
                 return
             coherence.turn()
         except Exception:
+            if stop.is_set():  # its successor closed what it was waiting on
+                return
             logger.exception("listening for changes failed")
             coherence.lose("defect")
             stop.wait(TURN)

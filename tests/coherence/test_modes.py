@@ -144,7 +144,9 @@ def test_closing_ends_the_thread_and_the_connection_and_a_later_use_begins_again
     service = make(own.url)
     until(service, "tracking")
     assert b"flags=" in own.command("CLIENT", "LIST")
+    coherence = service.tiers("default").remote.coherence
     service.close()
+    assert coherence.losses == 0, "we ended it"
     assert "cachekit-listen" not in {thread.name for thread in threading.enumerate() if thread.is_alive()}
     deadline = time.monotonic() + 5
     while own.command("CLIENT", "LIST").count(b"\n") > 1:  # our own question's
