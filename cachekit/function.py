@@ -87,21 +87,14 @@ class Function:
         """The key and everything else that the flow needs to know about one call."""
         if place is None:
             place = at.place(args, kwargs)
-        tags = at.tiers.spec.tags
-        if self.options.tags is not None:
-            tags = (*tags, *map(keys.check_tag, tag_names(self.options.tags(*args, **kwargs))))
-        return Call(
-            at.tiers,
-            at.text(place),
-            at.slot,
-            place,
-            at.tally,
-            at.stamp_names,
-            load=Load(self.fn, args, kwargs, self.is_async),
-            tags=tags,
-            ttl=at.tiers.spec.ttl if self.options.ttl is None else self._ttl_of,
-            condition=self.options.condition,
-        )
+        options, tiers = self.options, at.tiers
+        tags = tiers.spec.tags
+        if options.tags is not None:
+            tags = (*tags, *map(keys.check_tag, tag_names(options.tags(*args, **kwargs))))
+        ttl = tiers.spec.ttl if options.ttl is None else self._ttl_of
+        load = Load(self.fn, args, kwargs, self.is_async)
+        # By position: with names it would cost twice as much.
+        return Call(tiers, at.text(place), at.slot, place, at.tally, at.stamp_names, load, tags, ttl, options.condition)
 
     def _ttl_of(self, value: Any) -> float | None:
         from cachekit.config.units import parse_duration

@@ -68,7 +68,7 @@ class Codec:
         header, payload = unpack(data, key)
         return self.decode(header, payload), header
 
-    def open(self, data: bytes, key: str) -> tuple[Header, memoryview]:
+    def open(self, data: bytes, key: str) -> tuple[Header, bytes | memoryview]:
         """Header and payload, checked against key and checksum, for `decode` once the header was judged."""
         return unpack(data, key)
 
@@ -76,7 +76,7 @@ class Codec:
         """As `open`, the header alone."""
         return unpack(data, key)[0]
 
-    def decode(self, header: Header, payload: memoryview) -> Any:
+    def decode(self, header: Header, payload: bytes | memoryview) -> Any:
         """The value of a payload that `open` returned with this header. Raises `Damaged` and nothing else."""
         if header.compression:
             return serializers.load(header.codec, self._compressor.expand(header.compression, payload))

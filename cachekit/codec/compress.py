@@ -36,7 +36,7 @@ class Compressor:
             code, small = LZ4, lz4.block.compress(payload)
         return (code, small) if len(small) <= len(payload) * _ENOUGH else (NONE, payload)
 
-    def expand(self, code: int, payload: memoryview) -> bytes:
+    def expand(self, code: int, payload: bytes | memoryview) -> bytes:
         """The payload as it was before `shrink`. Raises `Damaged`, also if it would exceed ``max_value_bytes``."""
         try:
             if code == LZ4:
@@ -49,14 +49,14 @@ class Compressor:
             raise Damaged("compression") from error
         raise Damaged("compression")
 
-    def _expand_lz4(self, payload: memoryview) -> bytes:
+    def _expand_lz4(self, payload: bytes | memoryview) -> bytes:
         size = int.from_bytes(payload[:4], "little")
         if size > min(self._limit, _LZ4_RATIO * len(payload)):
             raise Damaged("compression")
         expanded: bytes = lz4.block.decompress(payload)
         return expanded
 
-    def _expand_zstd(self, payload: memoryview) -> bytes:
+    def _expand_zstd(self, payload: bytes | memoryview) -> bytes:
         # Bytes do not make this process import anything: zstd is read where a profile writes it.
         zstandard = sys.modules.get("zstandard")
         if zstandard is None or not 0 <= zstandard.frame_content_size(payload) <= self._limit:

@@ -32,11 +32,13 @@ STALE_MARK = 5  # offset
 
 _COMPRESSION, _SEALED, _SIGNED, _NEGATIVE, _ETAG, _TAGS, _FINGERPRINT = 0b11, 4, 8, 16, 32, 64, 128
 _OPTIONAL = _ETAG | _TAGS | _FINGERPRINT
+_CLOSED = _SEALED | _SIGNED
 _HEAD = Struct("<2sBBBBH16sIQQQ8s8s")
 _CHECKSUM = Struct("<Q")
 _COUNT = Struct("<H")
 _PAIR = Struct("8s8s")
-_LEAST = _HEAD.size + _CHECKSUM.size
+_PLAIN_HEAD = _HEAD.size
+_LEAST = _PLAIN_HEAD + _CHECKSUM.size
 _ZERO = bytes(8)
 _COPY_BELOW = 32 * 1024  # one hash call over a copy is faster than three calls as long as the copy is small
 _new = tuple.__new__
@@ -97,9 +99,10 @@ def pack(header: Header, payload: bytes, key: str) -> bytes:
     return b"".join((head, checksum, payload))
 
 
-def unpack(data: bytes, key: str) -> tuple[Header, memoryview]:
+def unpack(data: bytes, key: str) -> tuple[Header, bytes | memoryview]:
     """Header and payload of what was stored for ``key``. Raises `Damaged` and nothing else, whatever the bytes."""
-    if len(data) < _LEAST:
+    size = len(data)
+    if size < _LEAST:
         raise Damaged(_too_short(data))
     (magic, form, codec, flags, mark, length, ident, load_ms, created, soft, hard, region, function) = (
         _HEAD.unpack_from(data)
@@ -108,15 +111,16 @@ def unpack(data: bytes, key: str) -> tuple[Header, memoryview]:
         raise Damaged("magic")
     if form != FORMAT:
         raise Damaged("format")
-    if flags & (_SEALED | _SIGNED):
+    if flags & _CLOSED:
         raise Damaged("sealed")
     if mark > 1:
         raise Damaged("stale_mark")
-    if length < _HEAD.size:
+    if length < _PLAIN_HEAD:
         raise Damaged("header")
-    if length + _CHECKSUM.size > len(data):
+    start = length + _CHECKSUM.size
+    if start > size:
         raise Damaged("truncated")
-    payload = memoryview(data)[length + _CHECKSUM.size :]
+    payload = data[start:] if size < _COPY_BELOW else memoryview(data)[start:]
     head = data[:STALE_MARK] + b"\0" + data[STALE_MARK + 1 : length] if mark else data[:length]
     if _CHECKSUM.unpack_from(data, length)[0] != _digest(key, head, payload):
         raise Damaged("checksum")
@@ -124,7 +128,7 @@ def unpack(data: bytes, key: str) -> tuple[Header, memoryview]:
     etag = modified = fingerprint = None
     if flags & _OPTIONAL:
         tags, etag, modified, fingerprint = _unpack_optional(head, flags)
-    elif length != _HEAD.size:
+    elif length != _PLAIN_HEAD:
         raise Damaged("header")
     return _new(Header, (
         codec, ident, created, soft, hard, load_ms, flags & _COMPRESSION, mark == 1, flags & _NEGATIVE != 0,

@@ -62,8 +62,10 @@ def encode(value: object) -> bytes:
 
 def encode_plain(args: tuple[Any, ...]) -> bytes:
     """`encode` of a tuple of plain values, in one step; ``KeyError`` if there are others. It is asked at every miss."""
-    parts = [_PLAIN[type(arg)](arg, _NOWHERE) for arg in args]
-    return b"t%d:%b" % (len(parts), b"".join(parts))
+    encoded = b"t%d:" % len(args)
+    for arg in args:
+        encoded += _PLAIN[type(arg)](arg, _NOWHERE)
+    return encoded
 
 
 def short_digest(encoded: bytes) -> str:

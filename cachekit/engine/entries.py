@@ -19,11 +19,12 @@ class Sample:
     __slots__ = ("alone", "heard", "stamped", "started", "ticket", "usable", "why")
 
     def __init__(self, call: Call, port: Port) -> None:
-        remote = call.tiers.remote
+        tiers = call.tiers
+        remote = tiers.remote
         self.started = port.now()
-        self.ticket = call.tiers.versions.ticket()
+        self.ticket = tiers.versions.ticket()
         # After the ticket: a loss in between makes it worthless.
-        self.heard = remote is not None and call.tiers.spec.name in remote.reach.covered  # of changes in the region
+        self.heard = remote is not None and tiers.spec.name in remote.reach.covered  # of changes in the region
         self.usable = remote is not None and call.key is not None
         self.stamped = False  # whether the stamps of the entry are known: a clear of one reaches us
         self.alone = False  # computed although another process does so too

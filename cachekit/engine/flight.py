@@ -117,6 +117,11 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def lead(self, key: Hashable, ticket: int, started: float, loop: object) -> Lead | None:
+        """Lead the load of ``key``, if nobody does; else `join` decides. One atomic step, which needs no lock."""
+        flight = Flight(key, ticket, started, loop)
+        return Lead(self, flight) if self._flights.setdefault(key, flight) is flight else None
+
     def join(
         self,
         key: Hashable,
@@ -137,13 +142,15 @@ class Flights:
         with self._lock:
             try:
                 nested, self._joining = self._joining, True
-                flight = self._flights.get(key)
-                if flight is not None and (nested or _would_circle(flight, chain, blocked())):
+                mine = Flight(key, ticket, started, loop)
+                flight = self._flights.setdefault(key, mine)
+                if flight is mine:
+                    return Lead(self, mine)
+                if nested or _would_circle(flight, chain, blocked()):
                     return ALONE
-                if flight is None or not may_join(flight):
-                    flight = Flight(key, ticket, started, loop)
-                    self._flights[key] = flight  # replaces one that started before the last invalidation
-                    return Lead(self, flight)
+                if not may_join(flight):
+                    self._flights[key] = mine  # replaces one that started before the last invalidation
+                    return Lead(self, mine)
                 if flight.future is None:
                     from concurrent.futures import Future  # 6 ms with logging, and only where two callers meet
 

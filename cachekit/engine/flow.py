@@ -48,33 +48,70 @@ OUTDATED_AGAIN: Final = (0.05, 0.25)  # ... if an outdated value lies there, who
 
 async def get_or_load(call: Call, port: Port) -> Result:
     """The value of a call that L1 could not answer: from another caller's load, from L2, or from the function."""
-    if not call.tiers.enabled and call.load is not None:
+    tiers = call.tiers
+    if not tiers.enabled and call.load is not None:
         return await port.run(call.load)
     while True:
         sample = Sample(call, port)
-        place = call.tiers.flights.join(
-            call.flight_key,
-            ticket=sample.ticket,
-            started=sample.started,
-            chain=LOADING.get(),
-            loop=port.loop(),
-            blocked=port.blocked,
-            may_join=lambda flight, sample=sample: _joinable(call, sample, flight),  # type: ignore[misc]
-        )
+        lead = tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
+        if lead is not None:
+            break
+        place = _join(call, port, sample)
         if isinstance(place, Lead):
-            return await _lead(call, port, place, sample)
-        if isinstance(place, Wait):
-            result = await port.wait(place, PATIENCE)
-            if result is HANDED_OVER:
-                continue
-            if result is TIMED_OUT:
-                call.tally.error("wait", "timeout")
-            elif _outdated(call, place.flight, sample, result):
-                continue
+            lead = place
+            break
+        result = await _wait(call, port, place, sample)
+        if result is not None:
+            return result
+    seen, mine = None, True
+    try:
+        result = from_l1(call)
+        if result is not None:
+            call.tally.waited += 1  # another caller's load has just ended
+        elif sample.usable:
+            found = await look_in_l2(call, port, sample)
+            if isinstance(found, Result):
+                result = found
             else:
-                call.tally.waited += 1
-                return _own_copy(result)
-        return await _load(call, port, None, sample, None, patient=not isinstance(place, Alone))
+                seen = found
+        if result is None:
+            mine = False  # the load goes on for the waiters, if this caller gives up
+            return await port.owned(lambda own: _load(call, own, lead, sample, seen), lead)
+    except BaseException:
+        if mine:
+            lead.hand_over()  # one of the waiters goes on
+        raise
+    _land(lead, result)
+    return result
+
+
+def _join(call: Call, port: Port, sample: Sample) -> Lead | Wait | Alone:
+    """Somebody leads the load: wait for it, or take over from a flight that is not good enough, or do without."""
+    return call.tiers.flights.join(
+        call.flight_key,
+        ticket=sample.ticket,
+        started=sample.started,
+        chain=LOADING.get(),
+        loop=port.loop(),
+        blocked=port.blocked,
+        may_join=lambda flight: _joinable(call, sample, flight),
+    )
+
+
+async def _wait(call: Call, port: Port, place: Wait | Alone, sample: Sample) -> Result | None:
+    """What another caller's load brings, or our own load without a flight; None: begin again."""
+    if isinstance(place, Wait):
+        result = await port.wait(place, PATIENCE)
+        if result is HANDED_OVER:
+            return None
+        if result is TIMED_OUT:
+            call.tally.error("wait", "timeout")
+        elif _outdated(call, place.flight, sample, result):
+            return None
+        else:
+            call.tally.waited += 1
+            return _own_copy(result)
+    return await _load(call, port, None, sample, None, patient=not isinstance(place, Alone))
 
 
 def _outdated(call: Call, flight: Flight, sample: Sample, result: Result) -> bool:
@@ -104,30 +141,6 @@ def _joinable(call: Call, sample: Sample, flight: Flight) -> bool:
     return sample.started - known <= (bound if remote.well else max(bound, remote.spec.disconnected_ttl))
 
 
-async def _lead(call: Call, port: Port, lead: Lead, sample: Sample) -> Result:
-    """Look into both tiers once more; the function only if neither has the value."""
-    seen, mine = None, True
-    try:
-        result = from_l1(call)
-        if result is not None:
-            call.tally.waited += 1  # another caller's load has just ended
-        elif sample.usable:
-            found = await look_in_l2(call, port, sample)
-            if isinstance(found, Result):
-                result = found
-            else:
-                seen = found
-        if result is None:
-            mine = False  # the load goes on for the waiters, if this caller gives up
-            return await port.owned(lambda own: _load(call, own, lead, sample, seen), lead)
-    except BaseException:
-        if mine:
-            lead.hand_over()  # one of the waiters goes on
-        raise
-    _land(lead, result)
-    return result
-
-
 async def look_in_l2(call: Call, port: Port, sample: Sample) -> Result | bytes | None:
     """The value from L2, or the first bytes of an unusable one, or None."""
     remote = call.tiers.remote
@@ -145,17 +158,18 @@ async def look_in_l2(call: Call, port: Port, sample: Sample) -> Result | bytes |
 
 def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
     """An entry of L2 goes into L1 and to the caller."""
-    call.tally.l2_hits += 1
-    call.tally.hit_seconds.append(port.now() - sample.started)
-    if found.header is None:
-        return Result(found.value, mode="")
-    written = found.header.tags  # late ones too, whose names are not known here
+    tally, header = call.tally, found.header
+    tally.l2_hits += 1
+    tally.hit_seconds.append(port.now() - sample.started)
+    if header is None:
+        return Result(found.value, None, "")
+    written = header.tags  # late ones too, whose names are not known here
     tags = tuple([digest.hex() for digest, _ in written]) if written else ()
     if call.tiers.table is None:
-        return Result(found.value, mode="", tags=tags)
+        return Result(found.value, None, "", tags)
     admission = admit(found.value)
     sample.started = min(sample.started, found.known_at)  # other processes' clears are known up to then
-    put_in_l1(call, port, sample, found.value, admission, found.fresh_for, tags, found.header.load_ms)
+    put_in_l1(call, port, sample, found.value, admission, found.fresh_for, tags, header.load_ms)
     return Result(found.value, mode=admission.mode, tags=tags)
 
 

@@ -38,9 +38,11 @@ def left(created_ms: int, end_ms: int, now_ms: float, hard_ms: int) -> float | N
     """
     if end_ms == NEVER_MS:
         return None
-    age = max(now_ms - created_ms, 0.0)
-    if hard_ms != NEVER_MS:
-        age = min(age, float(hard_ms - created_ms))
+    age = now_ms - created_ms
+    if age < 0.0:
+        age = 0.0
+    if hard_ms != NEVER_MS and age > hard_ms - created_ms:
+        age = hard_ms - created_ms
     return (end_ms - created_ms - age) / 1000.0
 
 

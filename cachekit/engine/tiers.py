@@ -109,7 +109,8 @@ class Call:
     """One key on its way through the tiers."""
 
     __slots__ = (
-        "_khash", "args", "condition", "key", "load", "slot", "stamp_names", "tag_ids", "tags", "tally", "tiers", "ttl",
+        "_khash", "args", "condition", "flight_key", "key", "load", "slot", "stamp_names", "tag_ids", "tags", "tally",
+        "tiers", "ttl",
     )  # fmt: skip
 
     def __init__(
@@ -120,7 +121,6 @@ class Call:
         args: tuple[Any, ...],
         tally: Tally,
         stamp_names: tuple[str, ...],
-        *,
         load: Load | None = None,
         tags: tuple[str, ...] = (),
         ttl: Any = None,
@@ -138,6 +138,8 @@ class Call:
         self.ttl = ttl  # seconds, None for never, or a callable of the value
         self.condition = condition
         self._khash: int | None = None
+        # What calls must have in common to share a computation.
+        self.flight_key: Hashable = key if key is not None else (slot, tuple(map(type, args)), args)
 
     @property
     def khash(self) -> int:
@@ -148,8 +150,3 @@ class Call:
             else:
                 self._khash = hash(self.flight_key) & 0xFFFF_FFFF_FFFF_FFFF
         return self._khash
-
-    @property
-    def flight_key(self) -> Hashable:
-        """What calls must have in common to share a computation."""
-        return self.key if self.key is not None else (self.slot, tuple(map(type, self.args)), self.args)

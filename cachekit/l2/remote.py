@@ -177,13 +177,14 @@ class Remote:
         self.coherence.lose("moved")
 
     async def _call(self, port: Port, method: str, *args: Any) -> Any:
-        started, epoch = port.now(), self.coherence.epoch
+        coherence = self.coherence
+        started, epoch = port.now(), coherence.epoch
         write = method not in READS
         self.used = True
         if self.breaker.allow(started, write) is Gate.OPEN:
             raise Unavailable("breaker_open")
         try:
-            answer = await port.call(self.faces, method, *args, budget=self.budget.next())
+            answer = await port.call(self._faces or self.faces, method, *args, budget=self.budget.next())
         except BackendError as error:
             self._failed(error, port.now(), started, write)
             raise Unavailable(error.reason) from None
@@ -197,9 +198,9 @@ class Remote:
         self.breaker.record(now, None, write)
         if not self.well or self._reported:
             self._recovered(now)
-        if self.coherence.idle:
-            self.coherence.start()
-        if epoch != self.coherence.epoch and len(self.outbox):
+        if coherence.idle:
+            coherence.start()
+        if epoch != coherence.epoch and len(self.outbox):
             raise Unavailable("moved")  # what is queued since must come first
         return answer
 

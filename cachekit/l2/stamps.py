@@ -40,18 +40,16 @@ class Cells:
 
     def look(self, names: Sequence[str], now: float) -> tuple[list[bytes], float] | None:
         """As `get`, and the time since which a clear by somebody else may be unknown here."""
-        found, first = [], inf
+        cells, found, first = self._cells, [], inf
         for name in names:
-            cell = self._cells.get(name)
+            cell = cells.get(name)
             if cell is None:
                 return None
             until = cell[1] or self.alive_until
-            if now >= until:
-                return None
             if until < first:
                 first = until
             found.append(cell[0])
-        return found, first - self._lifetime
+        return None if now >= first else (found, first - self._lifetime)
 
     def ticket(self) -> int:
         """Take one before asking L2."""

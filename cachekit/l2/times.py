@@ -9,6 +9,7 @@ from typing import Final
 FADE_EVERY: Final = 1024
 SUB_BITS: Final = 2  # 4 buckets per doubling
 BUCKETS: Final = 32 << SUB_BITS  # up to an hour in microseconds
+_SHIFT: Final = (SUB_BITS - 1) << SUB_BITS
 
 
 class Times:
@@ -23,7 +24,7 @@ class Times:
 
     def add(self, seconds: float) -> None:
         """Record one."""
-        self._counts[bucket(seconds)] += 1
+        self._counts[bucket(seconds)] += 1.0
         self.seen += 1
         self._since_fade += 1
 
@@ -46,10 +47,10 @@ class Times:
 def bucket(seconds: float) -> int:
     """Microseconds by their highest bit and the two below it."""
     micros = int(seconds * 1e6) + 1
-    high = micros.bit_length() - 1
-    if high < SUB_BITS:
+    below = micros.bit_length() - (1 + SUB_BITS)  # bits that do not count
+    if below < 0:
         return 0
-    index = (high << SUB_BITS) + ((micros >> (high - SUB_BITS)) & ((1 << SUB_BITS) - 1))
+    index = (below << SUB_BITS) + (micros >> below) + _SHIFT  # the highest bit is part of what is added
     return index if index < BUCKETS else BUCKETS - 1
 
 

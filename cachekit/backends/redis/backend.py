@@ -62,7 +62,7 @@ class RedisBackend(Moves, BaseBackend):
         return transport.run(self._pools.here(), command, deadline)
 
     def get(self, key: str, *, budget: float) -> bytes | None:
-        return self._run(commands.get(key), budget)
+        return self._until(commands.get(key), monotonic() + budget)
 
     def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
         return self._run(commands.get_many(keys), budget)
@@ -187,7 +187,7 @@ class AsyncRedisBackend(Moves, AsyncBaseBackend):
         return await aio.run(self._pools.here(), command, deadline)
 
     async def get(self, key: str, *, budget: float) -> bytes | None:
-        return await self._run(commands.get(key), budget)
+        return await self._until(commands.get(key), monotonic() + budget)
 
     async def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
         return await self._run(commands.get_many(keys), budget)

@@ -51,17 +51,17 @@ class Wire:
     def ask(self, packed: bytes, deadline: float, replies: int = 1) -> Any:
         """Send and read the reply (with ``replies`` > 1: a list of them). Raises BackendError or Dead."""
         reader, unheard = self._reader, True
-        answers: list[Any] = []
         try:
             self._give_time(deadline - monotonic())
             self.settled = False
             self._sock.sendall(packed)
-            first = len(packed) <= CHUNK  # else sending alone may have taken a while
-            while len(answers) < replies:
-                reader.feed(self._receive(deadline, first))
-                unheard = first = False
-                while (reply := reader.gets()) is not PENDING:
-                    answers.append(reply)
+            data = self._receive(deadline, len(packed) <= CHUNK)  # else sending alone may have taken a while
+            unheard = False
+            reader.feed(data)
+            reply = reader.gets()
+            if replies != 1 or reply is PENDING:
+                answers = self._rest(reply, replies, deadline)
+                reply = answers[0] if replies == 1 else answers
         except TimeoutError as error:
             raise timed_out(f"{self.peer}") from error
         except OSError as error:
@@ -69,8 +69,20 @@ class Wire:
         except ProtocolError as error:
             raise not_redis(error) from error
         # More than was asked for would be taken for the answer to the next command: such a connection is not kept.
-        self.settled = len(answers) == replies and not reader.has_data()
-        return answers[0] if replies == 1 else answers
+        self.settled = not reader.has_data()
+        return reply
+
+    def _rest(self, reply: Any, replies: int, deadline: float) -> list[Any]:
+        """So many replies, ``reply`` being the first one, or `PENDING`."""
+        answers: list[Any] = []
+        while True:
+            if reply is PENDING:
+                self._reader.feed(self._receive(deadline, False))
+            else:
+                answers.append(reply)
+                if len(answers) == replies:
+                    return answers
+            reply = self._reader.gets()
 
     def looks_alive(self) -> bool:
         """Nothing lies there to be read: neither the end of the connection nor an answer to nobody's question."""
