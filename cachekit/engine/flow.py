@@ -13,11 +13,11 @@ Rules that every line below keeps:
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cachekit.context import ENTRY, LOADING, Entry
 from cachekit.engine.entries import Sample, from_l1, life_of, put_in_l1, unstorable
@@ -36,6 +36,9 @@ from cachekit.l2.operation import Busy, Found, Held, Stamps
 from cachekit.l2.parking import Parked
 from cachekit.l2.remote import Unavailable
 from cachekit.l2.stamps import NO_STAMP
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -65,7 +68,7 @@ async def get_or_load(call: Call, port: Port) -> Result:
             return result
     seen, mine = None, True
     try:
-        result = from_l1(call)
+        result = None if tiers.table is None else from_l1(call)
         if result is not None:
             call.tally.waited += 1  # another caller's load has just ended
         elif sample.usable:
@@ -76,13 +79,19 @@ async def get_or_load(call: Call, port: Port) -> Result:
                 seen = found
         if result is None:
             mine = False  # the load goes on for the waiters, if this caller gives up
-            return await port.owned(lambda own: _load(call, own, lead, sample, seen), lead)
+            return await _owned(call, port, lead, sample, seen)
     except BaseException:
         if mine:
             lead.hand_over()  # one of the waiters goes on
         raise
-    _land(lead, result)
+    if (waiting := lead.end()) is not None:
+        _land(waiting, result)
     return result
+
+
+def _owned(call: Call, port: Port, lead: Lead, sample: Sample, seen: bytes | None) -> Coroutine[Any, Any, Result]:
+    """The load, so that it outlives a caller who gives up."""
+    return port.owned(lambda own: _load(call, own, lead, sample, seen), lead)
 
 
 def _join(call: Call, port: Port, sample: Sample) -> Lead | Wait | Alone:
@@ -173,10 +182,9 @@ def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
     return Result(found.value, mode=admission.mode, tags=tags)
 
 
-def _land(lead: Lead | None, result: Result) -> None:
+def _land(future: "Future[Any]", result: Result) -> None:
     """Give the result to those who wait: a copy that the leading caller cannot change any more."""
-    future = None if lead is None else lead.end()
-    if future is not None and not future.done():
+    if not future.done():
         try:
             future.set_result(_own_copy(result))
         except BaseException:  # interrupted while it copied
@@ -218,7 +226,8 @@ async def _load(
         raise
     finally:
         right.end(call)
-    _land(lead, result)
+    if lead is not None and (waiting := lead.end()) is not None:
+        _land(waiting, result)
     return result
 
 

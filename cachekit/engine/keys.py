@@ -82,12 +82,11 @@ def digest(args: tuple[Any, ...], names: Sequence[str] = ()) -> Digest:
 
 def hex_digest(place: tuple[Any, ...], names: Sequence[str] = ()) -> str:
     """The digest of what L1 compares, as in a key: of an argument array, or of the `Digest` in its place."""
-    if len(place) == 1 and type(place[0]) is Digest:
-        return place[0].hex()
     try:
         return blake2b(encode_plain(place), digest_size=16).hexdigest()
     except KeyError:
-        return digest(place, names).hex()
+        only = place[0] if len(place) == 1 else None
+        return (only if type(only) is Digest else digest(place, names)).hex()
 
 
 def call_ident(fn_id: str, args: tuple[Any, ...], names: Sequence[str] = ()) -> str:

@@ -69,7 +69,7 @@ class Port(Protocol):
     def blocked(self) -> object:
         """The event loop that stands still while this caller waits, else None."""
 
-    async def call(self, faces: Faces, method: str, *args: Any, budget: float) -> Any:
+    def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Awaitable[Any]:
         """One method of a backend."""
 
     async def wait(self, wait: Wait, timeout: float) -> Any:
@@ -128,7 +128,7 @@ class SyncPort:
     def blocked(self) -> object:
         return running_loop()
 
-    async def call(self, faces: Faces, method: str, *args: Any, budget: float) -> Any:
+    async def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Any:
         return getattr(faces.sync, method)(*args, budget=budget)
 
     async def wait(self, wait: Wait, timeout: float) -> Any:
@@ -200,7 +200,7 @@ class AsyncPort:
     def blocked(self) -> object:
         return None
 
-    async def call(self, faces: Faces, method: str, *args: Any, budget: float) -> Any:
+    async def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Any:
         if faces.aio is not None:
             return await getattr(faces.aio, method)(*args, budget=budget)
         result = await self.asyncio.to_thread(

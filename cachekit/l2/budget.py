@@ -45,8 +45,9 @@ class Budget:
             self._distrust = TRUST_AFTER
         elif self._distrust:
             self._distrust -= 1
-        self._times.add(seconds)
-        if censored or self._times.seen % RENEW_EVERY == 0:
+        times = self._times
+        times.add(seconds)
+        if censored or times.seen % RENEW_EVERY == 0:
             self._renew()
 
     def reconnecting(self) -> None:

@@ -184,7 +184,7 @@ class Remote:
         if self.breaker.allow(started, write) is Gate.OPEN:
             raise Unavailable("breaker_open")
         try:
-            answer = await port.call(self._faces or self.faces, method, *args, budget=self.budget.next())
+            answer = await port.call(self._faces or self.faces, method, args, self.budget.next())
         except BackendError as error:
             self._failed(error, port.now(), started, write)
             raise Unavailable(error.reason) from None

@@ -15,24 +15,23 @@ _SHIFT: Final = (SUB_BITS - 1) << SUB_BITS
 class Times:
     """Samples of seconds. Threads may share it without a lock: a lost count changes nothing that matters."""
 
-    __slots__ = ("_counts", "_since_fade", "seen")
+    __slots__ = ("_counts", "_faded", "seen")
 
     def __init__(self) -> None:
         self._counts = [0.0] * BUCKETS
-        self._since_fade = 0
+        self._faded = 0  # what `seen` was at the last fading
         self.seen = 0  # samples so far
 
     def add(self, seconds: float) -> None:
         """Record one."""
         self._counts[bucket(seconds)] += 1.0
         self.seen += 1
-        self._since_fade += 1
 
     def fade(self) -> None:
         """Halve what is known, if enough has come since; for who asks for quantiles now and then."""
-        if self._since_fade >= FADE_EVERY:
+        if self.seen - self._faded >= FADE_EVERY:
             self._counts = [count / 2 for count in self._counts]
-            self._since_fade = 0
+            self._faded = self.seen
 
     def quantile(self, share: float) -> float:
         """The seconds that this share of the samples did not exceed, up to a quarter too long; 0.0 without any."""

@@ -52,7 +52,10 @@ class Wire:
         """Send and read the reply (with ``replies`` > 1: a list of them). Raises BackendError or Dead."""
         reader, unheard = self._reader, True
         try:
-            self._give_time(deadline - monotonic())
+            seconds = deadline - monotonic()
+            # Setting it is a system call. Budgets of neighbouring calls are alike, so mostly the last one will do.
+            if not 0.85 * seconds <= self._timeout <= seconds:
+                self._set_timeout(0.95 * seconds)
             self.settled = False
             self._sock.sendall(packed)
             data = self._receive(deadline, len(packed) <= CHUNK)  # else sending alone may have taken a while
@@ -107,17 +110,12 @@ class Wire:
         try:
             data = self._sock.recv(CHUNK)
         except TimeoutError:
-            # The socket's own limit may be a little shorter than what is left: see `_give_time`.
+            # The socket's own limit may be a little shorter than what is left: see `ask`.
             self._set_timeout(deadline - monotonic())
             data = self._sock.recv(CHUNK)
         if not data:
             raise ConnectionResetError("the server closed the connection")
         return data
-
-    def _give_time(self, seconds: float) -> None:
-        # Setting it is a system call. Budgets of neighbouring calls are alike, so mostly the last one will do.
-        if not 0.85 * seconds <= self._timeout <= seconds:
-            self._set_timeout(0.95 * seconds)
 
     def _set_timeout(self, seconds: float) -> None:
         if seconds < HARDLY:
