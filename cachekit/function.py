@@ -104,19 +104,17 @@ class Function:
 
     def slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that the hit path could not answer."""
-        at = self.at()
+        at = self.bound or self.at()
         place = at.place(args, kwargs)
-        value = at.quick(place)
-        if value is not MISS:
+        if at.tiers.table is not None and (value := at.quick(place)) is not MISS:
             return value
         return drive(flow.get_or_load(self.call(at, args, kwargs, place), at.service.sync_port)).unwrap()
 
     async def slow_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `slow`, for an async function."""
-        at = self.at()
+        at = self.bound or self.at()
         place = at.place(args, kwargs)
-        value = at.quick(place)
-        if value is not MISS:
+        if at.tiers.table is not None and (value := at.quick(place)) is not MISS:
             return value
         return (await flow.get_or_load(self.call(at, args, kwargs, place), at.service.async_port)).unwrap()
 
@@ -213,7 +211,7 @@ class Bound:
 
     def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """What L1 compares, one for all spellings of a call: the argument array, or its digest if it is not plain."""
-        array = self.binder.bind(args, kwargs)  # wrong arguments are the function's TypeError
+        array = self.binder.array(*args, **kwargs)  # wrong arguments are the function's TypeError
         if self.key is not None:
             array = (self.key(*args, **kwargs),)
         if keys.is_plain(array):

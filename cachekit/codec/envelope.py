@@ -32,13 +32,11 @@ STALE_MARK = 5  # offset
 
 _COMPRESSION, _SEALED, _SIGNED, _NEGATIVE, _ETAG, _TAGS, _FINGERPRINT = 0b11, 4, 8, 16, 32, 64, 128
 _OPTIONAL = _ETAG | _TAGS | _FINGERPRINT
-_CLOSED = _SEALED | _SIGNED
 _HEAD = Struct("<2sBBBBH16sIQQQ8s8s")
 _CHECKSUM = Struct("<Q")
 _COUNT = Struct("<H")
 _PAIR = Struct("8s8s")
-_PLAIN_HEAD = _HEAD.size
-_LEAST = _PLAIN_HEAD + _CHECKSUM.size
+_SHORTEST = Struct(_HEAD.format + "Q")  # a header without its optional part, and the checksum
 _ZERO = bytes(8)
 _COPY_BELOW = 32 * 1024  # one hash call over a copy is faster than three calls as long as the copy is small
 _new = tuple.__new__
@@ -102,33 +100,23 @@ def pack(header: Header, payload: bytes, key: str) -> bytes:
 def unpack(data: bytes, key: str) -> tuple[Header, bytes | memoryview]:
     """Header and payload of what was stored for ``key``. Raises `Damaged` and nothing else, whatever the bytes."""
     size = len(data)
-    if size < _LEAST:
+    if size < _SHORTEST.size:
         raise Damaged(_too_short(data))
-    (magic, form, codec, flags, mark, length, ident, load_ms, created, soft, hard, region, function) = (
-        _HEAD.unpack_from(data)
+    (magic, form, codec, flags, mark, length, ident, load_ms, created, soft, hard, region, function, checksum) = (
+        _SHORTEST.unpack_from(data)
     )
-    if magic != MAGIC:
-        raise Damaged("magic")
-    if form != FORMAT:
-        raise Damaged("format")
-    if flags & _CLOSED:
-        raise Damaged("sealed")
-    if mark > 1:
-        raise Damaged("stale_mark")
-    if length < _PLAIN_HEAD:
-        raise Damaged("header")
+    if magic != MAGIC or form != FORMAT or flags or mark or length != _HEAD.size:  # most entries need no closer look
+        checksum = _checksum(data, magic, form, flags, mark, length)
     start = length + _CHECKSUM.size
-    if start > size:
-        raise Damaged("truncated")
     payload = data[start:] if size < _COPY_BELOW else memoryview(data)[start:]
     head = data[:STALE_MARK] + b"\0" + data[STALE_MARK + 1 : length] if mark else data[:length]
-    if _CHECKSUM.unpack_from(data, length)[0] != _digest(key, head, payload):
+    if checksum != _digest(key, head, payload):
         raise Damaged("checksum")
     tags: tuple[tuple[bytes, bytes], ...] = ()
     etag = modified = fingerprint = None
     if flags & _OPTIONAL:
         tags, etag, modified, fingerprint = _unpack_optional(head, flags)
-    elif length != _PLAIN_HEAD:
+    elif length != _HEAD.size:
         raise Damaged("header")
     return _new(Header, (
         codec, ident, created, soft, hard, load_ms, flags & _COMPRESSION, mark == 1, flags & _NEGATIVE != 0,
@@ -165,6 +153,24 @@ def _digest(key: str, head: bytes, payload: bytes | memoryview) -> int:
     running.update(head)
     running.update(payload)
     return running.intdigest()
+
+
+def _checksum(data: bytes, magic: bytes, form: int, flags: int, mark: int, length: int) -> int:
+    """What is written as the checksum. Raises `Damaged` for a header that this process cannot read."""
+    if magic != MAGIC:
+        raise Damaged("magic")
+    if form != FORMAT:
+        raise Damaged("format")
+    if flags & (_SEALED | _SIGNED):
+        raise Damaged("sealed")
+    if mark > 1:
+        raise Damaged("stale_mark")
+    if length < _HEAD.size:
+        raise Damaged("header")
+    if length + _CHECKSUM.size > len(data):
+        raise Damaged("truncated")
+    found: int = _CHECKSUM.unpack_from(data, length)[0]
+    return found
 
 
 def _too_short(data: bytes) -> str:

@@ -71,12 +71,16 @@ async def get_or_load(call: Call, port: Port) -> Result:
         result = None if tiers.table is None else from_l1(call)
         if result is not None:
             call.tally.waited += 1  # another caller's load has just ended
-        elif sample.usable:
-            found = await look_in_l2(call, port, sample)
-            if isinstance(found, Result):
-                result = found
+        elif sample.usable and tiers.remote is not None:
+            try:
+                found = await operation.read(call, tiers.remote, port)
+            except Unavailable as error:
+                sample.gone(call, "get", error)
             else:
-                seen = found
+                if isinstance(found, Found):
+                    result = _hit(call, port, sample, found)
+                else:
+                    sample.why, seen = found.reason, found.seen
         if result is None:
             mine = False  # the load goes on for the waiters, if this caller gives up
             return await _owned(call, port, lead, sample, seen)

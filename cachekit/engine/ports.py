@@ -62,6 +62,7 @@ class Port(Protocol):
 
     now: Callable[[], float]
     wall: Callable[[], float]
+    awaits: bool  # whether what `call` returns is to be awaited, or is the answer itself
 
     def loop(self) -> object:
         """The running event loop of the caller if the caller is a task, else None."""
@@ -69,8 +70,8 @@ class Port(Protocol):
     def blocked(self) -> object:
         """The event loop that stands still while this caller waits, else None."""
 
-    def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Awaitable[Any]:
-        """One method of a backend."""
+    def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Any:
+        """One method of a backend: its answer, or with ``awaits`` an awaitable of it."""
 
     async def wait(self, wait: Wait, timeout: float) -> Any:
         """The result of another caller's load, or `TIMED_OUT`."""
@@ -117,6 +118,7 @@ class SyncPort:
     """Blocks in place."""
 
     __slots__ = ("now", "wall")
+    awaits = False  # a coroutine for each answer that is there already would be felt
 
     def __init__(self, now: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self.now = now
@@ -128,7 +130,7 @@ class SyncPort:
     def blocked(self) -> object:
         return running_loop()
 
-    async def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Any:
+    def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Any:
         return getattr(faces.sync, method)(*args, budget=budget)
 
     async def wait(self, wait: Wait, timeout: float) -> Any:
@@ -185,6 +187,7 @@ class AsyncPort:
     """Awaits. Backends with plain methods only, and functions that block, run in worker threads."""
 
     __slots__ = ("asyncio", "now", "tasks", "wall")
+    awaits = True
 
     def __init__(self, now: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         import asyncio
@@ -200,13 +203,13 @@ class AsyncPort:
     def blocked(self) -> object:
         return None
 
-    async def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Any:
+    def call(self, faces: Faces, method: str, args: tuple[Any, ...], budget: float) -> Any:
         if faces.aio is not None:
-            return await getattr(faces.aio, method)(*args, budget=budget)
-        result = await self.asyncio.to_thread(
-            _outcome, Load(getattr(faces.sync, method), args, {"budget": budget}, False)
-        )
-        return result.unwrap()
+            return getattr(faces.aio, method)(*args, budget=budget)
+        return self._in_thread(Load(getattr(faces.sync, method), args, {"budget": budget}, False))
+
+    async def _in_thread(self, load: Load) -> Any:
+        return (await self.asyncio.to_thread(_outcome, load)).unwrap()
 
     async def wait(self, wait: Wait, timeout: float) -> Any:
         future = self.asyncio.wrap_future(wait.future)

@@ -77,10 +77,11 @@ class Breaker:
 class Circuit:
     """One switch: closed, or open until its next probe. Not locked."""
 
-    __slots__ = ("_bad", "_calls", "_hold", "_row", "_since", "_spec", "_until", "closed", "probing")
+    __slots__ = ("_bad", "_calls", "_hold", "_row", "_since", "_spec", "_until", "_window", "closed", "probing")
 
     def __init__(self, spec: BreakerSpec) -> None:
         self._spec = spec
+        self._window = spec.window
         self._hold = spec.open_for
         self._until = 0.0  # open: when the next probe is due
         self.closed = True
@@ -114,7 +115,7 @@ class Circuit:
 
     def quiet(self, now: float) -> bool:
         """Count a success without a lock, as long as there was no trouble: a lost count changes nothing then."""
-        if self._bad or not self.closed or now - self._since > self._spec.window:
+        if self._bad or not self.closed or now - self._since > self._window:
             return False
         self._calls += 1
         return True

@@ -4,11 +4,11 @@ Every function here raises `Unavailable` when L2 cannot be used; no other error 
 bytes gets out.
 """
 
-import math
 import os
 import re
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, NamedTuple, TypeVar
 
 from cachekit.backends.base import SEEN_BYTES, TOKEN_BYTES, Leased
@@ -33,7 +33,7 @@ class Found(NamedTuple):
     header: Header | None  # None: a number that L2 counts, which no process may keep in L1
     fresh_for: float | None
     seen: bytes  # the first bytes of the entry, which tell it from any other store
-    known_at: float = math.inf  # nothing that covers it had been cleared then, as far as L1 needs to know
+    known_at: float = inf  # nothing that covers it had been cleared then, as far as L1 needs to know
     mark: bytes = b""  # of a number
     covered: bool = False  # judged by stamps
 
@@ -114,24 +114,23 @@ def examine(
     call: Call, remote: Remote, data: bytes, port: Port, stamps: list[bytes] | None = None
 ) -> Found | Absent | None:
     """As `judge`, by what this process knows; None when the stamps it knows are not those of the entry."""
-    tiers = call.tiers
-    assert call.key is not None and tiers.codec is not None
-    number = _number(call, data) if tiers.spec.counters else None
-    if number is not None:
+    tiers, key = call.tiers, call.key
+    assert key is not None and tiers.codec is not None
+    if tiers.spec.counters and (number := _number(call, data)) is not None:
         names, written = _covering(call, number)
         stamped = remote.offers("stamps")
         if stamped and (stamps or remote.cells.get(names, port.now())) != written:
             return None
         return Found(number.value, None, None, data[:SEEN_BYTES], mark=number.mark, covered=stamped)
     try:
-        header, payload = unpack(data, call.key)
+        header, payload = unpack(data, key)
         fresh_for = left(header.created, header.soft, port.wall() * 1000.0, header.hard)
         if header.stale or (fresh_for is not None and fresh_for <= 0):
             return Absent("expired", data[:SEEN_BYTES])
-        stamped, known_at = remote.offers("stamps"), math.inf
+        stamped, known_at = remote.offers("stamps"), inf
         if stamped:
             names, written = _covering(call, header)
-            known = (stamps, math.inf) if stamps is not None else remote.cells.look(names, port.now())
+            known = (stamps, inf) if stamps is not None else remote.cells.look(names, port.now())
             if known is None or known[0] != written:
                 return None
             known_at = known[1]

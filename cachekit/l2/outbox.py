@@ -44,6 +44,7 @@ class Outbox:
         self._stamps: dict[str, int] = {}
         self._recent_keys: dict[str, tuple[float, str]] = {}  # in the order of time
         self._recent_stamps: dict[str, float] = {}
+        self.waits = False  # whether anything is to be delivered; asked before every operation, so not counted then
         self.dropped = 0  # that were too old to matter
 
     def __len__(self) -> int:
@@ -53,12 +54,14 @@ class Outbox:
         self, keys: Iterable[str], stamps: Iterable[str], region_stamp: str = "", until: float = float("inf")
     ) -> None:
         """Keep for later. More than the limit collapses into one clear per region, which is always safe."""
+        self.waits = True  # before anything can interrupt us
         self._serial += 1
         self._keys.update(dict.fromkeys(keys, Waiting(self._serial, region_stamp, until)))
         self._stamps.update(dict.fromkeys(stamps, self._serial))
         if len(self) > self._limit:
             self._stamps.update({waiting.region_stamp: self._serial for waiting in self._keys.values()})
             self._keys.clear()
+        self.waits = len(self) > 0
 
     def peek(self) -> Pending:
         """What is to be delivered now."""
@@ -72,6 +75,7 @@ class Outbox:
         for name in pending.stamps:
             if self._stamps.get(name, pending.serial + 1) <= pending.serial:
                 del self._stamps[name]
+        self.waits = len(self) > 0
 
     def drop_moot(self, now: float) -> None:
         """Forget what can have no entry any more."""
@@ -79,6 +83,7 @@ class Outbox:
         for key in moot:
             del self._keys[key]
         self.dropped += len(moot)
+        self.waits = len(self) > 0
 
     # What L2 has done, and a failover may undo
 

@@ -101,7 +101,7 @@ class Remote:
 
     def do(self, port: Port, method: str, *args: Any) -> Coroutine[Any, Any, Any]:
         """One operation within one budget, after everything that is still to be delivered. Raises `Unavailable`."""
-        return self._after_delivery(port, method, *args) if len(self.outbox) else self._call(port, method, *args)
+        return self._after_delivery(port, method, *args) if self.outbox.waits else self._call(port, method, *args)
 
     async def _after_delivery(self, port: Port, method: str, *args: Any) -> Any:
         await self.deliver(port)
@@ -184,7 +184,9 @@ class Remote:
         if self.breaker.allow(started, write) is Gate.OPEN:
             raise Unavailable("breaker_open")
         try:
-            answer = await port.call(self._faces or self.faces, method, args, self.budget.next())
+            answer = port.call(self._faces or self.faces, method, args, self.budget.next())
+            if port.awaits:
+                answer = await answer
         except BackendError as error:
             self._failed(error, port.now(), started, write)
             raise Unavailable(error.reason) from None
@@ -200,7 +202,7 @@ class Remote:
             self._recovered(now)
         if coherence.idle:
             coherence.start()
-        if epoch != coherence.epoch and len(self.outbox):
+        if epoch != coherence.epoch and self.outbox.waits:
             raise Unavailable("moved")  # what is queued since must come first
         return answer
 

@@ -41,14 +41,16 @@ class Cells:
     def look(self, names: Sequence[str], now: float) -> tuple[list[bytes], float] | None:
         """As `get`, and the time since which a clear by somebody else may be unknown here."""
         cells, found, first = self._cells, [], inf
-        for name in names:
-            cell = cells.get(name)
-            if cell is None:
-                return None
-            until = cell[1] or self.alive_until
-            if until < first:
-                first = until
-            found.append(cell[0])
+        try:
+            for name in names:
+                stamp, until = cells[name]
+                found.append(stamp)
+                if not until:
+                    until = self.alive_until
+                if until < first:
+                    first = until
+        except KeyError:
+            return None
         return None if now >= first else (found, first - self._lifetime)
 
     def ticket(self) -> int:

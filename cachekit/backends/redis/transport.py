@@ -371,8 +371,6 @@ class Pool:
 
 def converse(wire: Wire, command: Command[T], deadline: float) -> T:
     """Walk through the dialogue about a command."""
-    if command.script is None:  # one question; half a microsecond quicker without a generator
-        return judged(wire.ask(pack(command.words), deadline), command.read)
     steps = dialogue(command, wire.clock, deadline)
     packed = next(steps)
     while True:
@@ -384,13 +382,19 @@ def converse(wire: Wire, command: Command[T], deadline: float) -> T:
             return result
 
 
-def run(pool: Pool, command: Command[T], deadline: float, talk: Callable[[Wire, Command[T], float], T] = converse) -> T:
+def run(
+    pool: Pool, command: Command[T], deadline: float, talk: Callable[[Wire, Command[T], float], T] | None = None
+) -> T:
     """One command: sent again only if it may be and a kept connection broke before any answer. Raises BackendError."""
     again = False
     while True:
         wire = pool.take(deadline, look=not command.repeatable, fresh=again)
         try:
-            return talk(wire, command, deadline)
+            if talk is not None:
+                return talk(wire, command, deadline)
+            if command.script is None:  # one question, which is quicker without a dialogue
+                return judged(wire.ask(pack(command.words), deadline), command.read)
+            return converse(wire, command, deadline)
         except Dead as error:
             if again or not (wire.reused and error.unheard and command.repeatable):
                 raise broken(error) from error
