@@ -57,15 +57,13 @@ async def get_or_load(call: Call, port: Port) -> Result:
     while True:
         sample = Sample(call, port)
         lead = tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
-        if lead is not None:
-            break
-        place = _join(call, port, sample)
+        place = lead or _join(call, port, sample)
         if isinstance(place, Lead):
-            lead = place
             break
         result = await _wait(call, port, place, sample)
         if result is not None:
             return result
+    # We lead. Look into both tiers once more; the function only if neither has the value.
     seen, mine = None, True
     try:
         result = None if tiers.table is None else from_l1(call)
@@ -83,12 +81,12 @@ async def get_or_load(call: Call, port: Port) -> Result:
                     sample.why, seen = found.reason, found.seen
         if result is None:
             mine = False  # the load goes on for the waiters, if this caller gives up
-            return await _owned(call, port, lead, sample, seen)
+            return await _owned(call, port, place, sample, seen)
     except BaseException:
         if mine:
-            lead.hand_over()  # one of the waiters goes on
+            place.hand_over()  # one of the waiters goes on
         raise
-    if (waiting := lead.end()) is not None:
+    if (waiting := place.end()) is not None:
         _land(waiting, result)
     return result
 
