@@ -282,11 +282,11 @@ def _factory_name(value: "defaultdict[Any, Any]") -> str | None:
 
 def load(codec: int, payload: bytes | memoryview) -> Any:
     """The value of a payload. Raises `Damaged` and nothing else, whatever the bytes; imports nothing."""
-    if codec not in (TREE, MARKED):
-        raise Damaged("codec")
     try:
         if codec == TREE and _quick is not None:
             return _quick.unpackb(payload, ext_hook=_scalar)
+        if codec not in (TREE, MARKED):
+            raise Damaged("codec")
         return _restore(_unpack(payload, _scalar if codec == TREE else _scalar_or_marker), 0)
     except Damaged:
         raise
