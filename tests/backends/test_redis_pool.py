@@ -368,6 +368,40 @@ def test_the_next_address_of_a_host_is_tried_when_the_first_does_not_answer(
         assert backend.get("test:v:{pool:none}", budget=2.0) is None
 
 
+@pytest.mark.parametrize(
+    ("sent", "replies", "answer", "settled"),
+    [
+        ([b"+a\r\n"], 1, b"a", True),
+        ([b"+", b"a\r", b"\n"], 1, b"a", True),
+        ([b"+a\r\n+b\r\n"], 1, b"a", False),
+        ([b"+a\r\n+"], 1, b"a", False),
+        ([b"+a\r\n+b\r\n"], 2, [b"a", b"b"], True),
+        ([b"+a\r\n", b"+b", b"\r\n"], 2, [b"a", b"b"], True),
+        ([b"+a\r\n", b"+b\r\n+c\r\n"], 2, [b"a", b"b"], False),
+    ],
+)
+def test_a_connection_on_which_more_than_the_answer_came_is_not_kept(
+    sent: list[bytes], replies: int, answer: Any, settled: bool
+) -> None:
+    """What is left would be taken for the answer to the next question."""
+    ours, theirs = socket.socketpair()
+    wire = transport.Wire(ours)
+
+    def serve() -> None:
+        theirs.recv(100)
+        for part in sent:
+            theirs.sendall(part)
+            time.sleep(0.02)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    assert wire.ask(b"question", time.monotonic() + 10, replies) == answer
+    assert wire.settled is settled
+    server.join(10)
+    theirs.close()
+    wire.close()
+
+
 def test_linger_is_what_the_kernel_expects() -> None:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, transport.GIVE_UP)

@@ -43,6 +43,38 @@ def test_a_lone_leader_makes_no_future() -> None:
     assert lead(flights, "a").end() is None
 
 
+def test_who_comes_first_leads_at_once_and_only_then_must_others_ask_whether_they_may_join() -> None:
+    flights = Flights()
+    leader = flights.lead("a", 3, 1.5, None)
+    assert leader is not None
+    assert (leader.flight.ticket, leader.flight.started) == (3, 1.5)
+    assert flights.lead("a", 4, 2.0, None) is None
+    assert isinstance(join(flights, "a"), Wait)
+    leader.hand_over()
+    assert flights.lead("a", 4, 2.0, None) is not None
+
+
+def test_of_many_who_come_at_the_same_time_one_leads() -> None:
+    flights, threads = Flights(), 8
+    leaders: list[Lead] = []
+    start = threading.Barrier(threads)
+
+    def come(first: bool) -> None:
+        for turn in range(300):
+            start.wait(10)
+            place = (flights.lead(f"key {turn}", 0, 0.0, None) if first else None) or join(flights, f"key {turn}")
+            if isinstance(place, Lead):
+                leaders.append(place)
+
+    running = [threading.Thread(target=come, args=(number % 2 == 0,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+    assert sorted(leader.flight.key for leader in leaders) == sorted(f"key {turn}" for turn in range(300))
+    assert all(leader.flight.interested == threads for leader in leaders)
+
+
 def test_a_flight_whose_sample_is_outdated_is_replaced_and_both_end_alone() -> None:
     flights = Flights()
     old = lead(flights, "a")

@@ -73,3 +73,20 @@ def test_what_can_have_no_entry_any_more_is_dropped() -> None:
     box.drop_moot(100.0)
     assert box.peek()[:2] == (("b",), ("tag",))
     assert box.dropped == 1
+
+
+def test_it_waits_as_long_as_there_is_anything_to_deliver() -> None:
+    box = Outbox(10, window=60.0)
+    assert not box.waits
+    box.add(["a"], ["tag"], "region", until=100.0)
+    first = box.peek()
+    box.add(["a"], [], "region", until=100.0)
+    box.delivered(first)
+    assert box.waits, "queued again meanwhile"
+    box.drop_moot(100.0)
+    assert not box.waits
+    box.done(["b"], [], "region", 1.0)
+    box.replay(2.0)
+    assert box.waits
+    box.delivered(box.peek())
+    assert not box.waits
