@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("config", "demo", "doctor", "stats")
+COMMANDS = ("bench", "config", "demo", "doctor", "stats")
 
 
 def build() -> "typer.Typer":
