@@ -12,26 +12,58 @@ handlers. So every single step leaves all three usable, and the steps that chang
 lines of code without a call, which nothing can interrupt; so are those that count a hit. An entry that is removed keeps
 its value, since a hit in another thread may be about to return it; it is released with the last reference, when the
 table holds no lock.
+
+Who leaves is decided by S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction",
+SOSP 2023). A newcomer joins the small queue, which has a tenth of the room. At its end an entry with 2 hits goes on to
+the main queue and counts from 0 again; another leaves, and its key is remembered. The memory is for nine tenths as many
+keys as there are entries; a key that comes back in time begins in the main queue. At the end of that, an entry with
+hits goes round again and has one fewer, of at most 3; one without leaves.
+
+S3-FIFO takes all entries to be of one size. When it is bytes that are short, and not entries, a hit weighs more the
+less room the entry takes, as in GreedyDual-Size (Cao, Irani: "Cost-aware WWW proxy caching algorithms", USITS 1997):
+
+* an entry of at most half the mean weight counts as one with 1 hit more than it has, of a quarter, with 2 more;
+* an entry of at least twice the mean weight counts as one with 1 hit fewer, of four times, with 2 fewer.
+
+A round is paid with a hit even by an entry that had none, down to -2, so what is light and not wanted leaves after at
+most 2 rounds more; 3 hits always suffice, so what is heavy and wanted stays. With equal weights this is S3-FIFO.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from math import copysign
+from types import NoneType
 from typing import Any, Final
 
 from cachekit.engine.miss import MISS
 from cachekit.errors import ConfigError
+from cachekit.l1.kinds import kinds_of
 from cachekit.l1.memo import Memo, compile_memo
-from cachekit.l1.values import Admission, adopt
+from cachekit.l1.values import Admission, admit, adopt, isolate
 from cachekit.l1.versions import Versions
 from cachekit.l1.views import NEVER, EntryView, Stats
 
-__all__ = ["TWIN", "Memo", "Table", "compile_memo"]
+__all__ = [
+    "TWIN", "Memo", "Table", "Versions", "admit", "compile_memo", "core", "is_plain", "isolate", "khash",
+]  # fmt: skip
 
 TWIN: Final = "pure"
 HAND = 4  # entries that the expiry hand looks at per insertion
 PENDING, LIVE, DEAD = range(3)
+PLAIN: Final = frozenset({int, str, bytes, bool, NoneType})
+
+
+core: Any = None  # there is none
+
+
+def khash(slot: int, args: tuple[Any, ...]) -> int:
+    """What stands for a key that only this process knows."""
+    return hash((slot, args)) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def is_plain(args: tuple[Any, ...]) -> bool:
+    """Whether the table may compare these arguments itself: ``==``, once the types agree, is equality of keys."""
+    return PLAIN.issuperset(map(type, args))
 
 
 class Slot:
@@ -87,7 +119,7 @@ class Entry:
         self.state = PENDING
         self.until = 0  # a memo may return the value before this time; 0: only the table may
         self.hits = 0
-        self.mark = 0  # hits that the policy has taken into account
+        self.mark = 0  # hits that the policy has used up; with those that it lent to a light entry
         self.twin: Entry | None = None  # next in the chain of its key
         self.value: Any = None
         self.weight = 0
@@ -119,25 +151,6 @@ class Ring:
         head.prev = entry
         self.entries += 1
         self.weight += entry.weight
-
-
-PLUS_ZERO, MINUS_ZERO = object(), object()
-
-
-def kinds_of(args: Iterable[Any]) -> tuple[Any, ...]:
-    """What tells equal arguments apart: the type of each, and of what a tuple or frozenset holds; the sign of 0.0."""
-    return tuple([_kind(arg) for arg in args])
-
-
-def _kind(arg: Any) -> Any:
-    cls = type(arg)
-    if cls is tuple:
-        return (tuple, *kinds_of(arg))
-    if cls is frozenset:
-        return (frozenset, frozenset([(_kind(item), item) for item in arg]))
-    if cls is float and arg == 0.0:
-        return PLUS_ZERO if copysign(1.0, arg) > 0 else MINUS_ZERO
-    return cls
 
 
 def _chain(entry: Entry | None) -> list[Entry]:
@@ -374,14 +387,17 @@ class Table:
 
     def _make_room(self, weight: int, dead: list[Entry]) -> None:
         small, main = self._small, self._main
-        while small.entries + main.entries >= self.max_entries or small.weight + main.weight + weight > self.max_bytes:
-            victim = self._victim()
+        while True:
+            crowded = small.entries + main.entries >= self.max_entries
+            if not crowded and small.weight + main.weight + weight <= self.max_bytes:
+                return
+            victim = self._victim(by_weight=not crowded)
             if victim is None:
                 return
             if not self._remove(victim, dead, "capacity"):
                 self._unlink(victim)
 
-    def _victim(self) -> Entry | None:
+    def _victim(self, *, by_weight: bool) -> Entry | None:
         """The entry that S3-FIFO gives up: what was wanted at most once leaves before it can crowd the main queue.
 
         With LRU only the main queue is used and its order is that of use.
@@ -389,21 +405,33 @@ class Table:
         small, main = self._small, self._main
         while small.entries or main.entries:
             full = small.entries * 10 >= self.max_entries or small.weight * 10 >= self.max_bytes
-            if small.entries and (full or not main.entries):
-                entry = small.head.next
-                wanted = min(entry.hits - entry.mark, 3)
-                if wanted < 2:
+            queue = small if small.entries and (full or not main.entries) else main
+            entry = queue.head.next
+            if self._lru:
+                return entry
+            wanted = min(entry.hits - entry.mark, 3)
+            light = self._lightness(entry) if by_weight else 0
+            if queue is small:
+                if wanted < min(2 - light, 3):
                     self._remember(entry)
                     return entry
                 entry.mark = entry.hits
             else:
-                entry = main.head.next
-                wanted = min(entry.hits - entry.mark, 3)
-                if wanted < 1 or self._lru:
+                if wanted + light < 1:
                     return entry
                 entry.mark = entry.hits - wanted + 1
             self._move(entry, main)
         return None
+
+    def _lightness(self, entry: Entry) -> int:
+        """How many times the mean weight can be halved (below 0: doubled) without passing the entry's, at most 2."""
+        total = self._small.weight + self._main.weight
+        own = entry.weight * len(self)
+        if own * 2 <= total:
+            return 2 if own * 4 <= total else 1
+        if own >= total * 2:
+            return -2 if own >= total * 4 else -1
+        return 0
 
     def _remember(self, entry: Entry) -> None:
         """A key that comes back soon goes straight to the main queue."""
@@ -591,6 +619,10 @@ class Table:
                 sum([place.puts for place in slots]),
                 sum([place.refused for place in slots]),
             )
+
+    def take_loads(self, slot: int) -> tuple[int, list[float]]:
+        """Loads that ran without Python since the last time, and their seconds: none here."""
+        return 0, []
 
     def __len__(self) -> int:
         return self._small.entries + self._main.entries
