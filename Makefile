@@ -5,7 +5,8 @@ BIN := .venv/bin
 ENVIRONMENT := $(PYTHON) tools/environment.py
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-slow test-redis-versions test-pythons test-comparison test-nightly lint format types bench docs clean
+.PHONY: help demo native test test-all test-slow test-twins test-redis-versions test-pythons test-comparison test-nightly
+.PHONY: lint native-checks format types bench bench-peers docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 28
@@ -13,6 +14,10 @@ help: ## this list
 demo: ## the demo in a browser, with a server of its own
 	@$(ENVIRONMENT) .venv '.[demo]'
 	$(BIN)/cachekit demo $(ARGS)
+
+native: ## build the native core anew, with cargo's own words about what is wrong
+	@$(ENVIRONMENT) .venv '.[types]'
+	$(BIN)/python tools/native.py build
 
 test: ## the tests, at most 5 minutes
 	@$(ENVIRONMENT) .venv '.[types]'
@@ -24,7 +29,11 @@ test-slow: ## what make test leaves out
 	tools/system-packages
 	@$(ENVIRONMENT) .venv '.[types]'
 	$(BIN)/pytest -m "slow and not nightly" --ignore=tests/comparison $(ARGS)
-	$(MAKE) test-redis-versions test-pythons test-comparison docs
+	$(MAKE) test-twins test-redis-versions test-pythons test-comparison docs
+
+test-twins: ## the tests on the pure Python table, and on a native one with debug assertions
+	@$(ENVIRONMENT) .venv '.[types]'
+	tools/test-twins $(BIN)
 
 test-redis-versions: ## the backend tests on the oldest redis-py (make test has the newest)
 	@$(ENVIRONMENT) .venv-redis-6.4 --copy '.[test]' 'redis==6.4.*'
@@ -41,24 +50,34 @@ test-nightly: ## the tests that take hours
 	@$(ENVIRONMENT) .venv '.[test]'
 	$(BIN)/pytest -m nightly $(ARGS) || test $$? -eq 5 # 5: there are none
 
-lint: ## style and likely mistakes
+lint: native-checks ## style and likely mistakes
 	@$(ENVIRONMENT) .venv '.[lint]'
 	$(BIN)/ruff check $(ARGS)
 	$(BIN)/ruff format --check
+
+native-checks: ## format, lints as errors and tests of the Rust sources
+	@$(PYTHON) tools/native.py checks
 
 format: ## rewrite what lint would refuse
 	@$(ENVIRONMENT) .venv '.[lint]'
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
+	@$(PYTHON) tools/native.py format
 
 types: ## our types, and what users' type checkers see
 	@$(ENVIRONMENT) .venv '.[types]'
 	$(BIN)/mypy --strict cachekit tests/typing tools
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/python tools/native.py stub
 
 bench: ## every benchmark
 	@$(ENVIRONMENT) .venv '.[test]'
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+
+bench-peers: ## what a hit in the process costs beside other caches, which get an environment of their own
+	@$(ENVIRONMENT) .venv '.[test]'
+	@$(ENVIRONMENT) .venv-bench $$(cat benchmarks/peers.txt) # one of them is another project named cachekit
+	$(BIN)/cachekit bench --python .venv-bench/bin/python $(ARGS)
 
 docs: ## write the API reference anew, check every link, build the site into build/site
 	@$(ENVIRONMENT) .venv '.[docs]'
@@ -69,4 +88,4 @@ docs: ## write the API reference anew, check every link, build the site into bui
 clean: ## remove everything that these targets made
 	rm -rf .venv .venv-* .cache build dist native/target *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -f cachekit/_native*.so
+	rm -f cachekit/_native*.so cachekit/_native*.pyd native/Cargo.lock

@@ -16,9 +16,8 @@ from typing import Any
 
 from interleave import ROUNDS, interleave, loop, report
 
-from cachekit.l1.table import TWIN, Table, compile_memo
+from cachekit.l1.table import TWIN, Table, Versions, compile_memo
 from cachekit.l1.values import admit
-from cachekit.l1.versions import Versions
 
 HOUR = 3600 * 10**9
 ROW = {f"field {number}": number for number in range(10)}

@@ -1,6 +1,7 @@
 """What `@cache` makes of a function: the faces that users hold, blocking and awaited."""
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -35,8 +36,21 @@ else:
 _bind: Any = functools.partial.__new__
 
 
+class _Doc:
+    """`__doc__`: what is written in the class, and of its instances the function's own."""
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text
+
+    def __get__(self, instance: Any, owner: type | None = None) -> str | None:
+        return self._text if instance is None else instance.func.__doc__
+
+
 class _Kind(type):
     """Makes the functions that `@cache` returns count as `CachedFunction`."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> "_Kind":
+        return super().__new__(cls, name, bases, {**body, "__doc__": _Doc(body.get("__doc__"))})
 
     def __instancecheck__(cls, instance: object) -> bool:
         return super().__instancecheck__(instance) or super().__instancecheck__(getattr(instance, "__cachekit__", None))
@@ -63,7 +77,7 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     @classmethod
     def of(cls, function: Function) -> "CachedFunction[Any, Any]":
         """The face of a decorated function, bound to nothing yet."""
-        made = cls(function.memo.call)  # type: ignore[call-arg]  # a partial
+        made = function.face = cls(function.memo.call)  # type: ignore[call-arg]  # a partial
         functools.update_wrapper(made, function.fn)
         made._kind = function.kind
         return made
@@ -140,17 +154,18 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
         return EntryKey.of(text, slot=at.slot, args=place, stamp_names=at.stamp_names, tiers=at.tiers)
 
     def cache_info(self) -> CacheInfo:
-        """Hits, misses, maxsize and currsize in this process, as `functools.lru_cache` tells them."""
+        """As of `functools.lru_cache`: hits and misses in this process since `cache_clear`, maxsize and currsize."""
         return self._function.info()
 
     def cache_clear(self) -> None:
-        """Forget every entry of this function: in this process at once, in L2 before it is used again."""
+        """Forget every entry of this function, in this process at once, in L2 before it is used again; count anew."""
         self._function.clear()
 
     def cache_parameters(self) -> dict[str, Any]:
         """The settings of this function."""
-        spec = self._function.at().tiers.spec
-        return {"maxsize": spec.l1.max_entries, "typed": True, "profile": spec.name, "ttl": spec.ttl}
+        at = self._function.at()
+        spec = at.tiers.spec
+        return {"maxsize": at.maxsize, "typed": True, "profile": spec.name, "ttl": spec.ttl}
 
     def twin(self) -> "AsyncCachedFunction[P, R]":
         """The same cached function for coroutines: ``await f.twin().invalidate(7)``. Calls run in a worker thread."""
@@ -170,8 +185,12 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
         def __getattr__(self, name: str) -> Any:
             if name in ("using", "mark_stale"):
                 raise AttributeError(f"{name}() is not yet available in this version")
-            if name in ("__name__", "__qualname__", "__wrapped__"):  # bound: what the function knows
-                return getattr(self.func, name)
+            if name == "__signature__" and self.args:  # bound: `__wrapped__` has one parameter more
+                return inspect.signature(functools.partial(self.func, *self.args))
+            # Bound: what the function has, or was given above the decorator, as methods have it.
+            for known in (vars(self.func.__cachekit_function__.face), vars(self.func)):
+                if name in known:
+                    return known[name]
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 

@@ -1,9 +1,11 @@
 """What a running load knows about itself: the flights it is inside of, and `current_entry()`."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from threading import get_ident
+from typing import TYPE_CHECKING, cast
 
 from cachekit.engine.flight import Chain
+from cachekit.l1.table import core
 
 if TYPE_CHECKING:
     from cachekit.config.units import Duration
@@ -29,9 +31,11 @@ class Entry:
     keeps the result out of the cache.
     """
 
-    __slots__ = ("_ttl", "stored", "tags", "ttl_given")
+    __slots__ = ("_depth", "_thread", "_ttl", "stored", "tags", "ttl_given")
 
     def __init__(self, ttl: float | None, tags: tuple[str, ...]) -> None:
+        self._depth = core.depth() if core is not None else 0  # loads of the core that this one is inside of
+        self._thread = get_ident()
         self._ttl = ttl
         self.ttl_given = False
         self.tags: set[str] = set(tags)
@@ -57,6 +61,12 @@ class Entry:
 def current_entry() -> Entry:
     """The entry that the running cached function fills. Outside of one: `RuntimeError`."""
     entry = ENTRY.get()
+    if (
+        core is not None
+        and (depth := core.depth())
+        and (entry is None or entry._thread != get_ident() or entry._depth < depth)
+    ):
+        return cast(Entry, core.entry_here())  # a load that the core runs is the innermost
     if entry is None:
         raise RuntimeError("current_entry() works only inside a cached function while it is being computed")
     return entry

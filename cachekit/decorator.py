@@ -34,12 +34,12 @@ FACES: Final = (
 
 
 def decorate(fn: Any, options: Options, service: Callable[[], Service]) -> Any:
-    """The cached function: a real function at module level, a binding object in a class body."""
+    """The cached function: what answers the hits, where that binds instances as we want it; else a face of it."""
     _refuse(fn)
     kind = "class" if isinstance(fn, classmethod) else "static" if isinstance(fn, staticmethod) else "method"
     function = Function(fn.__func__ if kind != "method" else fn, options, service, kind)
     face = (AsyncCachedFunction if function.is_async else CachedFunction).of(function)
-    if kind != "method" or _in_class_body(function.fn):
+    if kind != "method" or (not function.memo.binds_by(face) and _in_class_body(function.fn)):
         return face
     made = cast(Any, function.memo.call)
     made.__cachekit__ = face
@@ -66,8 +66,8 @@ def _refuse(fn: Any) -> None:
 
 
 def _in_class_body(fn: Any) -> bool:
-    """Whether a function was defined in a class body: a binding object is needed there, a plain function would be bound
-    by Python and its attributes would not know the instance."""
+    """Whether a function was defined in a class body: a plain function would be bound by Python there, and its
+    attributes would not know the instance."""
     around, dot, _ = getattr(fn, "__qualname__", "").rpartition(".")
     return bool(dot) and not around.endswith("<locals>")
 

@@ -10,12 +10,14 @@ from cachekit.config.options import apply_options
 from cachekit.config.spec import RegionSpec
 from cachekit.engine import flow, invalidation, keys, writes
 from cachekit.engine.events import Tally
+from cachekit.engine.freshness import longest
 from cachekit.engine.miss import MISS
 from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Load, Port, drive
+from cachekit.engine.quick import Hooks
 from cachekit.engine.tiers import Call, Tiers
 from cachekit.errors import CacheKitError, ConfigError, UncacheableArgument
-from cachekit.l1.table import compile_memo
+from cachekit.l1.table import compile_memo, is_plain
 from cachekit.options import Options, tag_names
 from cachekit.process import default_service, follow
 from cachekit.service import Service
@@ -45,6 +47,8 @@ class CacheInfo(_Counts):
 class Function:
     """One decorated function: what it was given, and once bound, where its entries live."""
 
+    face: Any  # the `CachedFunction` that was made of it
+
     def __init__(self, fn: Callable[..., Any], options: Options, service: Callable[[], Service], kind: str) -> None:
         self.fn = fn
         self.kind = kind  # how it binds as an attribute of a class: method, class, static
@@ -54,6 +58,8 @@ class Function:
         self.binder = keys.compile_binder(inspect.signature(fn), options.ignore, name=self.name)
         self.service = service
         self.bound: Bound | None = None
+        self.firsts: dict[int, Bound] = {}  # by service: of several threads that bind at once the first wins
+        self.resting = False  # loads could run in the native core, but the service was closed meanwhile
         slow = self.slow_async if self.is_async else self.slow
         ignore = options.ignore if options.key is None else None
         self.memo = compile_memo(fn, self.binder, slow, ignore=ignore or frozenset(), is_async=self.is_async)
@@ -64,22 +70,52 @@ class Function:
 
     def follow(self) -> None:
         """Bind again: the default service was replaced."""
+        self.firsts = {}
+        self.resting = False
         self.memo.unbind()
         self.bound = None
 
     def at(self) -> "Bound":
         """Where the entries of this function live; binds it at the first call. Raises `ConfigError`."""
         bound = self.bound
+        if bound is not None and self.resting:
+            self._load_in_core(bound)
         while bound is None:
             service = self.service()
-            bound = Bound(self, service)
+            bound = self.firsts.setdefault(id(service), Bound(self, service))
             if bound.fast and bound.tiers.table is not None:
                 self.memo.bind_table(bound.tiers.table, bound.slot)
+                if self._needs_only_itself(bound.tiers):
+                    self._load_in_core(bound)
             self.bound = bound
             if self.service() is not service:  # replaced while we were binding
                 self.follow()
                 bound = None
         return bound
+
+    def _needs_only_itself(self, tiers: Tiers) -> bool:
+        """Whether a load is the function, and then its value into L1, with nothing to be decided."""
+        options, spec = self.options, tiers.spec
+        special = options.tags is not None or spec.tags or options.ttl is not None or options.condition is not None
+        return (
+            not self.is_async and tiers.remote is None and not special and spec.cache_none and not spec.negative_ttl_set
+        )
+
+    def rest(self) -> None:
+        """The service was closed: its next use is to be seen."""
+        self.memo.stop_loading()
+        self.resting = True
+
+    def _load_in_core(self, at: "Bound") -> None:
+        self.resting = False
+        at.service.loads_in_core(self)
+        tiers, load = at.tiers, Load(self.fn, (), {}, False)
+
+        def call(place: tuple[Any, ...]) -> Call:
+            return Call(tiers, at.text(place), at.slot, place, at.tally, at.stamp_names, load=load, ttl=tiers.spec.ttl)
+
+        hooks = Hooks(call, lambda: at.service.sync_port, tiers.spec.ttl)
+        self.memo.loads_by(self.fn, tiers.flights.running, tiers.observers, hooks, *longest(tiers.spec.ttl, tiers.spec))
 
     def call(
         self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any], place: tuple[Any, ...] | None = None
@@ -104,6 +140,9 @@ class Function:
 
     def slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that the hit path could not answer."""
+        if self.bound is None or self.resting:
+            self.at()
+            return self.memo.call(*args, **kwargs)  # it may need no more than that now
         at = self.bound or self.at()
         place = at.place(args, kwargs)
         if at.tiers.table is not None and (value := at.quick(place)) is not MISS:
@@ -144,20 +183,15 @@ class Function:
                     remote.queue([], [at.stamp])
                 remote.cells.forget([at.stamp])
             at.drop()
+            at.tally.before = at.tally.counted()
 
     def info(self) -> CacheInfo:
         at = self.at()
-        tally, table = at.tally, at.tiers.table
+        table = at.tiers.table
         stats = None if table is None else table.stats(at.slot)
-        l1_hits = tally.l1_hits()
-        info = CacheInfo(
-            l1_hits + tally.l2_hits,
-            tally.misses,
-            at.tiers.spec.l1.max_entries if table is not None else None,
-            0 if stats is None else stats.entries,
-        )
-        info.l1_hits, info.l2_hits, info.stale = l1_hits, tally.l2_hits, 0
-        info.errors = sum(tally.errors.values())
+        l1_hits, l2_hits, misses, errors = at.tally.since_clear()
+        info = CacheInfo(l1_hits + l2_hits, misses, at.maxsize, 0 if stats is None else stats.entries)
+        info.l1_hits, info.l2_hits, info.stale, info.errors = l1_hits, l2_hits, 0, errors
         info.bytes = 0 if stats is None else stats.weight
         return info
 
@@ -165,14 +199,18 @@ class Function:
 class Bound:
     """A function bound to the tiers of its region: profile and options resolved against a service."""
 
-    __slots__ = ("binder", "fast", "key", "name", "prefix", "service", "slot", "stamp", "stamp_names", "tally", "tiers")
+    __slots__ = (
+        "__weakref__", "binder", "fast", "key", "name", "prefix", "service", "slot", "stamp", "stamp_names", "tally",
+        "tiers",
+    )  # fmt: skip
 
     def __init__(self, function: Function, service: Service) -> None:
         options = function.options
         profile = service.region_spec(options.profile)
         spec = apply_options(profile, options.parsed)
         self.service = service
-        self.tiers = self._tiers(service, profile, spec, options)
+        own = self._has_own_tiers(options)
+        self.tiers = self._tiers(service, profile, spec, options, own)
         if self.tiers.remote is not None:
             faces = self.tiers.remote.faces
             if not function.is_async and faces.sync is None:
@@ -193,15 +231,26 @@ class Bound:
             self.tiers.remote.reach.owns(self.stamp, self.slot, table)
         # A key= callable decides what is compared, so the arguments themselves must not.
         self.fast = table is not None and options.key is None and service.spec.enabled
+        if own and table is not None:  # nobody finds these entries any more when this is gone
+            weakref.finalize(self, table.clear).atexit = False
 
     @staticmethod
-    def _tiers(service: Service, profile: RegionSpec, spec: RegionSpec, options: Options) -> Tiers:
+    def _has_own_tiers(options: Options) -> bool:
         given = options.parsed
         bounds = set(dict(cast("Mapping[str, object]", given.get("l1", {}))))
-        if options.backend is not None or PRIVATE & given.keys() or bounds - {"ttl"}:
+        return bool(options.backend is not None or PRIVATE & given.keys() or bounds - {"ttl"})
+
+    @staticmethod
+    def _tiers(service: Service, profile: RegionSpec, spec: RegionSpec, options: Options, own: bool) -> Tiers:
+        if own:
             return service.private_tiers(spec, options.backend)
         shared = service.tiers(options.profile)
         return shared if spec == profile else shared.but(spec)
+
+    @property
+    def maxsize(self) -> int:
+        """How many entries this process keeps at most."""
+        return 0 if self.tiers.table is None else self.tiers.spec.l1.max_entries
 
     def drop(self) -> None:
         """This process's part of invalidating the whole function."""
@@ -214,7 +263,7 @@ class Bound:
         array = self.binder.array(*args, **kwargs)  # wrong arguments are the function's TypeError
         if self.key is not None:
             array = (self.key(*args, **kwargs),)
-        if keys.is_plain(array):
+        if is_plain(array):
             return array
         try:
             return (keys.digest(array, self.binder.names),)

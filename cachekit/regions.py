@@ -16,6 +16,7 @@ from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Load, Port, drive
 from cachekit.engine.tiers import Call, Tiers
 from cachekit.errors import ConfigError, UnsupportedOperation
+from cachekit.l1.table import is_plain
 from cachekit.l2 import operation
 from cachekit.l2.operation import Found
 from cachekit.l2.remote import Unavailable
@@ -292,7 +293,7 @@ class Region:
             text = f"{tiers.namespace}:v:{{{self.name}:{keys.region_ident(key)}}}"
             stamp_names = (tiers.region_stamp,)
         named = tuple(keys.check_tag(tag) for tag in tag_names(tags))
-        return Call(
+        call = Call(
             tiers,
             text,
             slot,
@@ -303,6 +304,8 @@ class Region:
             tags=(*tiers.spec.tags, *named),
             ttl=_ttl(tiers, ttl),
         )
+        call.elsewhere = isinstance(key, EntryKey) and args is not key.args
+        return call
 
     async def _get_many(self, wanted: Iterable[Key], port: Port) -> dict[Key, Any]:
         at = self._at()
@@ -399,7 +402,7 @@ def _place(at: _Bound, key: Key) -> tuple[Tiers, int, tuple[Any, ...]]:
             return home, key.slot, key.args
         return at.tiers, at.slot, (keys.Digest(key.encode()),)  # from another process, service or region
     args = (key,)
-    return at.tiers, at.slot, args if keys.is_plain(args) else (keys.Digest(keys.region_ident(key).encode()),)
+    return at.tiers, at.slot, args if is_plain(args) else (keys.Digest(keys.region_ident(key).encode()),)
 
 
 def _left_in_l1(call: Call) -> "float | Miss | None":

@@ -27,8 +27,7 @@ from cachekit.engine.ports import AsyncPort, SyncPort, drive
 from cachekit.engine.tiers import Tiers
 from cachekit.errors import ConfigError
 from cachekit.l1.nesting import Nesting
-from cachekit.l1.table import Table
-from cachekit.l1.versions import Versions
+from cachekit.l1.table import Table, Versions, core
 from cachekit.l2.reclaim import PAUSE, Reclaim
 from cachekit.l2.remote import Remote, Unavailable
 
@@ -40,6 +39,13 @@ logger = logging.getLogger("cachekit")
 TICK = 1.0  # seconds between two maintenance runs
 TURNS = 2  # in one of them; the shortest lease must be renewed within a third of its length
 SWEEP = 2_000  # entries looked at per table and tick
+
+
+class Loader(Protocol):
+    """A function whose loads the native core runs."""
+
+    def rest(self) -> None:
+        """Ask for the port again at the next load."""
 
 
 class Clock(Protocol):
@@ -111,6 +117,7 @@ class Service:
         self._lock = threading.RLock()
         self._tick: threading.Thread | None = None
         self._stop = threading.Event()
+        self._in_core: weakref.WeakSet[Loader] = weakref.WeakSet()
         self._on_tick: list[Callable[[], object]] = []
         self._on_close: list[Callable[[], object]] = []
         self._on_fork: list[Callable[[], object]] = []
@@ -231,9 +238,18 @@ class Service:
         with self._lock:
             if key not in self._tallies:
                 table = tiers.table
-                hits = (lambda: 0) if table is None else (lambda: table.stats(slot).hits)
-                self._tallies[key] = Tally(tiers.spec.name, function, hits)
+                if table is None:
+                    made = Tally(tiers.spec.name, function, lambda: 0)
+                else:
+                    hits, loads = lambda: table.stats(slot).hits, lambda: table.take_loads(slot)
+                    made = Tally(tiers.spec.name, function, hits, loads)
+                self._tallies[key] = made
             return self._tallies[key]
+
+    def loads_in_core(self, loader: "Loader") -> None:
+        """A function asks for no port any more when it runs: the tick is started here, and `close` tells it to stop."""
+        self.keep_ticking()
+        self._in_core.add(loader)
 
     def claim(self, fn_id: str, function: Any) -> None:
         """Note which decorated function goes by an id. A second one with other code would share its entries."""
@@ -264,7 +280,10 @@ class Service:
 
     def tallies(self) -> Iterable[Tally]:
         """The counts of every function and region."""
-        return tuple(self._tallies.values())
+        tallies = tuple(self._tallies.values())
+        for tally in tallies:
+            tally.take_in()
+        return tallies
 
     def tables(self) -> Iterable[tuple[str, Table]]:
         """Every L1 table with the name of its region."""
@@ -416,6 +435,8 @@ class Service:
         with self._lock:
             tick, self._tick = self._tick, None
             self._stop.set()
+        for loader in tuple(self._in_core):
+            loader.rest()
         for remote in self._in_use():
             if len(remote.outbox):
                 logger.warning("%d invalidations could not be delivered to %r", len(remote.outbox), remote.spec.name)
@@ -433,6 +454,8 @@ class Service:
         self._async_port = None
         self.versions.reset_lock()
         self.flights.after_fork()
+        if core is not None:
+            core.after_fork()
         self.nesting.after_fork()
         for _, table in self.tables():
             table.reset()

@@ -7,6 +7,7 @@ from weakref import WeakSet
 
 import pytest
 
+from cachekit.l1 import pure
 from cachekit.testing.plugin import configures
 from cachekit.testing.servers import Server, available, start_server
 
@@ -36,6 +37,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def own_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     """configure() and start() judge every decorated function; those of other tests are none of this test's business."""
     monkeypatch.setattr("cachekit.function._functions", WeakSet())
+
+
+@pytest.fixture
+def pure_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services of this test stand on the pure twin, since parts of the native one cannot be switched off."""
+    for name in ("service.Table", "service.Versions", "function.compile_memo", "function.is_plain", "regions.is_plain"):
+        monkeypatch.setattr(f"cachekit.{name}", getattr(pure, name.partition(".")[2]))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

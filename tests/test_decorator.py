@@ -1,8 +1,10 @@
 """`@cache`: options, kinds of functions, spellings of a call, attributes."""
 
 import functools
+import gc
 import inspect
 import pickle
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from cachekit import MISS, AsyncCachedFunction, CachedFunction, ConfigError, Outcome, UncacheableArgument, cache, region
 from cachekit.config.spec import ServiceSpec, built_in_regions
-from cachekit.process import replace_default
+from cachekit.process import default_service, replace_default
 from cachekit.service import Service
 from cachekit.testing.clock import FrozenClock
 
@@ -276,6 +278,43 @@ def test_methods_know_their_instance_in_every_attribute() -> None:
         Repo.plain.invalidate(1)  # type: ignore[call-arg, arg-type]
 
 
+class Described:
+    @cache
+    def method(self) -> int:
+        """The method."""
+        return 1
+
+    @classmethod
+    @cache
+    def of_class(cls) -> int:
+        """Of the class."""
+        return 1
+
+    @cache
+    async def coroutine(self) -> int:
+        """To be awaited."""
+        return 1
+
+    method.short_description = "said above the decorator"  # type: ignore[attr-defined]
+
+
+def test_bound_methods_have_what_the_function_has() -> None:
+    bound: Any = Described().method
+    assert (bound.__doc__, Described().coroutine.__doc__, Described.of_class.__doc__) == (
+        "The method.", "To be awaited.", "Of the class.",
+    )  # fmt: skip
+    assert (bound.__name__, bound.__qualname__) == ("method", "Described.method")
+    assert bound.short_description == Described.method.short_description  # type: ignore[attr-defined]
+    assert bound.__wrapped__ is Described.method.__wrapped__  # type: ignore[attr-defined]
+    for signature in (inspect.signature(bound), inspect.signature(Described.of_class)):
+        assert str(signature) == "() -> int"
+    assert str(inspect.signature(Described.method)) == "(self) -> int"
+    assert CachedFunction.__doc__ is not None
+    assert CachedFunction.__doc__.startswith("What `@cache` makes")
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        _ = bound.other
+
+
 def test_an_ignored_self_shares_entries_between_instances() -> None:
     before = Repo.runs
     assert Repo("a").shared(5) == Repo("b").shared(5) == 5
@@ -334,6 +373,36 @@ def test_attributes_of_a_cached_function() -> None:
     assert module_level.cache_parameters()["maxsize"] == 10_000
     assert module_level.cache_clear() is None
     assert module_level.peek(1) is MISS
+
+
+def test_cache_clear_begins_the_counts_of_cache_info_anew_but_not_those_of_the_metrics() -> None:
+    @cache
+    def f(x: int) -> int:
+        return 1 // x
+
+    with pytest.raises(ZeroDivisionError):
+        f(0)
+    assert [f(1), f(1), f(2)] == [1, 1, 0]
+    info = f.cache_info()
+    assert (info, info.l1_hits, info.errors) == ((1, 3, 10_000, 2), 1, 1)
+    f.cache_clear()
+    info = f.cache_info()
+    assert (info, info.l1_hits, info.errors) == ((0, 0, 10_000, 0), 0, 0)
+    assert [f(1), f(1)] == [1, 1]
+    info = f.cache_info()
+    assert (info, info.l1_hits, info.errors) == ((1, 1, 10_000, 1), 1, 0)
+    (tally,) = [each for each in default_service().tallies() if each.function.endswith("<locals>.f")]
+    assert tally.counted() == (2, 0, 4, 1)
+
+
+def test_without_l1_this_process_keeps_nothing() -> None:
+    @cache(backend=None, l1={"mode": "off"})
+    def f(x: int) -> int:
+        return x
+
+    assert [f(1), f(1)] == [1, 1]
+    assert f.cache_info() == (0, 2, 0, 0)
+    assert f.cache_parameters()["maxsize"] == 0
 
 
 def test_keys_reach_an_entry_from_its_region() -> None:
@@ -573,6 +642,26 @@ def test_a_function_with_bounds_of_its_own_has_its_own_table() -> None:
         f(x)
     assert f.cache_info().maxsize == 2
     assert f.cache_info().currsize <= 2
+
+
+def test_entries_in_a_table_of_its_own_go_with_the_function() -> None:
+    class Value:
+        pass
+
+    class Shop:
+        def __init__(self) -> None:
+            self.price = cache(max_entries=2, isolation="share")(self.price)  # type: ignore[method-assign]
+
+        def price(self, x: int) -> Value:
+            return Value()
+
+    shop = Shop()
+    value = weakref.ref(shop.price(1))
+    gc.collect()
+    assert shop.price(1) is value()
+    del shop
+    gc.collect()
+    assert value() is None
 
 
 def test_a_new_version_starts_fresh() -> None:

@@ -61,7 +61,7 @@ def test_an_unknown_name_is_an_ordinary_attribute_error() -> None:
 
 # Each layer may import those before it, and its own.
 LAYERS = [
-    {"errors", "foreign"},
+    {"errors", "foreign", "_native"},
     {"config.units", "config.urls"},
     {"config.spec", "config.fields", "config.options", "config.tree"},
     {"l2.times"},
@@ -77,7 +77,7 @@ LAYERS = [
     {"l2.operation", "l2.reclaim"},
     {"engine.entries", "engine.invalidation"},
     {"engine.flow"},
-    {"engine.writes"},
+    {"engine.writes", "engine.quick"},
     {"service"},
     {"process"},
     {"regions", "options"},
@@ -85,6 +85,7 @@ LAYERS = [
     {"cached"},
     {"decorator"},
     {"signatures", "__init__"},
+    {"bench"},
 ]
 
 

@@ -24,18 +24,24 @@ def main() -> None:
     if sys.version_info < OLDEST:
         sys.exit(f"cachekit needs Python {OLDEST[0]}.{OLDEST[1]} or newer, this is {sys.version.split()[0]}")
     environment = dict(os.environ)
-    if not cargo_answers():
+    if environment.get("CACHEKIT_PURE") != "1" and not cargo_answers():
+        if environment.get("CACHEKIT_NATIVE") == "1":
+            sys.exit("CACHEKIT_NATIVE=1 asks for the native core, and there is no Rust: cargo does not answer")
         environment["CACHEKIT_PURE"] = "1"  # nobody waits for a compiler that is not there
     directory = ROOT / options.directory
-    stamp = directory / "stamps" / digest(options, environment)
+    stamp = directory / "stamps" / sources(environment) / digest(repr(options.requirements).encode())
     if stamp.exists() and not options.copy:
         return
     # The certificates that the system trusts, which is what pip and the browser go by as well.
     environment.setdefault("UV_SYSTEM_CERTS", "1")
     environment.setdefault("UV_NATIVE_TLS", "1")  # its name before
     python = make_venv(directory)
+    # Those of other sources count no more, also when the sources become again what they were: the extension is another.
+    for other in stamp.parent.parent.glob("*"):
+        if other != stamp.parent:
+            shutil.rmtree(other, ignore_errors=True)
     install(python, requirements(options), environment)
-    stamp.parent.mkdir(exist_ok=True)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.touch()
 
 
@@ -55,14 +61,16 @@ def cargo_answers() -> bool:
         return False
 
 
-def digest(options: argparse.Namespace, environment: "dict[str, str]") -> str:
-    """Changes with whatever changes the result."""
-    state = hashlib.sha256(repr((sys.version, options.requirements, environment.get("CACHEKIT_PURE"))).encode())
-    sources = [ROOT / name for name in ("pyproject.toml", "setup.py", "native/Cargo.toml", "native/build.rs")]
-    for path in [*sources, *sorted(ROOT.glob("native/src/*"))]:
-        if path.is_file():
-            state.update(path.read_bytes())
-    return state.hexdigest()[:16]
+def sources(environment: "dict[str, str]") -> str:
+    """Changes with whatever changes what is installed of this project."""
+    wishes = [environment.get(name) for name in ("CACHEKIT_PURE", "CACHEKIT_NATIVE")]
+    files = [ROOT / name for name in ("pyproject.toml", "setup.py", "native/Cargo.toml", "native/build.rs")]
+    contents = [path.read_bytes() for path in [*files, *sorted(ROOT.glob("native/src/*"))] if path.is_file()]
+    return digest(repr((sys.version, wishes)).encode(), *contents)
+
+
+def digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def make_venv(directory: Path) -> str:

@@ -62,6 +62,8 @@ def life_of(call: Call, value: Any, entry: Entry) -> Life | None:
 def unstorable(call: Call, why: str) -> None:
     """A value that cannot be stored: returned all the same, counted, logged once; raised if the profile asks."""
     spec = call.tiers.spec
+    if call.tiers.remote is None and spec.isolation == "share" and spec.codec.on_unstorable != "raise":
+        return  # neither copies nor L2 were asked for
     call.tally.error("store", "unstorable")
     if spec.codec.on_unstorable == "raise":
         raise Unstorable(why)

@@ -9,20 +9,28 @@ from cachekit.l2.times import Times
 
 
 class Tally:
-    """Counts of one function, or of a region's direct use (``function == ""``). Read by metrics, reset by forks alone.
+    """Counts of one function, or of a region's direct use (``function == ""``). Read by metrics, reset by forks alone:
+    ``cache_clear()`` begins those of ``cache_info()`` anew, and these go on.
 
     L1 hits are not here: the table counts them per slot, without Python per hit on the native core.
     """
 
     __slots__ = (
-        "errors", "function", "hit_seconds", "impatient", "l1_hits", "l2_hits", "lease_waits", "load_errors", "loads",
-        "miss_seconds", "misses", "region", "stores", "times", "waited",
+        "_take_loads", "before", "errors", "function", "hit_seconds", "impatient", "l1_hits", "l2_hits", "lease_waits",
+        "load_errors", "loads", "miss_seconds", "misses", "region", "stores", "times", "waited",
     )  # fmt: skip
 
-    def __init__(self, region: str, function: str, l1_hits: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        region: str,
+        function: str,
+        l1_hits: Callable[[], int],
+        take_loads: Callable[[], tuple[int, list[float]]] = lambda: (0, []),
+    ) -> None:
         self.region = region
         self.function = function
         self.l1_hits = l1_hits
+        self._take_loads = take_loads
         self.times = Times()  # of the function's runs
         self.restart()
 
@@ -37,8 +45,27 @@ class Tally:
         self.lease_waits = 0  # loads that waited for another process
         self.impatient = 0  # ... and computed nevertheless
         self.errors: dict[tuple[str, str], int] = {}  # (operation, reason) -> count
+        self.before = (0, 0, 0, 0)  # what had been counted at the last `cache_clear()`
         self.hit_seconds: deque[float] = deque(maxlen=4096)  # L2 hits, until the next pump
         self.miss_seconds: deque[float] = deque(maxlen=4096)  # misses, until the next pump
+
+    def take_in(self) -> None:
+        """Count the loads that the native core ran since the last time. Whoever reads the counts calls this first."""
+        loads, seconds = self._take_loads()
+        if loads:
+            self.miss_seconds.extend(seconds)
+            self.misses += loads
+            self.loads += loads
+
+    def counted(self) -> tuple[int, int, int, int]:
+        """Hits of L1 and of L2, misses, errors."""
+        self.take_in()
+        return (self.l1_hits(), self.l2_hits, self.misses, sum(list(self.errors.values())))
+
+    def since_clear(self) -> tuple[int, ...]:
+        """The same since the last `cache_clear()`."""
+        before = self.before  # first: what another thread clears meanwhile must not be taken off twice
+        return tuple([count - less for count, less in zip(self.counted(), before, strict=True)])
 
     def error(self, operation: str, reason: str) -> None:
         """Count a failure; operation is get, store, invalidate, load, ...; reason a bounded label."""

@@ -6,8 +6,10 @@ function is waiting for, and whoever would close a circle computes alone.
 """
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from cachekit.l1.table import core
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -102,6 +104,25 @@ class Alone:
 ALONE: Final = Alone()
 
 
+def in_core() -> Sequence[Any]:
+    """The loads that the native core runs by itself (`cachekit.engine.quick`) and that have no flight yet."""
+    return core.unseen() if core is not None and core.running() else ()
+
+
+def tell(unseen: Sequence[Any]) -> None:
+    """Give them flights, so that others can wait for them."""
+    for handle, hooks, args, ticket, began in unseen:
+        hooks.show(handle, args, ticket, began)
+
+
+def around(chain: Chain | None) -> Chain | None:
+    """The flights that this context is inside of, and after them those whose loads this thread runs in the core."""
+    for flight in core.flights_here() if core is not None and core.running() else ():
+        if chain is None or not chain.holds(flight):
+            chain = Chain(flight, chain, None if chain is None else chain.began)
+    return chain
+
+
 class Flights:
     """All flights of a process. One lock, held for a few dictionary operations only.
 
@@ -112,15 +133,22 @@ class Flights:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._joining = False  # somebody, that is the holder of the lock, is inside of `join`
-        self._flights: dict[Hashable, Flight] = {}
+        self.running: dict[Hashable, Flight] = {}  # never replaced: the core looks whether it is empty
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self.running)
+
+    def adopt(self, key: Hashable, ticket: int, started: float) -> Flight:
+        """A flight for a load that began without one. A newer one of the same key stays the one to be joined."""
+        with self._lock:
+            flight = Flight(key, ticket, started, None)
+            self.running.setdefault(key, flight)
+            return flight
 
     def lead(self, key: Hashable, ticket: int, started: float, loop: object) -> Lead | None:
         """Lead the load of ``key``, if nobody does; else `join` decides. One atomic step, which needs no lock."""
         flight = Flight(key, ticket, started, loop)
-        return Lead(self, flight) if self._flights.setdefault(key, flight) is flight else None
+        return Lead(self, flight) if self.running.setdefault(key, flight) is flight else None
 
     def join(
         self,
@@ -143,13 +171,13 @@ class Flights:
             try:
                 nested, self._joining = self._joining, True
                 mine = Flight(key, ticket, started, loop)
-                flight = self._flights.setdefault(key, mine)
+                flight = self.running.setdefault(key, mine)
                 if flight is mine:
                     return Lead(self, mine)
                 if nested or _would_circle(flight, chain, blocked()):
                     return ALONE
                 if not may_join(flight):
-                    self._flights[key] = mine  # replaces one that started before the last invalidation
+                    self.running[key] = mine  # replaces one that started before the last invalidation
                     return Lead(self, mine)
                 if flight.future is None:
                     from concurrent.futures import Future  # 6 ms with logging, and only where two callers meet
@@ -171,8 +199,8 @@ class Flights:
             if chain is not None and flight in chain.flight.waits_for:
                 chain.flight.waits_for.remove(flight)
             abandoned = flight.interested <= 0 and flight.stop is not None
-            if abandoned and self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
+            if abandoned and self.running.get(flight.key) is flight:
+                del self.running[flight.key]
             stop = flight.stop if abandoned else None
         if stop is not None:
             stop()
@@ -180,8 +208,8 @@ class Flights:
     def remove(self, flight: Flight) -> "Future[Any] | None":
         """End a flight and return the future of its waiters."""
         with self._lock:
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
+            if self.running.get(flight.key) is flight:
+                del self.running[flight.key]
             flight.stop = None
             return flight.future
 
@@ -189,7 +217,7 @@ class Flights:
         """In a forked child: the leaders do not exist here."""
         self._lock = threading.RLock()
         self._joining = False
-        self._flights = {}
+        self.running.clear()
 
 
 def _would_circle(flight: Flight, chain: Chain | None, blocked: object) -> bool:

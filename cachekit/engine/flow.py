@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from cachekit.context import ENTRY, LOADING, Entry
 from cachekit.engine.entries import Sample, from_l1, life_of, put_in_l1, unstorable
 from cachekit.engine.events import Loaded, Missed
-from cachekit.engine.flight import HANDED_OVER, Alone, Chain, Flight, Lead, Wait
+from cachekit.engine.flight import HANDED_OVER, Alone, Chain, Flight, Lead, Wait, around, in_core, tell
 from cachekit.engine.freshness import Life
 from cachekit.engine.keys import check_tag, tag_id
 from cachekit.engine.miss import MISS
-from cachekit.engine.ports import TIMED_OUT, Port, Result, closed
+from cachekit.engine.ports import TIMED_OUT, Port, Result, blocking, closed
 from cachekit.engine.tiers import Call
 from cachekit.errors import Unstorable
-from cachekit.l1.values import admit, isolate
+from cachekit.l1.table import admit, isolate
 from cachekit.l2 import operation
 from cachekit.l2.lease import is_fast
 from cachekit.l2.operation import Busy, Found, Held, Stamps
@@ -57,6 +57,11 @@ async def get_or_load(call: Call, port: Port) -> Result:
     while True:
         sample = Sample(call, port)
         lead = tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
+        if unseen := in_core():  # known to nobody yet; from now on the core begins no other, as somebody leads
+            if lead is not None:
+                lead.hand_over()
+            tell(unseen)
+            continue
         place = lead or _join(call, port, sample)
         if isinstance(place, Lead):
             break
@@ -87,7 +92,7 @@ async def get_or_load(call: Call, port: Port) -> Result:
             place.hand_over()  # one of the waiters goes on
         raise
     if (waiting := place.end()) is not None:
-        _land(waiting, result)
+        land(waiting, result)
     return result
 
 
@@ -102,7 +107,7 @@ def _join(call: Call, port: Port, sample: Sample) -> Lead | Wait | Alone:
         call.flight_key,
         ticket=sample.ticket,
         started=sample.started,
-        chain=LOADING.get(),
+        chain=around(LOADING.get()),
         loop=port.loop(),
         blocked=port.blocked,
         may_join=lambda flight: _joinable(call, sample, flight),
@@ -184,7 +189,7 @@ def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
     return Result(found.value, mode=admission.mode, tags=tags)
 
 
-def _land(future: "Future[Any]", result: Result) -> None:
+def land(future: "Future[Any]", result: Result) -> None:
     """Give the result to those who wait: a copy that the leading caller cannot change any more."""
     if not future.done():
         try:
@@ -229,7 +234,7 @@ async def _load(
     finally:
         right.end(call)
     if lead is not None and (waiting := lead.end()) is not None:
-        _land(waiting, result)
+        land(waiting, result)
     return result
 
 
@@ -392,7 +397,7 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
     tally.misses += 1
     tiers.emit(Missed(tiers.spec.name, tally.function, right.sample.why))
     entry = Entry(None if callable(call.ttl) else call.ttl, call.tags)
-    around = ENTRY.set(entry)
+    outer = ENTRY.set(entry)
     began = port.now()
     inside = LOADING.set(_chain(call, lead, right.sample, began))
     tiers.nesting.enter(tiers.remote is not None)
@@ -401,12 +406,17 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
     finally:
         tiers.nesting.leave(tiers.remote is not None)
         _restore(LOADING, inside)
-        _restore(ENTRY, around)
+        _restore(ENTRY, outer)
+    return await _ran(call, port, right, result, entry, port.now() - began)
+
+
+async def _ran(call: Call, port: Port, right: Right, result: Result, entry: Entry, seconds: float) -> Result:
+    """The function has run."""
+    tally, tiers = call.tally, call.tiers
     if type(result.value) in USED_UP:
         result = Result(
             error=TypeError("a generator cannot be cached, it would be exhausted after one use; return a list")
         )
-    seconds = port.now() - began
     tally.times.add(seconds)
     tiers.emit(Loaded(tiers.spec.name, tally.function, seconds, type(result.error).__name__ if result.error else ""))
     if result.error is not None:
@@ -425,17 +435,28 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
     return result
 
 
+async def ended(
+    call: Call, port: Port, result: Result, entry: Entry, ticket: int, began: float, seconds: float
+) -> Result:
+    """As if the function had been run here, without L2: for a load that the core ran."""
+    sample = Sample(call, port)
+    sample.ticket, sample.started, sample.usable = ticket, began, False
+    call.tally.misses += 1
+    assert call.load is not None
+    return await _ran(call, port, Right(sample), blocking(call.load, result), entry, seconds)
+
+
 def _chain(call: Call, lead: Lead | None, sample: Sample, began: float) -> Chain:
     """What the function is inside of. One without a flight of its own, a refresh say, is inside of that around it."""
-    around = LOADING.get()
+    outer = around(LOADING.get())
     if call.tiers.remote is None:
-        since = None if around is None else around.began
+        since = None if outer is None else outer.began
     else:
         since = began
     if lead is not None:
-        return Chain(lead.flight, around, since)
-    if around is not None:
-        return around._replace(began=since)
+        return Chain(lead.flight, outer, since)
+    if outer is not None:
+        return outer._replace(began=since)
     return Chain(Flight(None, sample.ticket, sample.started, None), None, since)
 
 

@@ -30,6 +30,15 @@ def life(ttl: float | None, spec: RegionSpec, draw: float) -> Life:
     return Life(soft, soft)
 
 
+def longest(ttl: float | None, spec: RegionSpec) -> tuple[int, int, int]:
+    """The same in ns for those who draw themselves: TTL, what may be added to it, and how long L1 keeps anything."""
+    hard = life(ttl, spec, 1.0).soft
+    cap = NEVER_NS if spec.l1.ttl is None else int(spec.l1.ttl * 1e9)
+    if ttl is None or hard is None:
+        return NEVER_NS, 0, cap
+    return int(ttl * 1e9), int((hard - ttl) * 1e9), cap
+
+
 def left(created_ms: int, end_ms: int, now_ms: float, hard_ms: int) -> float | None:
     """Seconds until ``end_ms`` of a stored entry, by a reader whose wall clock may differ from the writer's.
 

@@ -6,7 +6,7 @@ from typing import Final
 from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call, Tiers, logger
-from cachekit.l1.versions import Versions
+from cachekit.l1.table import Versions
 from cachekit.l2.remote import Remote, Unavailable
 
 _SEVERITY: Final = (Outcome.DONE, Outcome.QUEUED, Outcome.FAILED)
@@ -32,6 +32,11 @@ async def invalidate_keys(tiers: Tiers, calls: list[Call], port: Port) -> Outcom
 
 def forget(tiers: Tiers, call: Call) -> None:
     """This process's part of an invalidation."""
+    if call.elsewhere and tiers.remote is None:  # which entry it is nobody can tell
+        tiers.versions.bump_region(tiers.spec.name)
+        for table in tiers.tables:
+            table.clear()
+        return
     tiers.versions.bump_key(call.khash)
     for table in tiers.tables:
         table.drop_key(call.khash)

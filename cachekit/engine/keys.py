@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import zip_longest
-from types import NoneType
 from typing import Any, NamedTuple
 
 from cachekit.engine.binding import Binder as Binder
@@ -25,7 +24,6 @@ from cachekit.engine.functions import function_id as function_id
 from cachekit.errors import UncacheableArgument
 
 MAX_TEXT = 200  # bytes of a tag, and of a region key that stays readable
-_PLAIN = frozenset({int, str, bytes, bool, NoneType})
 
 
 class Key(NamedTuple):
@@ -64,11 +62,6 @@ class Digest(bytes):
     """Stands in L1 for the arguments of a call that are not plain."""
 
     __slots__ = ()
-
-
-def is_plain(args: tuple[Any, ...]) -> bool:
-    """Whether L1 may compare these arguments itself: types whose ``==``, once the types agree, is equality of keys."""
-    return _PLAIN.issuperset(map(type, args))
 
 
 def digest(args: tuple[Any, ...], names: Sequence[str] = ()) -> Digest:

@@ -158,19 +158,24 @@ class SyncPort:
                 return Result(_run_coroutine(result.value))
             except Exception as error:
                 return Result(error=error)
-        if type(result.value) is CoroutineType:
-            result.value.close()
-            name = getattr(load.function, "__qualname__", repr(load.function))
-            return Result(
-                error=TypeError(
-                    f"{name} returned a coroutine, which only one caller could await: cache a function written as "
-                    "`async def`, or use aget_or_set()"
-                )
-            )
-        return result
+        return blocking(load, result)
 
     async def owned(self, step: Callable[[Port], Coroutine[Any, Any, Result]], lead: Lead | None) -> Result:
         return await step(self)
+
+
+def blocking(load: Load, result: Result) -> Result:
+    """The result of a function that is not async; an error if it is something to be awaited all the same."""
+    if type(result.value) is not CoroutineType:
+        return result
+    result.value.close()
+    name = getattr(load.function, "__qualname__", repr(load.function))
+    return Result(
+        error=TypeError(
+            f"{name} returned a coroutine, which only one caller could await: cache a function written as "
+            "`async def`, or use aget_or_set()"
+        )
+    )
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -11,8 +11,7 @@ from cachekit.engine.events import Event, Observer, Tally
 from cachekit.engine.flight import Flights
 from cachekit.engine.ports import Load
 from cachekit.l1.nesting import Nesting
-from cachekit.l1.table import Table
-from cachekit.l1.versions import Versions
+from cachekit.l1.table import Table, Versions, khash
 from cachekit.l2.remote import Remote
 
 if TYPE_CHECKING:
@@ -109,8 +108,8 @@ class Call:
     """One key on its way through the tiers."""
 
     __slots__ = (
-        "_khash", "args", "condition", "flight_key", "key", "load", "slot", "stamp_names", "tag_ids", "tags", "tally",
-        "tiers", "ttl",
+        "_khash", "args", "condition", "elsewhere", "flight_key", "key", "load", "slot", "stamp_names", "tag_ids",
+        "tags", "tally", "tiers", "ttl",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +136,7 @@ class Call:
         self.tag_ids = tuple(map(keys.tag_id, tags)) if tags else ()  # by which this process knows them
         self.ttl = ttl  # seconds, None for never, or a callable of the value
         self.condition = condition
+        self.elsewhere = False  # the key is from another process: where this one has the entry is not known
         self._khash: int | None = None
         # What calls must have in common to share a computation.
         self.flight_key: Hashable = key if key is not None else (slot, tuple(map(type, args)), args)
@@ -145,7 +145,9 @@ class Call:
     def khash(self) -> int:
         """What the tables and the versions know the key by."""
         if self._khash is None:
-            if self.key is not None:
+            if self.tiers.remote is None and self.tiers.table is not None:
+                self._khash = khash(self.slot, self.args)  # nobody else names it
+            elif self.key is not None:
                 self._khash = keys.khash(self.key.encode())
             else:
                 self._khash = hash(self.flight_key) & 0xFFFF_FFFF_FFFF_FFFF

@@ -10,7 +10,8 @@ from cachekit.engine.invalidation import forget, invalidate_keys
 from cachekit.engine.ports import Port, Result
 from cachekit.engine.tiers import Call
 from cachekit.errors import Unstorable, UnsupportedOperation
-from cachekit.l1.values import Admission, admit
+from cachekit.l1.table import admit
+from cachekit.l1.values import Admission
 from cachekit.l2 import operation
 from cachekit.l2.operation import Found, Held
 from cachekit.l2.remote import Unavailable

@@ -40,7 +40,7 @@ class Memo:
 
     __slots__ = ("_bind", "call")
 
-    def __init__(self, call: Callable[..., Any], bind: Callable[[dict[Any, Any], Any, Any], None]) -> None:
+    def __init__(self, call: Callable[..., Any], bind: Callable[[Any, Any, Any], None]) -> None:
         self.call = call
         self._bind = bind
 
@@ -51,6 +51,16 @@ class Memo:
     def unbind(self) -> None:
         """Answer nothing; every call goes to ``on_slow``."""
         self._bind({}, None, None)
+
+    def binds_by(self, face: Any) -> bool:
+        """Let ``instance.f`` be what ``face`` makes of the instance. False: Python binds functions in its own way."""
+        return False
+
+    def loads_by(self, *plan: Any) -> None:
+        """Let the core run loads by itself; here there is none."""
+
+    def stop_loading(self) -> None:
+        """Let every miss go to ``on_slow``."""
 
 
 def compile_memo(
@@ -68,12 +78,25 @@ def compile_memo(
     have got, defaults filled in; for ``is_async`` it returns an awaitable. Functions with ``*args`` or ``**kwargs``
     always go there.
     """
-    exact = signature if isinstance(signature, inspect.Signature) else signature.signature
-    parameters = list(exact.parameters.values())
-    if any(iskeyword(p.name) for p in parameters):  # some functions written in C
-        parameters = list(inspect.signature(_anything).parameters.values())
-    source = _Source(func, parameters, ignore, is_async)
+    return Memo(*_compile(_OfTable(func, signature, ignore, is_async), on_slow))
+
+
+def compile_shell(func: Callable[..., Any], signature: Any, on_slow: Any, *, is_async: bool) -> Callable[..., Any]:
+    """The function without a table: every call goes to ``on_slow``."""
+    return _compile(_Source(func, signature, frozenset(), is_async), on_slow)[0]
+
+
+def compile_probe(func: Callable[..., Any], signature: Any, on_slow: Any, probe: Any) -> Callable[..., Any]:
+    """An async function that asks ``probe``, which is called as the function is and answers MISS where it must run."""
+    call, bind = _compile(_OfProbe(func, signature, frozenset(), True), on_slow)
+    bind(probe, None, None)
+    return call
+
+
+def _compile(source: "_Source", on_slow: Any) -> tuple[Callable[..., Any], Callable[[Any, Any, Any], None]]:
+    """The function, and what gives it its table."""
     scratch: dict[str, Any] = {}
+    func, parameters = source.func, source.parameters
     exec(compile(source.text(), f"<memo of {getattr(func, '__qualname__', func)}>", "exec"), scratch)
     make = FunctionType(scratch["make"].__code__, getattr(func, "__globals__", {}))
     call, bind = make(on_slow, type, KeyError, TypeError, MISS)
@@ -83,7 +106,7 @@ def compile_memo(
         p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
     } or None
     functools.update_wrapper(call, func)
-    return Memo(call, bind)
+    return call, bind
 
 
 def _anything(*args: Any, **kwargs: Any) -> None:
@@ -91,11 +114,14 @@ def _anything(*args: Any, **kwargs: Any) -> None:
 
 
 class _Source:
-    """The text of the function that makes the memo's function."""
+    """The text of the function that makes a function of the same signature, which answers nothing itself."""
 
-    def __init__(
-        self, func: Callable[..., Any], parameters: list[inspect.Parameter], ignore: frozenset[str], is_async: bool
-    ) -> None:
+    def __init__(self, func: Callable[..., Any], signature: Any, ignore: frozenset[str], is_async: bool) -> None:
+        exact = signature if isinstance(signature, inspect.Signature) else signature.signature
+        parameters = list(exact.parameters.values())
+        if any(iskeyword(p.name) for p in parameters):  # some functions written in C
+            parameters = list(inspect.signature(_anything).parameters.values())
+        self.func = func
         name = getattr(func, "__name__", "call")
         self.name = name if name.isidentifier() else "call"
         self.parameters = parameters
@@ -139,6 +165,24 @@ class _Source:
             yield "/"
 
     def _fast(self) -> Iterator[str]:
+        """The lines that look for a hit."""
+        return iter(())
+
+    def _positional(self) -> str:
+        given = [p.name for p in self.parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
+        given += [f"*{p.name}" for p in self.parameters if p.kind is p.VAR_POSITIONAL]
+        return "(" + "".join(f"{name}, " for name in given) + ")"
+
+    def _keywords(self) -> str:
+        given = [f'"{p.name}": {p.name}' for p in self.parameters if p.kind is p.KEYWORD_ONLY]
+        given += [f"**{p.name}" for p in self.parameters if p.kind is p.VAR_KEYWORD]
+        return "{" + ", ".join(given) + "}"
+
+
+class _OfTable(_Source):
+    """Looks into the index of a slot of the pure table."""
+
+    def _fast(self) -> Iterator[str]:
         n, keys = self.names, self.keys
         key = ", ".join(keys) or "()"
         yield "try:"
@@ -164,12 +208,13 @@ class _Source:
             f"{n['entry']}.{single} is {n['type']}({key})" for single, key in zip(SINGLE, keys, strict=False)
         )
 
-    def _positional(self) -> str:
-        given = [p.name for p in self.parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
-        given += [f"*{p.name}" for p in self.parameters if p.kind is p.VAR_POSITIONAL]
-        return "(" + "".join(f"{name}, " for name in given) + ")"
 
-    def _keywords(self) -> str:
-        given = [f'"{p.name}": {p.name}' for p in self.parameters if p.kind is p.KEYWORD_ONLY]
-        given += [f"**{p.name}" for p in self.parameters if p.kind is p.VAR_KEYWORD]
-        return "{" + ", ".join(given) + "}"
+class _OfProbe(_Source):
+    """Asks another callable."""
+
+    def _fast(self) -> Iterator[str]:
+        n = self.names
+        given = [p.name for p in self.parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
+        given += [f"{p.name}={p.name}" for p in self.parameters if p.kind is p.KEYWORD_ONLY]
+        yield f"if ({n['value']} := {n['index']}({', '.join(given)})) is not {n['MISS']}:"
+        yield f"    return {n['value']}"

@@ -4,8 +4,7 @@ A cached call inside of such a load must not be answered by L1 (`cachekit.contex
 of a hit does not know where it runs. While no load runs, which is nearly always, hits cost nothing extra.
 """
 
-from cachekit.l1.table import Table
-from cachekit.l1.versions import Versions
+from cachekit.l1.table import Table, Versions
 
 
 class Nesting:

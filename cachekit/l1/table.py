@@ -44,13 +44,42 @@ the memory of the entry). Expired entries go first. A copy that fails on a hit c
 ``CACHEKIT_PURE=1`` asks for pure Python, ``CACHEKIT_NATIVE=1`` for the native one or an error.
 """
 
+import logging
 import os
+import sys
+from typing import TYPE_CHECKING
 
 from cachekit.errors import ConfigError
-from cachekit.l1.pure import TWIN, Memo, Table, compile_memo
 from cachekit.l1.views import NEVER, EntryView, Stats
 
-__all__ = ["NEVER", "TWIN", "EntryView", "Memo", "Stats", "Table", "compile_memo"]
+__all__ = [
+    "NEVER", "TWIN", "EntryView", "Memo", "Stats", "Table", "Versions", "admit", "compile_memo", "core",
+    "is_plain", "isolate", "khash",
+]  # fmt: skip
 
-if os.environ.get("CACHEKIT_NATIVE") == "1" and os.environ.get("CACHEKIT_PURE") != "1":
-    raise ConfigError("CACHEKIT_NATIVE=1 asks for the native core, which this build does not have; unset it")
+logger = logging.getLogger("cachekit")
+
+
+def _wanted() -> bool:
+    """Whether there is a native core that this process may use; why not is an error if it was asked for."""
+    if os.environ.get("CACHEKIT_PURE") == "1":
+        return False
+    try:
+        import cachekit.l1.native  # noqa: F401  # asked for here, used below
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "cachekit._native"
+        reason = "this installation has none" if absent else str(error)
+        if "free-threading" in sys.version:
+            reason = "free-threaded Python has no GIL, which it needs"
+        if os.environ.get("CACHEKIT_NATIVE") == "1":
+            raise ConfigError(f"CACHEKIT_NATIVE=1 asks for the native core, which cannot be used: {reason}") from error
+        if not absent:  # it is there, and does not load
+            logger.warning("the native core cannot be used, pure Python serves: %s", reason)
+        return False
+    return True
+
+
+if TYPE_CHECKING or not _wanted():
+    from cachekit.l1.pure import TWIN, Memo, Table, Versions, admit, compile_memo, core, is_plain, isolate, khash
+else:
+    from cachekit.l1.native import TWIN, Memo, Table, Versions, admit, compile_memo, core, is_plain, isolate, khash

@@ -9,8 +9,7 @@ from math import inf
 from typing import Final
 
 from cachekit.engine import keys
-from cachekit.l1.table import NEVER, Table
-from cachekit.l1.versions import Versions
+from cachekit.l1.table import NEVER, Table, Versions
 from cachekit.l2.parking import Parking
 from cachekit.l2.stamps import Cells
 

@@ -10,7 +10,7 @@ from cachekit.backends.registry import open_backend
 from cachekit.config.spec import BackendSpec
 from cachekit.engine.ports import Port
 from cachekit.errors import BackendError, ConfigError, Fault
-from cachekit.l1.versions import Versions
+from cachekit.l1.table import Versions
 from cachekit.l2.breaker import Breaker, Gate
 from cachekit.l2.budget import Budget
 from cachekit.l2.coherence import Coherence

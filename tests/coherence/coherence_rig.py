@@ -148,7 +148,9 @@ class Rig:
             "directory": str(self.directory), "place": place, "broken": self.broken,
             "namespace": "coherence", "backend": backend,
         }  # fmt: skip
-        return {coherence_app.SETTINGS: json.dumps(told), "PYTHONWARNINGS": "error"}
+        # Parts of the native twin cannot be switched off.
+        twin = {"CACHEKIT_PURE": "1"} if self.broken in ("put", "all") else {}
+        return {coherence_app.SETTINGS: json.dumps(told), "PYTHONWARNINGS": "error", **twin}
 
     def _set_to_work(self, place: int) -> None:
         process, plan = self.processes[place], self.plan

@@ -195,7 +195,9 @@ def test_no_answer_of_many_readers_and_writers_in_two_services_is_stale(make: Ma
     assert race.checked >= 10_000
 
 
-def test_without_asking_what_was_invalidated_meanwhile_some_are(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_asking_what_was_invalidated_meanwhile_some_are(
+    pure_twin: None, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: whatever was read or computed goes into L1."""
     services = [tracking(make()), tracking(make())]
     monkeypatch.setattr(Versions, "allows", lambda *_: True)

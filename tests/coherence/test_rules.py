@@ -15,7 +15,7 @@ from cachekit import Outcome
 from cachekit.backends.redis import scripts
 from cachekit.engine import flow, invalidation
 from cachekit.engine.entries import Sample
-from cachekit.l1.table import Table
+from cachekit.l1.pure import Table
 from cachekit.l1.versions import Versions
 from cachekit.l2 import operation, remote, stamps
 from cachekit.l2.coherence import Coherence
@@ -28,6 +28,14 @@ from cachekit.testing.servers import Server, start_server
 MakeWorld = Callable[..., World]
 Patch = pytest.MonkeyPatch
 RULE = [True, False]  # with the rule, and the control without it
+
+
+@pytest.fixture(autouse=True)
+def controls_can_break_rules(request: pytest.FixtureRequest) -> None:
+    """Before any world is made."""
+    parameters = getattr(request.node, "callspec", None)
+    if parameters is not None and parameters.params.get("rule") is False:
+        request.getfixturevalue("pure_twin")
 
 
 def expect(rule: bool, value: str) -> None:

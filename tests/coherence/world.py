@@ -77,7 +77,7 @@ class Node:
         """Somebody calls while a load runs; returns when he has either got a value or waits for that load."""
         late: Future[str] = self.world.threads.submit(_finished, lambda: self.f(1))
         for _ in range(2000):
-            flights = list(self.service.flights._flights.values())
+            flights = list(self.service.flights.running.values())
             if late.done() or any(flight.interested > 1 for flight in flights):
                 return late
             threading.Event().wait(0.005)

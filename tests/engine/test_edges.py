@@ -135,7 +135,7 @@ def test_who_comes_after_the_clear_of_a_late_tag_does_not_get_the_older_computat
         source[0] = "new"
         invalidate_tags("late")
         after = pool.submit(load, 1)
-        while not any(flight.interested == 2 for flight in list(service.flights._flights.values())):
+        while not any(flight.interested == 2 for flight in list(service.flights.running.values())):
             threading.Event().wait(0.001)
         go.set()
         assert early.result(10) == "old"

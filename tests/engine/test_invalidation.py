@@ -171,7 +171,7 @@ def test_what_is_stored_is_gone_after_an_invalidation(make_service: Any, mode: s
 
 @pytest.mark.parametrize("way", [by_key, by_function, by_tag, by_region], ids=lambda way: way.__name__)
 def test_without_tickets_the_old_value_survives(
-    make_service: Any, monkeypatch: pytest.MonkeyPatch, way: Callable[[Any], Any]
+    pure_twin: None, make_service: Any, monkeypatch: pytest.MonkeyPatch, way: Callable[[Any], Any]
 ) -> None:
     monkeypatch.setattr(Versions, "allows", lambda *_: True)
     monkeypatch.setattr(Versions, "tag_event", lambda *_: 0)  # tagged entries are judged by it at each hit as well

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachekit.engine import keys
-from cachekit.engine.keys import Digest, EntryKey, call_ident, digest, full_key, is_plain, region_ident
+from cachekit.engine.keys import Digest, EntryKey, call_ident, digest, full_key, region_ident
 from cachekit.errors import UncacheableArgument
+from cachekit.l1.pure import is_plain
 
 UUID = uuid.UUID(int=5)
 

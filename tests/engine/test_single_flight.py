@@ -45,7 +45,7 @@ def waiting(function: Any, count: int) -> None:
     """Until that many callers wait in the flight of a cached function: the gate may be opened then."""
     flights = function.__cachekit__._function.at().service.flights
     for _ in range(2000):
-        if sum(flight.interested for flight in list(flights._flights.values())) >= count:
+        if sum(flight.interested for flight in list(flights.running.values())) >= count:
             return
         threading.Event().wait(0.005)
     raise AssertionError("the callers did not gather")

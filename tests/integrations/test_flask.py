@@ -1005,7 +1005,7 @@ class TestTogether:
         client, _ = counting(view)
 
         def waiting():
-            return any(flight.future is not None for flight in list(service.flights._flights.values()))
+            return any(flight.future is not None for flight in list(service.flights.running.values()))
 
         return *self.visit(client.application, started, go_on, waiting), len(runs)
 

@@ -1,13 +1,13 @@
 """What the tests of the table share: the list of implementations, a clock that they move, a table ready to use."""
 
+import importlib.util
 from types import ModuleType
 from typing import Any
 
 from cachekit.l1.values import admit
-from cachekit.l1.versions import Versions
 from cachekit.l1.views import NEVER
 
-TWINS = ["pure"]
+TWINS = ["pure", "native"] if importlib.util.find_spec("cachekit._native") else ["pure"]
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Rig:
 
     def __init__(self, twin: ModuleType, **options: Any) -> None:
         self.clock = options.pop("clock", Clock())
-        self.versions = options.pop("versions", None) or Versions()
+        self.versions = options.pop("versions", None) or twin.Versions()
         defaults = {"region": "r", "max_entries": 100, "max_bytes": 1 << 30, "policy": "s3fifo"}
         self.table = twin.Table(versions=self.versions, clock=self.clock, **{**defaults, **options})
         self.slot = self.table.slot("f")

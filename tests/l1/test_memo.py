@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from l1_rig import Rig
 
 from cachekit.engine.binding import compile_binder
 from cachekit.engine.miss import MISS
+from cachekit.l1 import pure
 from cachekit.l1.views import NEVER
 
 Make = Callable[..., Any]
@@ -207,21 +209,25 @@ documented.mark = "kept"  # type: ignore[attr-defined]
 
 def test_tools_see_the_users_function(cached: Any) -> None:
     call = cached(documented).call
-    assert inspect.isfunction(call)
     assert (call.__name__, call.__qualname__, call.__module__) == ("documented", "documented", __name__)
     assert call.__doc__ == "A docstring."
     assert call.__wrapped__ is documented
     assert call.mark == "kept"
     assert inspect.signature(call) == inspect.signature(documented)
+    assert typing.get_type_hints(call) == typing.get_type_hints(documented)
+    call.attribute = 1
+    assert not hasattr(documented, "attribute")
+
+
+def test_in_pure_python_it_is_a_function() -> None:
+    call = Cached(pure, Rig(pure), documented).call
+    assert inspect.isfunction(call)
     assert inspect.signature(call, follow_wrapped=False).replace(return_annotation=inspect.Signature.empty) == (
         inspect.signature(documented).replace(return_annotation=inspect.Signature.empty)
     )
     assert call.__defaults__ == documented.__defaults__
     assert call.__kwdefaults__ == documented.__kwdefaults__
-    assert typing.get_type_hints(call) == typing.get_type_hints(documented)
     assert call.__globals__ is documented.__globals__
-    call.attribute = 1
-    assert not hasattr(documented, "attribute")
 
 
 def test_builtins_and_partials_can_be_memoised(twin: Any, rig: Make) -> None:

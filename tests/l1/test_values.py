@@ -6,8 +6,10 @@ import dataclasses
 import datetime
 import enum
 import itertools
+import sys
 import threading
 import typing
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -20,9 +22,20 @@ import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from l1_rig import TWINS
+from values_rig import functions_of, way
 
 from cachekit.l1 import values
 from cachekit.l1.values import MAX_DEPTH, MAX_NODES, admit, adopt, isolate
+
+
+@pytest.fixture(params=TWINS, scope="module", autouse=True)
+def twin(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs everything here with the functions of either twin."""
+    with pytest.MonkeyPatch.context() as patch:
+        for function, its in functions_of(request.param).items():
+            patch.setattr(sys.modules[__name__], function, its)
+        yield
 
 
 class Colour(enum.Enum):
@@ -264,10 +277,10 @@ def test_an_object_that_occurs_twice_occurs_twice_in_the_copy_and_cycles_stay_cy
 
 def test_only_values_with_repeated_changeable_parts_pay_for_a_memo() -> None:
     constant = (1, 2)
-    assert adopt([[1], [2], constant, constant, "a", "a"], "copy").renew is values.copy_tree
-    assert adopt([[1]] * 2, "copy").renew is values.copy_graph
-    assert adopt({"a": 1, 2: None}, "copy").renew is dict.copy
-    assert adopt({"a": 1, 2: ([],)}, "copy").renew is values.copy_tree
+    assert way(adopt([[1], [2], constant, constant, "a", "a"], "copy")) == "tree"
+    assert way(adopt([[1]] * 2, "copy")) == "graph"
+    assert way(adopt({"a": 1, 2: None}, "copy")) == "dict"
+    assert way(adopt({"a": 1, 2: ([],)}, "copy")) == "tree"
 
 
 @pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, Mutable, Frozen])
