@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from cachekit import _native as core
+import cachekit._native as core
 from cachekit._native import Table, Versions, admit, is_plain, isolate, khash
 from cachekit.engine.miss import MISS
 from cachekit.errors import ConfigError

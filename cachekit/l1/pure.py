@@ -58,7 +58,8 @@ core: Any = None  # there is none
 
 def khash(slot: int, args: tuple[Any, ...]) -> int:
     """What stands for a key that only this process knows."""
-    return hash((slot, args)) & 0xFFFF_FFFF_FFFF_FFFF
+    # Not without the kinds: "7" and b"7" have one hash, and so have 1 and True.
+    return hash((slot, args, kinds_of(args))) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def is_plain(args: tuple[Any, ...]) -> bool:
