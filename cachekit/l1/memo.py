@@ -87,7 +87,7 @@ def compile_shell(func: Callable[..., Any], signature: Any, on_slow: Any, *, is_
 
 
 def compile_probe(func: Callable[..., Any], signature: Any, on_slow: Any, probe: Any) -> Callable[..., Any]:
-    """An async function that asks ``probe``, which is called as the function is and answers MISS where it must run."""
+    """An async function that asks ``probe(*args)``, all arguments in order of the parameters, and runs if that is MISS."""
     call, bind = _compile(_OfProbe(func, signature, frozenset(), True), on_slow)
     bind(probe, None, None)
     return call
@@ -214,7 +214,5 @@ class _OfProbe(_Source):
 
     def _fast(self) -> Iterator[str]:
         n = self.names
-        given = [p.name for p in self.parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
-        given += [f"{p.name}={p.name}" for p in self.parameters if p.kind is p.KEYWORD_ONLY]
-        yield f"if ({n['value']} := {n['index']}({', '.join(given)})) is not {n['MISS']}:"
+        yield f"if ({n['value']} := {n['index']}({', '.join(p.name for p in self.parameters)})) is not {n['MISS']}:"
         yield f"    return {n['value']}"

@@ -69,27 +69,27 @@ def compile_memo(
     ignore: frozenset[str] = frozenset(),
     is_async: bool = False,
 ) -> Memo:
-    """As `cachekit.l1.memo.compile_memo`; what is made is not a function but a `cachekit.core.Memo`.
+    """As `cachekit.l1.memo.compile_memo`; what is made is not a function but a `cachekit._native.Memo`.
 
     Before Python 3.12 nothing but a function can be seen to be a coroutine function, so async ones get a shell there
     that asks the native memo.
     """
     if is_async and not READY:
-        core = _core(None, signature, ignore, is_async=False)
-        return Memo(compile_probe(func, signature, on_slow, core), core)
+        memo = _core(None, signature, ignore, is_async=False)
+        return Memo(compile_probe(func, signature, on_slow, memo.probe), memo)
     shell = compile_shell(func, signature, on_slow, is_async=is_async)
-    core = _core(shell, signature, ignore, is_async=is_async)
-    inspect_as(core, shell)
+    memo = _core(shell, signature, ignore, is_async=is_async)
+    _dress(memo, shell)
     if is_async:
-        inspect.markcoroutinefunction(core)  # type: ignore[attr-defined,unused-ignore]  # since 3.12
-    return Memo(core, core)
+        inspect.markcoroutinefunction(memo)  # type: ignore[attr-defined,unused-ignore]  # since 3.12
+    return Memo(memo, memo)
 
 
-def inspect_as(core: core.Memo, shell: Callable[..., Any]) -> None:
+def _dress(memo: core.Memo, shell: Callable[..., Any]) -> None:
     """Name, documentation, attributes: what the function has."""
-    core.__dict__.update(shell.__dict__)
+    memo.__dict__.update(shell.__dict__)
     for name in (*functools.WRAPPER_ASSIGNMENTS, "__annotations__"):
-        core.__dict__[name] = getattr(shell, name)
+        memo.__dict__[name] = getattr(shell, name)
 
 
 def _core(shell: Callable[..., Any] | None, signature: Any, ignore: frozenset[str], *, is_async: bool) -> core.Memo:

@@ -258,6 +258,17 @@ impl Core {
         number.map(|number| entries.add(number as usize))
     }
 
+    /// As `find`, of one argument; null if there is none.
+    #[inline(always)]
+    pub unsafe fn find_one(&mut self, slot: u32, hash: u32, arg: Ptr) -> *mut Entry {
+        let entries = self.entries.as_mut_ptr();
+        let number = self.keys.find(hash, |number| {
+            let entry = &*entries.add(number as usize);
+            entry.slot == slot && entry.flags & SINGLE != 0 && key::same(entry.key, arg)
+        });
+        number.map_or(std::ptr::null_mut(), |number| entries.add(number as usize))
+    }
+
     /// The number of an entry that was found.
     pub unsafe fn number_of(&self, entry: *const Entry) -> u32 {
         entry.offset_from(self.entries.as_ptr()) as u32

@@ -44,7 +44,7 @@ pub fn start(slot: u64) -> u64 {
 /// The 32 bits that the table goes by.
 #[inline(always)]
 pub fn end(state: u64) -> u32 {
-    (mix(state, PRIME) >> 16) as u32
+    (state >> 32) as u32 ^ state as u32
 }
 
 /// Adds one argument to a hash, if it is plain.

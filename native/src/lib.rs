@@ -84,6 +84,7 @@ unsafe fn fill(module: Ptr) -> Option<()> {
         return raise(PyExc_ImportError, c"the native core of cachekit serves the main interpreter only");
     }
     key::seed(random()?);
+    clock::init();
     load::seed(random()?);
     versions::init(module)?;
     table::init(module)?;

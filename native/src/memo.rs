@@ -4,7 +4,7 @@
 //! out first, in the order of the parameters. No object is made but the caller's copy of a value that can be changed.
 
 use crate::class::*;
-use crate::core::{Slot, RARE};
+use crate::core::{Entry, Slot, RARE};
 use crate::key::{self, Hashed};
 use crate::load::{self, Plan};
 use crate::py::*;
@@ -65,7 +65,8 @@ unsafe fn layout_of<'a>(this: *mut Memo) -> &'a Layout {
 pub static mut CLASS: PyTypeObject =
     blank::<Memo>(c"cachekit._native.Memo", c"A cached function: hits are answered without running any Python code.");
 
-static mut METHODS: [PyMethodDef; 8] = [
+static mut METHODS: [PyMethodDef; 9] = [
+    fast(c"probe", probe),
     fast(c"bind", bind),
     fast(c"loads_by", loads_by),
     none(c"stop_loading", stop_loading),
@@ -177,32 +178,57 @@ unsafe fn raises_again() -> bool {
 }
 
 /// The value, a new reference, if it is a hit; or null, perhaps with an exception set.
+///
+/// What is not needed by every hit is out of line: what the compiler has to remember meanwhile costs as much as it does.
 #[inline(always)]
 unsafe fn look(this: *mut Memo, array: &[Ptr]) -> Ptr {
     let table = (*this).table;
-    let Some(now) = (*table).time.at_most() else { return look_by_python(this, array) };
-    let mut hash = (*this).start;
-    for &arg in array {
-        match key::add(hash, arg) {
-            Hashed::Plain(more) => hash = more,
-            Hashed::Object => return look_for_objects(this, array),
-        }
+    if !(*table).time.python.is_null() {
+        return look_by_python(this, array);
     }
-    let core = table::core_of(table);
-    let Some(entry) = core.find((*this).slot, key::end(hash), array) else {
-        return null_mut();
+    let found = match array {
+        [arg] => find_one(this, *arg),
+        _ => find_many(this, array),
     };
+    let Ok(entry) = found else { return look_for_objects(this, array) };
+    if entry.is_null() {
+        return null_mut();
+    }
+    let now = (*table).time.at_most(); // last, since nothing has to be kept over this call any more
     if now < (*entry).fresh_until && now < (*table).alive_until && (*entry).flags & RARE == 0 {
         let value = (*entry).value;
         Py_INCREF(value);
         (*entry).counter = ((*entry).counter + 1).min(3);
         (*(*this).counts).hits += 1;
+        let core = table::core_of(table);
         if core.lru {
             core.used(entry);
         }
         return value;
     }
-    look_closely(table, core.number_of(entry))
+    look_closely(table, table::core_of(table).number_of(entry))
+}
+
+/// The argument is not plain.
+struct NotPlain;
+
+#[inline(always)]
+unsafe fn find_one(this: *mut Memo, arg: Ptr) -> Result<*mut Entry, NotPlain> {
+    match key::add((*this).start, arg) {
+        Hashed::Plain(state) => Ok(table::core_of((*this).table).find_one((*this).slot, key::end(state), arg)),
+        Hashed::Object => Err(NotPlain),
+    }
+}
+
+#[inline(never)]
+unsafe fn find_many(this: *mut Memo, array: &[Ptr]) -> Result<*mut Entry, NotPlain> {
+    match key::hash_plain((*this).start, array) {
+        Some(state) => {
+            let entry = table::core_of((*this).table).find((*this).slot, key::end(state), array);
+            Ok(entry.unwrap_or(null_mut()))
+        }
+        None => Err(NotPlain),
+    }
 }
 
 #[cold]
@@ -405,6 +431,37 @@ unsafe extern "C" fn clear(object: Ptr) -> c_int {
 }
 
 // ------------------------------------------------------------------------------------------------------------- methods
+
+/// probe(*args): the value of a call or MISS; `args` are all arguments, in the order of the parameters
+unsafe extern "C" fn probe(object: Ptr, args: *mut Ptr, count: Py_ssize_t) -> Ptr {
+    let this = object.cast::<Memo>();
+    let count = count as usize;
+    if !(*this).table.is_null() && count == layout_of(this).names.len() && count <= MOST {
+        let mut room = MaybeUninit::uninit();
+        let value = look(this, ordered(this, args, count, &mut room));
+        if !value.is_null() {
+            return value;
+        }
+        if !PyErr_Occurred().is_null() && !raises_again() {
+            return null_mut();
+        }
+    }
+    Owned::of(state().miss).give()
+}
+
+/// Of all arguments in their order those that an entry is found by.
+#[inline(always)]
+unsafe fn ordered(this: *mut Memo, args: *const Ptr, count: usize, room: &mut Room) -> &[Ptr] {
+    let (skip, layout) = ((*this).skip, layout_of(this));
+    if layout.compared.len() == count - skip {
+        return if count == skip { &[] } else { std::slice::from_raw_parts(args.add(skip), count - skip) };
+    }
+    let room = room.write([null_mut(); 2 * MOST]);
+    for (place, &at) in room.iter_mut().zip(&layout.compared) {
+        *place = *args.add(at);
+    }
+    &room[..layout.compared.len()]
+}
 
 /// bind(table, slot): answer hits from this slot
 unsafe extern "C" fn bind(object: Ptr, args: *mut Ptr, count: Py_ssize_t) -> Ptr {
