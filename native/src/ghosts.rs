@@ -1,44 +1,92 @@
 //! Hashes of the keys that left the small queue unwanted, in the order in which they left.
 
-use crate::mixed::Map;
-use std::collections::hash_map::Entry;
-use std::collections::VecDeque;
+use crate::index::Index;
 
-/// A key that left is known by the number of the time when it did: who came back and left again is remembered by the
-/// later one, and the earlier one says nothing when its turn comes to be forgotten.
-#[derive(Default)]
+/// A ring of hashes, and an index over it. A hash that is taken out leaves the index and stays in the ring, where its
+/// turn to be forgotten comes in vain.
 pub struct Ghosts {
-    order: VecDeque<(u32, u32)>,
-    times: Map<u32>,
-    time: u32,
+    ring: Vec<u32>, // a power of two
+    first: u32,     // of the places in use, counted on for ever
+    next: u32,
+    count: u64, // of the index
+    index: Index,
+}
+
+impl Default for Ghosts {
+    fn default() -> Ghosts {
+        Ghosts { ring: vec![0; 8], first: 0, next: 0, count: 0, index: Index::new() }
+    }
 }
 
 impl Ghosts {
-    /// Remember a hash; forget the oldest if there are more than `most`.
+    /// Remember a hash, unless it is; forget the oldest if there are more than `most`.
     pub fn add(&mut self, hash: u32, most: u64) {
-        if let Entry::Vacant(place) = self.times.entry(hash) {
-            self.time = self.time.wrapping_add(1);
-            place.insert(self.time);
-            self.order.push_back((hash, self.time));
-        }
-        while self.times.len() as u64 > most {
-            let Some((hash, time)) = self.order.pop_front() else {
-                break;
-            };
-            if let Entry::Occupied(place) = self.times.entry(hash) {
-                if *place.get() == time {
-                    place.remove();
-                }
+        if self.find(hash).is_none() {
+            if self.next.wrapping_sub(self.first) as usize == self.ring.len() {
+                self.renew();
             }
+            self.push(hash);
         }
-        if self.order.len() > 2 * self.times.len() + 64 {
-            self.order.retain(|(hash, time)| self.times.get(hash) == Some(time));
+        while self.count > most && self.first != self.next {
+            self.forget_first();
         }
     }
 
     /// Forget a hash. Whether it was known.
     pub fn take(&mut self, hash: u32) -> bool {
-        self.times.remove(&hash).is_some()
+        let found = self.find(hash);
+        if let Some(number) = found {
+            self.remove(hash, number);
+        }
+        found.is_some()
+    }
+
+    /// The number that the index has for a place: never 0.
+    fn number(&self, place: u32) -> u32 {
+        (place & (self.ring.len() as u32 - 1)) + 1
+    }
+
+    fn find(&self, hash: u32) -> Option<u32> {
+        self.index.find(hash, |number| self.ring[number as usize - 1] == hash)
+    }
+
+    fn push(&mut self, hash: u32) {
+        let number = self.number(self.next);
+        self.ring[number as usize - 1] = hash;
+        let ring = &self.ring;
+        self.index.insert(hash, number, |number| ring[number as usize - 1]);
+        self.count += 1;
+        self.next = self.next.wrapping_add(1);
+    }
+
+    fn remove(&mut self, hash: u32, number: u32) {
+        let ring = &self.ring;
+        self.index.remove(hash, number, |number| ring[number as usize - 1]);
+        self.count -= 1;
+    }
+
+    fn forget_first(&mut self) {
+        let number = self.number(self.first);
+        let hash = self.ring[number as usize - 1];
+        if self.find(hash) == Some(number) {
+            self.remove(hash, number); // else it was taken, or came again later
+        }
+        self.first = self.first.wrapping_add(1);
+    }
+
+    /// The ring is full, perhaps of hashes that were taken.
+    fn renew(&mut self) {
+        let places = (0..self.next.wrapping_sub(self.first)).map(|step| self.number(self.first.wrapping_add(step)));
+        let live: Vec<u32> = places
+            .map(|number| (number, self.ring[number as usize - 1]))
+            .filter(|&(number, hash)| self.find(hash) == Some(number))
+            .map(|(_, hash)| hash)
+            .collect();
+        let size = (2 * live.len()).next_power_of_two().max(8);
+        *self = Ghosts { ring: vec![0; size], first: 0, next: 0, count: 0, index: Index::new() };
+        for hash in live {
+            self.push(hash);
+        }
     }
 }
 
@@ -65,8 +113,8 @@ mod tests {
                 }
                 model.drain(..model.len().saturating_sub(most as usize));
             }
-            assert_eq!(ghosts.times.len(), model.len());
-            assert!(ghosts.order.len() <= 2 * model.len() + 65, "what was taken is forgotten some time");
+            assert_eq!(ghosts.count, model.len() as u64);
+            assert!(ghosts.ring.len() <= 128, "what was taken is forgotten some time");
         }
         for hash in 0..60 {
             assert_eq!(ghosts.take(hash), model.contains(&hash));
