@@ -87,7 +87,7 @@ def compile_shell(func: Callable[..., Any], signature: Any, on_slow: Any, *, is_
 
 
 def compile_probe(func: Callable[..., Any], signature: Any, on_slow: Any, probe: Any) -> Callable[..., Any]:
-    """An async function that asks ``probe(*args)``, all arguments in order of the parameters, and runs if that is MISS."""
+    """An async function that asks ``probe(*args)``, all arguments in their order, and runs if that is MISS."""
     call, bind = _compile(_OfProbe(func, signature, frozenset(), True), on_slow)
     bind(probe, None, None)
     return call

@@ -395,8 +395,9 @@ def watching(page: str, tmp_path: Path, *words: str, **streams: Any) -> "subproc
     environ = {**os.environ, "COLUMNS": "200", "LINES": "40", "TERM": "xterm", "PYTHONUNBUFFERED": "1"}
     # A shell lets what it runs in the background ignore the signal, and whatever that starts.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; from cachekit.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", f"{heed}\nfrom cachekit.cli import main; main()", "stats", "--watch", "--url", page, *words],
+        [sys.executable, "-c", program, "stats", "--watch", "--url", page, *words],
         cwd=tmp_path,
         env={**environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stderr=subprocess.PIPE,
