@@ -596,7 +596,7 @@ class Table:
         old: list[Entry] = []
         for slot in self._slots.values():
             slot.restart()
-            old += [entry for head in slot.index.values() for entry in _chain(head)]
+            old += [entry for head in list(slot.index.values()) for entry in _chain(head)]
         self._empty()
         for entry in old:
             entry.state = DEAD

@@ -76,7 +76,7 @@ def test_twins_do_the_same_for_long(configuration: str) -> None:
     machine = type("Other", (Machine,), {"keys": keys, "options": options})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=400, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=150, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()
 
