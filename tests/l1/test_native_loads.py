@@ -1,6 +1,7 @@
 """Loads that the native core runs by itself: nobody gets another's value, and nothing of them stays afterwards."""
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,12 @@ if "native" not in TWINS:
 
 from cachekit.l1 import native
 from cachekit.l1.native import core
+
+
+@pytest.fixture(autouse=True)
+def no_greenlets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests use them, and then the core loads nothing."""
+    monkeypatch.delitem(sys.modules, "greenlet", raising=False)
 
 
 class Hooks:

@@ -64,7 +64,7 @@ def test_twins_do_the_same_whatever_is_done_to_them(configuration: str) -> None:
     machine = type("Other", (Machine,), {"keys": keys, "options": options})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=8, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=5, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()
 

@@ -499,6 +499,7 @@ def quiet() -> Iterator[None]:
     VICTIM.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("doing", [clear, grow, complain, recurse, endlessly, collect])
 @pytest.mark.parametrize(
     "make",
@@ -683,6 +684,7 @@ class Finalized:
         act()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("doing", [clear, grow, recurse])
 def test_destructors_may_change_the_value_at_any_allocation(doing: Callable[[], None]) -> None:
     thresholds = gc.get_threshold()
@@ -782,6 +784,7 @@ def test_immutable_objects_that_double_at_each_level_are_copied_in_no_time() -> 
     assert kept.renew(kept.value)[0] is value
 
 
+@pytest.mark.slow
 def test_classes_that_come_and_go_are_not_taken_for_one_another() -> None:
     for number in range(2 * MAX_PLANS + 500):
         names = [f"a{n}" for n in range(1 + number % 5)]
