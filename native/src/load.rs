@@ -254,6 +254,7 @@ unsafe fn finish(load: *mut Running, value: Owned, ns: i64) -> Option<Owned> {
 }
 
 /// The function raised; its exception is set, and stays so.
+#[allow(deprecated)] // since 3.12; what stands for it is not there before
 unsafe fn failed(load: *mut Running) -> Option<Owned> {
     end(load);
     let (mut kind, mut error, mut trace) = (null_mut(), null_mut(), null_mut());

@@ -79,6 +79,8 @@ pub unsafe fn make(value: Ptr) -> Ptr {
 unsafe extern "C" fn dealloc(object: Ptr) {
     PyObject_GC_UnTrack(object.cast());
     clear(object);
+    #[cfg(Py_3_12)]
+    forget_end(); // what was awaited is in the caller's hands by now
     if FREE_COUNT < KEPT {
         FREE[FREE_COUNT] = object;
         FREE_COUNT += 1;
@@ -132,9 +134,45 @@ unsafe extern "C" fn step(object: Ptr, _sent: Ptr, result: *mut Ptr) -> PySendRe
 
 unsafe extern "C" fn next(object: Ptr) -> Ptr {
     if let Some(value) = value(object) {
+        #[cfg(Py_3_12)]
+        end(value);
+        #[cfg(not(Py_3_12))]
         stop(value);
     }
     null_mut()
+}
+
+/// The exception that `await` takes the value from and throws away, kept for the next time: to make one costs more than
+/// all the rest of a hit. (Before Python 3.12 the interpreter makes none where nobody looks at it.)
+#[cfg(Py_3_12)]
+static mut STOP: Ptr = null_mut();
+
+/// `stop` for callers that only want the value.
+#[cfg(Py_3_12)]
+unsafe fn end(value: Owned) {
+    if STOP.is_null() {
+        STOP = PyObject_CallNoArgs(PyExc_StopIteration);
+        if STOP.is_null() {
+            return;
+        }
+    }
+    forget_end();
+    let kept = STOP.cast::<PyStopIterationObject>();
+    let used = !(*kept).traceback.is_null() || !(*kept).context.is_null() || !(*kept).value.is_null();
+    if Py_REFCNT(STOP) != 1 || used {
+        return stop(value); // somebody looks at it, or did
+    }
+    (*kept).value = value.give();
+    PyErr_SetRaisedException(Owned::of(STOP).give());
+}
+
+/// Let go of the last value, unless somebody looks at it.
+#[cfg(Py_3_12)]
+unsafe fn forget_end() {
+    if !STOP.is_null() && Py_REFCNT(STOP) == 1 {
+        let kept = STOP.cast::<PyStopIterationObject>();
+        drop(Owned::take(std::mem::replace(&mut (*kept).value, null_mut())));
+    }
 }
 
 /// The end of a coroutine. The instance is made here: a tuple or an exception as the value would be taken apart.
