@@ -98,11 +98,17 @@ def kept(**options: Any) -> Kept:
     return Kept(partial(Rig, table), **options)
 
 
+def alike(ours: Sequence[bool], plain: Sequence[bool]) -> bool:
+    """The same hits. The native table knows ghosts by 32 bits: once in some ten thousand it may take one for another."""
+    others = sum(a != b for a, b in zip(ours, plain, strict=True))
+    return others == 0 if table.TWIN == "pure" else others * 10_000 <= len(ours)
+
+
 def by_entries(trace: Trace, size: int) -> Row:
     ours = run(kept(max_entries=size), trace.requests)
     plain = run(S3Fifo(size, sized=False), trace.requests)
     lru = run(Lru(size), trace.requests)
-    exact = ours == plain and run(kept(max_entries=size, policy="lru"), trace.requests) == lru
+    exact = alike(ours, plain) and run(kept(max_entries=size, policy="lru"), trace.requests) == lru
     return Row(trace.name, "entries", size, ratio(ours), ratio(plain), ratio(lru), exact)
 
 
@@ -115,7 +121,7 @@ def by_bytes(trace: Trace, size: int) -> Row:
     ours = hits(kept(max_entries=NO_BOUND, max_bytes=max_bytes))
     plain = hits(S3Fifo(NO_BOUND, max_bytes, sized=False))
     lru = hits(Lru(NO_BOUND, max_bytes))
-    exact = ours == hits(S3Fifo(NO_BOUND, max_bytes)) and lru == hits(
+    exact = alike(ours, hits(S3Fifo(NO_BOUND, max_bytes))) and lru == hits(
         kept(max_entries=NO_BOUND, max_bytes=max_bytes, policy="lru")
     )
     return Row(trace.name, "bytes", size, ratio(ours), ratio(plain), ratio(lru), exact)
