@@ -99,7 +99,7 @@ def kept(**options: Any) -> Kept:
 
 
 def alike(ours: Sequence[bool], plain: Sequence[bool]) -> bool:
-    """The same hits. The native table knows ghosts by 32 bits: once in some ten thousand it may take one for another."""
+    """The same hits. The native table knows ghosts by 32 bits, and may once in a while take one for another."""
     others = sum(a != b for a, b in zip(ours, plain, strict=True))
     return others == 0 if table.TWIN == "pure" else others * 10_000 <= len(ours)
 
