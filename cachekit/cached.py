@@ -59,10 +59,11 @@ class _Kind(type):
 class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     """What `@cache` makes of a function: call it as before, and use the attributes below to look into its entries.
 
-    A module-level function becomes a real function with these attributes; in a class body it becomes this object, which
-    binds instances and classes, so that ``obj.method.invalidate(7)`` knows ``obj``. It is a `functools.partial` of the
-    hit path with the bound instance as its argument: calling it stays in C, and frameworks see through it whether the
-    function is a coroutine function.
+    With the native core a function, also in a class body, becomes a callable of the core with these attributes; on Python
+    3.11 an async one, and in pure Python any, becomes a real function at module level and this object in a class body.
+    Either way instances and classes are bound so that ``obj.method.invalidate(7)`` knows ``obj``: what is bound is this
+    object, a `functools.partial` of the hit path with the instance as its argument. Frameworks see through all of them
+    whether the function is a coroutine function.
     """
 
     _kind: str = "bound"  # what it does as an attribute: method and class bind, static and bound do not

@@ -63,7 +63,7 @@ class Function:
         slow = self.slow_async if self.is_async else self.slow
         ignore = options.ignore if options.key is None else None
         self.memo = compile_memo(fn, self.binder, slow, ignore=ignore or frozenset(), is_async=self.is_async)
-        self.memo.call.__cachekit_function__ = self  # type: ignore[attr-defined]  # it is a real function
+        self.memo.call.__cachekit_function__ = self  # type: ignore[attr-defined]  # it has a __dict__
         _functions.add(self)
         if service is default_service:
             follow(self)
