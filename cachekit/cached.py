@@ -60,7 +60,7 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     """What `@cache` makes of a function: call it as before, and use the attributes below to look into its entries.
 
     With the native core a function, also in a class body, becomes a callable of the core with these attributes. In pure
-    Python, and on Python 3.11 if it is async, it becomes a real function at module level and this object in a class body.
+    Python, and on 3.11 if it is async, it becomes a real function at module level and this object in a class body.
     Either way instances and classes are bound so that ``obj.method.invalidate(7)`` knows ``obj``: what is bound is this
     object, a `functools.partial` of the hit path with the instance as its argument. Frameworks see through all of them
     whether the function is a coroutine function.
