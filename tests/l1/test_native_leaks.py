@@ -27,7 +27,11 @@ from cachekit.l1 import native
 
 LIGHT = Admission("opaque", 1, False)
 HEAVY = Admission("opaque", 10**9, False)
-ROUNDS = [pytest.param(5_000, id="short"), pytest.param(1_000_000, id="long", marks=pytest.mark.slow)]
+ROUNDS = [
+    pytest.param(5_000, id="short"),
+    pytest.param(100_000, id="long", marks=pytest.mark.slow),
+    pytest.param(1_000_000, id="longest", marks=pytest.mark.nightly),
+]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

@@ -69,14 +69,17 @@ def test_twins_do_the_same_whatever_is_done_to_them(configuration: str) -> None:
     case().runTest()
 
 
-@pytest.mark.slow
+LONG = [pytest.param(15, id="long", marks=pytest.mark.slow), pytest.param(150, id="longest", marks=pytest.mark.nightly)]
+
+
+@pytest.mark.parametrize("examples", LONG)
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_twins_do_the_same_for_long(configuration: str) -> None:
+def test_twins_do_the_same_for_long(configuration: str, examples: int) -> None:
     keys, options = CONFIGURATIONS[configuration]
     machine = type("Other", (Machine,), {"keys": keys, "options": options})
     case = machine.TestCase
     case.settings = settings(
-        max_examples=150, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=examples, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()
 
