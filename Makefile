@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := $(PYTHON) tools/environment.py
+# Tests mostly wait, so more processes than cores; the tests of one file share servers and stay together.
+PYTEST := $(BIN)/pytest -n 4 --dist loadfile
 
 .NOTPARALLEL:
 .PHONY: help demo native test test-all test-slow test-twins test-redis-versions test-pythons test-comparison test-nightly
@@ -21,14 +23,14 @@ native: ## build the native core anew, with cargo's own words about what is wron
 
 test: ## the tests, at most 5 minutes
 	@$(ENVIRONMENT) .venv '.[types]'
-	$(BIN)/pytest -m "not slow and not nightly" $(ARGS)
+	$(PYTEST) -m "not slow and not nightly" $(ARGS)
 
 test-all: test test-slow ## all tests but nightly ones, other versions of redis-py and Python, other caches, links
 
 test-slow: ## what make test leaves out
 	tools/system-packages
 	@$(ENVIRONMENT) .venv '.[types]'
-	$(BIN)/pytest -m "slow and not nightly" --ignore=tests/comparison $(ARGS)
+	$(PYTEST) -m "slow and not nightly" --ignore=tests/comparison $(ARGS)
 	$(MAKE) test-twins test-redis-versions test-pythons test-comparison docs
 
 test-twins: ## the tests on the pure Python table, and on a native one with debug assertions
@@ -37,7 +39,7 @@ test-twins: ## the tests on the pure Python table, and on a native one with debu
 
 test-redis-versions: ## the backend tests on the oldest redis-py (make test has the newest)
 	@$(ENVIRONMENT) .venv-redis-6.4 --copy '.[test]' 'redis==6.4.*'
-	.venv-redis-6.4/bin/pytest -q -m "not slow and not nightly" -p no:cacheprovider tests/backends
+	.venv-redis-6.4/bin/pytest -q -n 4 --dist loadfile -m "not slow and not nightly" -p no:cacheprovider tests/backends
 
 test-pythons: ## the tests without servers on Python 3.12 and 3.13, from an installed copy
 	tools/other-pythons 3.12 3.13

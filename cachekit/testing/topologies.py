@@ -53,7 +53,7 @@ class Setup:
     def _settled(self) -> bool:
         raise NotImplementedError
 
-    def _wait(self, condition: Callable[[], T], seconds: float, complaint: str) -> T:
+    def _wait(self, condition: Callable[[], T | None], seconds: float, complaint: str) -> T:
         """What the condition returns as soon as that is true."""
         deadline = time.monotonic() + seconds
         while True:
@@ -109,22 +109,24 @@ class SentinelSetup(Setup):
         """Have a Sentinel make a replica the primary although nothing is wrong; the new primary."""
         old = self.primary
 
-        def ask() -> bool:  # refused as long as an earlier failover goes on, or no replica is known to be in order
-            return bool(ask_quickly(self.sentinels[0], "SENTINEL", "FAILOVER", self.service) == "OK")
+        def other() -> Server | None:
+            # Asked as often as all name the old one. Refused as long as an earlier failover goes on, or no replica is
+            # known to be in order; and one that was granted is undone where a Sentinel that has not heard of it yet
+            # makes the new primary a replica again.
+            if self._named_by_all() is old:
+                with contextlib.suppress(*AWAY):
+                    ask_quickly(self.sentinels[0], "SENTINEL", "FAILOVER", self.service)
+            return self._other(old)
 
-        self._wait(ask, seconds, "refused to fail over")
-        return self.promoted(old, seconds)
+        return self._wait(other, seconds, "did not get another primary")
 
     def promoted(self, old: Server, seconds: float = SETTLE_SECONDS) -> Server:
         """Wait until the Sentinels name another primary than ``old`` and it takes writes; the new primary."""
+        return self._wait(lambda: self._other(old), seconds, "did not get another primary")
 
-        def other() -> Server | None:
-            named = self._named_by_all()
-            return named if named is not None and named is not old and is_primary(named) else None
-
-        found = self._wait(other, seconds, "did not get another primary")
-        assert found is not None
-        return found
+    def _other(self, old: Server) -> Server | None:
+        named = self._named_by_all()
+        return named if named is not None and named is not old and is_primary(named) else None
 
     def _all(self) -> list[Server]:
         return [*self.servers, *self.sentinels]
@@ -217,9 +219,7 @@ class ClusterSetup(Setup):
             named = {primary for view in views for _, _, primary, _ in view if primary in shard}
             return named.pop() if len(named) == 1 and old not in named else None
 
-        found = self._wait(other, seconds, "did not get another primary")
-        assert found is not None
-        return found
+        return self._wait(other, seconds, "did not get another primary")
 
     def start_move(self, slot: int, target: Server) -> None:
         """Begin to move a slot: its primary answers ASK from now on for keys that it does not have."""
