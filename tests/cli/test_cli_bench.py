@@ -272,7 +272,7 @@ class TestProof:
         piece = self.measured(lambda function: function, column, loop)
         assert piece.found() == {"ns": None, "problem": "the function ran again: these were no hits"}
 
-    @pytest.mark.parametrize("column", CALLS)
+    @pytest.mark.parametrize("column", sorted(CALLS))
     def test_a_hit(self, column: str, loop: asyncio.AbstractEventLoop) -> None:
         found = self.measured(functools.lru_cache, column, loop).found()
         assert found["ns"] > 0

@@ -112,8 +112,9 @@ class Failing(Exception):
 
 
 SCALARS: list[Any] = [
-    None, True, 7, 2**70, 1.5, 1j, "text", b"bytes", range(3), ..., NotImplemented, datetime.datetime.now(),
-    datetime.datetime.now(ZoneInfo("Europe/Paris")), datetime.date(2026, 1, 1), datetime.time(1), datetime.timedelta(1),
+    None, True, 7, 2**70, 1.5, 1j, "text", b"bytes", range(3), ..., NotImplemented, datetime.datetime(2026, 1, 2, 3),
+    datetime.datetime(2026, 1, 2, 3, tzinfo=ZoneInfo("Europe/Paris")),
+    datetime.date(2026, 1, 1), datetime.time(1), datetime.timedelta(1),
     datetime.UTC, Decimal("1.0"), Fraction(1, 3), UUID(int=1), Path("/x"), Colour.RED, Colour.LIST, SlottedText("s"),
 ]  # fmt: skip
 SHARED: list[Any] = [

@@ -140,6 +140,7 @@ GOOD = stored(CALL, b"r" * 8, b"f" * 8)
         ("shop:l:{users:=k}", stored(KEY, b"r" * 8)),
         ("xshop:v:{users:=k}", stored(KEY, b"r" * 8)),
     ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
 )
 def test_what_is_not_certainly_ours_is_left_alone(key: str, head: bytes) -> None:
     assert entry_of("shop", key, head[:HEAD_BYTES]) is None
