@@ -93,7 +93,7 @@ def test_four_event_loops_in_four_threads_give_no_wrong_answer_while_changes_are
         (process,) = processes
         process.call("load_app:begin", f"loops{next(numbers)}", {"url": cachekit_server.url}, {}, "")
         process.call("load_app:warm")
-        result = process.call("fork_app:loops", keys, timeout=120)
+        result = process.call("fork_app:loops", keys, timeout=600)
     assert result["wrong"] == []
     assert result["errors"] == 0
     assert result["state"] == "tracking"
@@ -105,7 +105,7 @@ def test_four_event_loops_in_four_threads_give_no_wrong_answer_while_changes_are
 def test_gevent_gives_no_wrong_answer_and_no_error_and_hears_of_changes(own_server: Server, keys: int) -> None:
     """200 greenlets at once; some are killed, and some give up, wherever they are."""
     program = [sys.executable, "-W", "error", str(HERE / "gevent_app.py"), own_server.url, str(keys)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["wrong"], result["count"]) == ([], 0)

@@ -17,7 +17,11 @@ from cachekit.l1.values import Admission
 
 Make = Callable[..., Any]
 THREADS, KEYS, ENTRIES, ROOM = 8, 60, 30, 400
-LENGTHS = [pytest.param(3.0, id="short"), pytest.param(60.0, id="long", marks=pytest.mark.slow)]
+LENGTHS = [
+    pytest.param(3.0, id="short"),
+    pytest.param(20.0, id="long", marks=pytest.mark.slow),
+    pytest.param(60.0, id="longest", marks=pytest.mark.nightly),
+]
 
 
 @pytest.fixture

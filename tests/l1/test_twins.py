@@ -69,7 +69,7 @@ def test_twins_do_the_same_whatever_is_done_to_them(configuration: str) -> None:
     case().runTest()
 
 
-LONG = [pytest.param(15, id="long", marks=pytest.mark.slow), pytest.param(150, id="longest", marks=pytest.mark.nightly)]
+LONG = [pytest.param(5, id="long", marks=pytest.mark.slow), pytest.param(150, id="longest", marks=pytest.mark.nightly)]
 
 
 @pytest.mark.parametrize("examples", LONG)
