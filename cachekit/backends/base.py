@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 OPTIONAL = frozenset({
     "get_many", "get_or_lease", "lease", "release", "renew", "stamps", "keep", "clear", "store_if", "incr", "touch",
-    "remaining", "scan", "reclaim", "check",
+    "remaining", "scan", "reclaim", "expire_soft", "check",
 })  # fmt: skip
 LISTEN = "listen"  # optional too, but of the plain face alone: a thread of its own listens, whoever calls
 
@@ -162,6 +162,15 @@ class BaseBackend:
 
     def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
         """Delete a value if it still begins with ``seen``, and leave its lease alone; whether it was deleted."""
+        raise NotImplementedError
+
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        """Mark values as stale and remove their leases, in one step per key, so that a load in flight cannot store
+        afterwards. An absent value stays absent.
+
+        The mark is the byte `STALE_MARK` of an entry, which becomes 1; the rest of it and its life stay as they are.
+        What does not begin with `MAGIC`, or ends before the mark (both of `cachekit.codec.envelope`), is deleted.
+        """
         raise NotImplementedError
 
     def check(self, *, budget: float) -> dict[str, str]:

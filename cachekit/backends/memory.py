@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from cachekit.backends.base import HEAD_BYTES, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces, Leased
+from cachekit.codec.envelope import MAGIC, STALE_MARK
 from cachekit.errors import BackendError, Fault
 
 
@@ -171,6 +172,12 @@ class MemoryBackend(BaseBackend):
             del self.values.items[key]
             return True
 
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        with self._step(budget):
+            for key in keys:
+                self.leases.items.pop(key, None)
+                self._outdate(key)
+
     def check(self, *, budget: float) -> dict[str, str]:
         with self._step(budget):
             return {"server": "memory", "keys": str(len(self.values.items))}
@@ -181,6 +188,14 @@ class MemoryBackend(BaseBackend):
     def _put(self, key: str, data: bytes, ttl_ms: int | None) -> None:
         self.leases.items.pop(key, None)
         self.values.put(key, data, ttl_ms)
+
+    def _outdate(self, key: str) -> None:
+        there = self.values.get(key)
+        if there is None:
+            return
+        data, until = self.values.items.pop(key)
+        if data.startswith(MAGIC) and len(data) > STALE_MARK:
+            self.values.items[key] = (data[:STALE_MARK] + b"\1" + data[STALE_MARK + 1 :], until)
 
     def _lease(self, key: str, token: bytes, lease_ms: int) -> Leased:
         holder = self.leases.get(key)

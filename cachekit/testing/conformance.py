@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from cachekit.backends.base import HEAD_BYTES, LISTEN, OPTIONAL, TOKEN_BYTES, AsyncBaseBackend, BaseBackend, Listener
+from cachekit.codec.envelope import MAGIC, NEVER, Header, pack, unpack
 from cachekit.errors import BackendError, Fault
 from cachekit.testing.faults import FaultProxy
 
@@ -77,6 +78,11 @@ def some_key(identity: str = "") -> str:
 
 def some_token() -> bytes:
     return os.urandom(TOKEN_BYTES)
+
+
+def some_entry(key: str, payload: bytes = b"payload") -> bytes:
+    """What cachekit stores for this key."""
+    return pack(Header(1, os.urandom(16), 1, NEVER, NEVER, etag="etag"), payload, key)
 
 
 class Setup:
@@ -689,6 +695,105 @@ class SpaceTests(Setup):
         assert subject.get(key) == b"new"
 
 
+class StaleTests(Setup):
+    """expire_soft: a value that is outdated and may still be used."""
+
+    def stale(self, subject: Subject, key: str) -> bool | None:
+        """Whether what lies there is marked; its checksum is right. None: nothing lies there."""
+        data = subject.get(key)
+        return None if data is None else unpack(data, key)[0].stale
+
+    @needs("expire_soft")
+    @pytest.mark.parametrize(
+        "payload", [b"", b"\0\xff\r\n", os.urandom(2**20)], ids=["empty", "special bytes", "one MiB"]
+    )
+    def test_an_entry_is_marked_and_otherwise_as_it_was(self, subject: Subject, payload: bytes) -> None:
+        key = some_key()
+        data = some_entry(key, payload)
+        before, _ = unpack(data, key)
+        subject.store(key, data, None, None)
+        for _ in range(2):
+            assert subject.expire_soft([key]) is None
+            back = subject.get(key)
+            assert type(back) is bytes
+            header, rest = unpack(back, key)
+            assert header == before._replace(stale=True)
+            assert bytes(rest) == payload
+
+    @needs("expire_soft")
+    def test_a_marked_value_keeps_its_ttl(self, subject: Subject) -> None:
+        keys = _, long, for_ever = [some_key() for _ in range(3)]
+        for key, ttl_ms in zip(keys, (self.shortest_ttl_ms, MINUTE_MS, None), strict=True):
+            subject.store(key, some_entry(key), ttl_ms, None)
+        subject.expire_soft(keys)
+        self.outlive(self.shortest_ttl_ms)
+        assert [self.stale(subject, key) for key in keys] == [None, True, True]
+        if "remaining" in subject.backend.capabilities:
+            assert 0 < subject.remaining(long) <= MINUTE_MS
+            assert subject.remaining(for_ever) is None
+
+    @needs("expire_soft")
+    def test_these_values_are_marked_and_no_other(self, subject: Subject) -> None:
+        marked, also_marked, stays, absent = keys = [some_key() for _ in range(4)]
+        for key in (marked, also_marked, stays):
+            subject.store(key, some_entry(key), None, None)
+        subject.expire_soft([])
+        subject.expire_soft([marked, absent, also_marked, marked])
+        assert [self.stale(subject, key) for key in keys] == [True, True, False, None]
+
+    @needs("expire_soft", "get_or_lease")
+    def test_an_absent_value_stays_absent_and_a_load_in_flight_is_fenced(self, subject: Subject) -> None:
+        key, slow, next_one = some_key(), some_token(), some_token()
+        subject.get_or_lease(key, slow, MINUTE_MS)
+        subject.expire_soft([key])
+        assert subject.get(key) is None
+        assert subject.store(key, some_entry(key), None, slow) is False
+        assert subject.get_or_lease(key, next_one, MINUTE_MS).kind == "held"
+        assert subject.store(key, some_entry(key), None, next_one) is True
+        assert self.stale(subject, key) is False
+
+    @needs("expire_soft", "lease")
+    def test_a_load_beside_a_value_is_fenced_and_the_value_marked(self, subject: Subject) -> None:
+        leased, other = some_key(), some_key()
+        token = some_token()
+        for key in (leased, other):
+            subject.store(key, some_entry(key), None, None)
+            subject.lease(key, token, MINUTE_MS, None, False)
+        subject.expire_soft([leased])
+        assert subject.store(leased, some_entry(leased), None, token) is False
+        assert self.stale(subject, leased) is True
+        assert subject.store(other, some_entry(other), None, token) is True
+        assert self.stale(subject, other) is False
+
+    @needs("expire_soft")
+    @pytest.mark.parametrize(
+        "data", [b"", b"12", b"some other text", MAGIC[:1], MAGIC, MAGIC + b"\1\2\3", b"_" + MAGIC * 3]
+    )
+    def test_what_is_no_entry_is_deleted(self, subject: Subject, data: bytes) -> None:
+        key, other = some_key(), some_key()
+        for stored in (key, other):
+            subject.store(stored, data, MINUTE_MS, None)
+        subject.expire_soft([key])
+        assert subject.get(key) is None
+        assert subject.get(other) == data
+
+    @needs("expire_soft")
+    def test_the_mark_may_be_the_last_byte(self, subject: Subject) -> None:
+        key = some_key()
+        subject.store(key, MAGIC + b"123\0", None, None)
+        subject.expire_soft([key])
+        assert subject.get(key) == MAGIC + b"123\1"
+
+    @needs("expire_soft", "incr")
+    def test_a_number_begins_anew(self, subject: Subject) -> None:
+        for mark in (b"", b"mark"):
+            key = some_key()
+            subject.incr(key, 5, None, mark)
+            subject.expire_soft([key])
+            assert subject.get(key) is None
+            assert subject.incr(key, 1, None, mark) == 1
+
+
 class Hearing:
     """A listener under test. ``until`` goes on receiving, as whoever uses it does."""
 
@@ -787,6 +892,14 @@ class ListenTests(Setup):
         hearing.all_until_now()
         other.reclaim(key, b"1")
         assert hearing.all_until_now() == [key]
+
+    @needs(LISTEN, "expire_soft")
+    def test_what_is_marked_is_heard(self, subject: Subject, other: Subject, hearing: Hearing, prefix: str) -> None:
+        key = f"{prefix}a}}"
+        other.store(key, some_entry(key), MINUTE_MS, None)
+        hearing.all_until_now()
+        other.expire_soft([key])
+        assert key in hearing.all_until_now()
 
     @needs(LISTEN, "get_or_lease", "release")
     def test_a_lease_given_back_without_a_value_is_heard(
@@ -1070,7 +1183,7 @@ class FaultTests(Setup):
 
 
 class BackendContract(
-    ValueTests, LeaseTests, StampTests, CounterTests, SpaceTests, ListenTests, BehaviourTests, FaultTests
+    ValueTests, LeaseTests, StampTests, CounterTests, SpaceTests, StaleTests, ListenTests, BehaviourTests, FaultTests
 ):
     """Everything that cachekit relies on in a backend. Inherit, and say how to make one::
 

@@ -18,6 +18,8 @@ from cachekit.backends.redis.peers import Peers
 from cachekit.backends.redis.resp import ReplyError
 from cachekit.backends.redis.rights import grant
 from cachekit.backends.redis.slots import Range, slot_of
+from cachekit.codec.envelope import NEVER, Header, unpack
+from cachekit.codec.envelope import pack as packed_entry
 from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import ClusterSetup, Server, start_cluster
@@ -85,6 +87,28 @@ def test_values_are_on_the_node_that_has_their_slot(caller: Callable[..., Any], 
     assert backend.get_many([*keys, "absent", keys[0]]) == [*(key.encode() for key in keys), None, keys[0].encode()]
     backend.invalidate(keys[10:])
     assert backend.get_many(keys) == [*(key.encode() for key in keys[:10]), *[None] * 20]
+
+
+def entry(key: str) -> bytes:
+    return packed_entry(Header(1, os.urandom(16), 1, NEVER, NEVER), b"payload", key)
+
+
+def test_values_of_all_nodes_are_marked_as_stale(caller: Callable[..., Any], setup: ClusterSetup) -> None:
+    backend, token = caller(setup.url), os.urandom(16)
+    keys = [f"test:v:{{stale:{number}}}" for number in range(30)]
+    there, absent = keys[:20], keys[20:]
+    backend.invalidate(keys)
+    for key in there:
+        backend.store(key, entry(key), 60_000, None)
+    for key in keys:
+        backend.lease(key, token, 60_000, None, False)
+    assert {setup.primary_of(key) for key in there} == {setup.primary_of(key) for key in absent} == set(setup.primaries)
+    backend.expire_soft(keys)
+    for key in there:
+        assert unpack(setup.primary_of(key).command("GET", key), key)[0].stale
+        assert 0 < backend.remaining(key) <= 60_000
+    assert backend.get_many(absent) == [None] * 10
+    assert not any(backend.store(key, entry(key), None, token) for key in keys)
 
 
 def test_one_node_in_the_url_is_enough(caller: Callable[..., Any], setup: ClusterSetup, key: str) -> None:
@@ -187,6 +211,11 @@ def test_the_documented_rights_are_enough(caller: Callable[..., Any], setup: Clu
     for key in keys:
         assert backend.store(key, b"1", None, None) is True
     assert backend.get_many(keys) == [b"1"] * 10
+    stale = [f"test:v:{{rights:stale:{number}}}" for number in range(10)]
+    for key in stale:
+        backend.store(key, entry(key), None, None)
+    backend.expire_soft(stale)
+    assert all(unpack(backend.get(key), key)[0].stale for key in stale)
     with moving(setup, keys[0]) as (slot, target):
         setup.primary_of(slot).command("MIGRATE", "127.0.0.1", target.port, keys[0], 0, 5000, "AUTH", "hush")
         assert backend.get(keys[0]) == b"1"

@@ -20,6 +20,8 @@ from cachekit.backends.redis import line, open_redis, push, scripts
 from cachekit.backends.redis.address import Address, parse
 from cachekit.backends.redis.peers import Peers
 from cachekit.backends.redis.resp import PlainReader, pack
+from cachekit.codec.envelope import NEVER, Header
+from cachekit.codec.envelope import pack as packed_entry
 from cachekit.config.spec import BackendSpec, TLSSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import FrozenClock
@@ -212,6 +214,19 @@ def test_invalidating_and_releasing_an_absent_key_push_it_once_and_leave_nothing
         assert ear.told() == [key]
         assert own.command("EXISTS", key, lease_key(key)) == 0
         backend.close()
+
+
+def test_marking_as_stale_is_heard_of_what_is_there_and_of_nothing_else(ear: Ear, server: Server, key: str) -> None:
+    keys = [f"{key}{number}" for number in range(6)]
+    for name in keys[::2]:
+        server.command("SET", name, packed_entry(Header(1, os.urandom(16), 1, NEVER, NEVER), b"", name), "PX", 60_000)
+    ear.told()
+    for _ in range(2):
+        server.command(
+            *script(scripts.EXPIRE_SOFT, *(word for name in keys for word in (name, lease_key(name))), keys=12)
+        )
+        assert ear.told() == keys[::2]
+    assert server.command("EXISTS", *keys) == 3
 
 
 def test_a_store_and_an_invalidation_in_one_round_are_one_push(ear: Ear, server: Server, key: str) -> None:

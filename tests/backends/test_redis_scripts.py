@@ -10,6 +10,7 @@ import redis
 
 from cachekit.backends.base import lease_key
 from cachekit.backends.redis import commands
+from cachekit.codec.envelope import NEVER, Header, pack, unpack
 from cachekit.errors import BackendError, Fault
 from cachekit.testing.servers import Server, start_server
 
@@ -53,6 +54,14 @@ def token() -> bytes:
 
 def stamp_name() -> str:
     return f"test:t:{{_}}:{uuid.uuid4().hex}"
+
+
+def entry(key: str) -> bytes:
+    return pack(Header(1, os.urandom(16), 1, NEVER, NEVER), b"payload", key)
+
+
+def marked(server: Server, key: str) -> bool:
+    return unpack(server.command("GET", key), key)[0].stale
 
 
 def present(server: Server, *keys: str) -> int:
@@ -112,6 +121,31 @@ def test_a_stranger_releases_nothing_and_pushes_nothing(backend: Any, tracker: T
     backend.release(key, token())
     assert tracker.told() == []
     assert backend.renew(key, mine, 5000) is True
+
+
+def test_marking_as_stale_pushes_what_is_there_once_and_nothing_else(
+    backend: Any, server: Server, tracker: Tracker, key: str
+) -> None:
+    number, absent, leased = (f"{key}{name}" for name in ("number", "absent", "leased"))
+    backend.store(key, entry(key), 60_000, None)
+    backend.incr(number, 1, None)
+    backend.get_or_lease(leased, token(), 5000)
+    tracker.told()
+    backend.expire_soft([absent, key, leased, number])
+    pushed = tracker.told()
+    assert [name for name in pushed if b":v:" in name] == [key.encode(), number.encode()]
+    assert marked(server, key)
+    assert 50_000 < server.command("PTTL", key) <= 60_000
+    assert present(server, number, absent, leased, *map(lease_key, (key, number, absent, leased))) == 0
+
+
+def test_marking_as_stale_deletes_what_is_no_string(backend: Any, server: Server, key: str) -> None:
+    other = f"{key}other"
+    server.command("RPUSH", key, "1", "2", "3", "4", "5", "6", "7")
+    backend.store(other, entry(other), None, None)
+    backend.expire_soft([key, other])
+    assert present(server, key) == 0
+    assert marked(server, other)
 
 
 @pytest.mark.parametrize("operation", ["store", "store with token", "store_if", "incr", "touch", "touch for ever"])
@@ -178,6 +212,16 @@ def test_more_keys_than_one_batch_are_all_invalidated(backend: Any, server: Serv
     assert present(server, *keys) == 0
 
 
+def test_more_keys_than_one_batch_are_all_marked(backend: Any, server: Server) -> None:
+    keys = [f"test:v:{{batch:{uuid.uuid4().hex}}}" for _ in range(2 * commands.KEYS_AT_ONCE + 3)]
+    there = keys[:: commands.KEYS_AT_ONCE - 1]
+    for key in there:
+        backend.store(key, entry(key), None, None)
+    backend.expire_soft(keys)
+    assert all(marked(server, key) for key in there)
+    assert present(server, *keys) == len(there)
+
+
 def test_a_life_of_no_milliseconds_is_the_shortest_there_is(backend: Any, key: str) -> None:
     assert backend.store(key, b"value", 0, None) is True
     assert backend.remaining(key) in (False, 0, 1)
@@ -188,6 +232,7 @@ def test_nothing_asked_nothing_sent(backend: Any) -> None:
     assert backend.stamps([], [], 1000) == []
     assert backend.clear([]) is None
     assert backend.invalidate([]) is None
+    assert backend.expire_soft([]) is None
 
 
 def test_check_says_which_server_it_is(backend: Any, server: Server) -> None:
@@ -209,6 +254,8 @@ def test_scripts_that_the_server_has_forgotten_are_sent_again(backend: Any, serv
         assert backend.lease(key, mine, 5000, b"value", False).kind == "held"
         assert backend.store(key, b"value", None, mine) is True
         backend.invalidate([key])
+        assert backend.incr(key, 1, None) == 1
+        backend.expire_soft([key])
         assert backend.incr(key, 1, None) == 1
         backend.store(key, b"value", None, None)
 
@@ -267,6 +314,22 @@ def test_reading_and_invalidating_work_when_memory_is_full(caller: Callable[...,
     backend.clear([stamp_name()])
     assert present(full, key, lease_key(key)) == 0
     tracker.link.disconnect()
+
+
+def test_marking_as_stale_works_when_memory_is_full(caller: Callable[..., Any], server: Server, key: str) -> None:
+    kind: Any = "redis" if "redis" in server._command[0] else "valkey"
+    with start_server(kind) as own:
+        backend, number = caller(own.url), f"{key}number"
+        own.command("SET", key, entry(key))
+        own.command("SET", number, 1)
+        own.command("CONFIG", "SET", "maxmemory", "1")
+        tracker = Tracker(own, "test:")
+        for _ in range(2):  # the first sends the source, the second the digest
+            backend.expire_soft([key, number])
+            assert marked(own, key)
+        assert tracker.told() == [key.encode(), number.encode(), key.encode()]
+        tracker.link.disconnect()
+        backend.close()
 
 
 # Late arrivals: see also the contract, which holds the bytes back on the way.

@@ -10,6 +10,7 @@ from failovers import SOON, at_work, replaced
 from cachekit.backends.redis import open_redis
 from cachekit.backends.redis.backend import RedisBackend
 from cachekit.backends.redis.rights import grant
+from cachekit.codec.envelope import NEVER, Header, pack, unpack
 from cachekit.config.spec import BackendSpec
 from cachekit.errors import BackendError, Fault
 from cachekit.testing import FaultProxy, SentinelSetup, start_sentinel
@@ -174,3 +175,7 @@ def test_the_documented_rights_are_enough(caller: Callable[..., Any], setup: Sen
     backend = caller(setup.url.replace(f":{PASSWORD.replace(' ', '%20')}@", "app:pw@"))
     assert backend.store("test:v:{rights}", b"1", None, None) is True
     assert backend.get("test:v:{rights}") == b"1"
+    key = "test:v:{rights:stale}"
+    backend.store(key, pack(Header(1, b"i" * 16, 1, NEVER, NEVER), b"payload", key), None, None)
+    backend.expire_soft([key])
+    assert unpack(backend.get(key), key)[0].stale

@@ -40,7 +40,8 @@ def test_a_value_and_its_lease_have_one_slot() -> None:
         commands.lease(A, b"t" * 16, 1000, b"{b}", False), commands.incr(A, 1, None, b"{b}", True),
         commands.touch(A, None), commands.remaining(A), commands.release(A, b"t"), commands.renew(A, b"t", 5),
         commands.get_many([A, A]), commands.stamps(["n:t:{a}:1", "n:t:{a}:2"], [b"{b}", b"{c}"], 5),
-        commands.invalidate([A, "n:v:{a}2"])[0], commands.clear(["n:t:{a}:1", "n:t:{a}:2"]), commands.keep([A]),
+        commands.invalidate([A, "n:v:{a}2"])[0], commands.expire_soft([A, "n:v:{a}2"])[0],
+        commands.clear(["n:t:{a}:1", "n:t:{a}:2"]), commands.keep([A]),
     ],
 )  # fmt: skip
 def test_what_is_of_one_slot_goes_as_it_is(command: Command[Any]) -> None:
@@ -72,10 +73,12 @@ def test_stamps_of_several_slots_keep_their_fresh_values() -> None:
 
 
 def test_invalidations_and_clears_are_by_slot() -> None:
-    pieces = split(commands.invalidate([A, B, A])[0])
     lease = {key: key.replace(":v:", ":l:") for key in (A, B)}
-    assert [piece.command.words for piece in pieces] == [(A, lease[A], A, lease[A]), (B, lease[B])]
-    assert [piece.command.keys for piece in pieces] == [4, 2]
+    for whole in (*commands.invalidate([A, B, A]), *commands.expire_soft([A, B, A])):
+        pieces = split(whole)
+        assert [piece.command.words for piece in pieces] == [(A, lease[A], A, lease[A]), (B, lease[B])]
+        assert [piece.command.keys for piece in pieces] == [4, 2]
+        assert [piece.command.script for piece in pieces] == [whole.script] * 2
     assert [piece.command.words for piece in split(commands.clear([B, A, B]))] == [("DEL", B, B), ("DEL", A)]
     assert [piece.command.words for piece in split(commands.keep([B, A]))] == [("TOUCH", B), ("TOUCH", A)]
 

@@ -174,6 +174,40 @@ class ReclaimsLeases(MemoryBackend):
         return super().reclaim(key, seen, budget=budget)
 
 
+class Deletes(MemoryBackend):
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        self.invalidate(keys, budget=budget)
+
+
+class MarksForEver(MemoryBackend):
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        super().expire_soft(keys, budget=budget)
+        for key in keys:
+            if (there := self.values.get(key)) is not None:
+                self.values.put(key, there, None)
+
+
+class MarksTheFirst(MemoryBackend):
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        super().expire_soft(keys[:1], budget=budget)
+
+
+class MarksBesideLeases(MemoryBackend):
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        for key in keys:
+            self._outdate(key)
+
+
+class MarksAll(MemoryBackend):
+    """As a server does that is told nothing but SETRANGE."""
+
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        for key in keys:
+            self.leases.items.pop(key, None)
+            data = self.values.get(key) or b""
+            self.values.put(key, data[:5].ljust(5, b"\0") + b"\1" + data[6:], None)
+
+
 class HidesStamps(MemoryBackend):
     def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
         return [self.get(key, budget=budget) for key in keys]
@@ -217,6 +251,14 @@ class Racing(MemoryBackend):
         (Whole, "test_scan_gives_the_first_bytes", {}),
         (ReclaimsAll, "test_reclaim_deletes_only_what_was_seen", {"there": b"new", "seen": b"old", "deleted": False}),
         (ReclaimsLeases, "test_reclaim_leaves_the_lease_alone", {}),
+        (Deletes, "test_an_entry_is_marked_and_otherwise_as_it_was", {"payload": b"x"}),
+        (MarksForEver, "test_a_marked_value_keeps_its_ttl", {}),
+        (MarksTheFirst, "test_these_values_are_marked_and_no_other", {}),
+        (MarksBesideLeases, "test_an_absent_value_stays_absent_and_a_load_in_flight_is_fenced", {}),
+        (MarksBesideLeases, "test_a_load_beside_a_value_is_fenced_and_the_value_marked", {}),
+        (MarksAll, "test_an_absent_value_stays_absent_and_a_load_in_flight_is_fenced", {}),
+        (MarksAll, "test_what_is_no_entry_is_deleted", {"data": b"12"}),
+        (MarksAll, "test_a_number_begins_anew", {}),
         (HidesStamps, "test_stamps_can_be_read_without_making_them", {}),
         (Racing, "test_of_many_at_once_one_gets_the_lease", {}),
     ],
@@ -361,6 +403,7 @@ class Immortal(Misheard):
     ("kind", "test"),
     [
         (Silent, "test_every_change_is_heard_whoever_makes_it"),
+        (Silent, "test_what_is_marked_is_heard"),
         (Silent, "test_invalidating_what_is_absent_is_heard_too"),
         (Silent, "test_a_lease_given_back_without_a_value_is_heard"),
         (Silent, "test_a_value_that_ends_with_its_ttl_is_heard"),

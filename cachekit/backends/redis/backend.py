@@ -61,6 +61,11 @@ class RedisBackend(Moves, BaseBackend):
         """As `_run`, in a step of several."""
         return transport.run(self._pools.here(), command, deadline)
 
+    def _in_turn(self, batches: Sequence[Command[bool]], budget: float) -> None:
+        deadline = monotonic() + budget
+        for command in batches:
+            self._until(command, deadline)
+
     def get(self, key: str, *, budget: float) -> bytes | None:
         return self._until(commands.get(key), monotonic() + budget)
 
@@ -120,9 +125,10 @@ class RedisBackend(Moves, BaseBackend):
         return self._run(commands.reclaim(key, seen), budget)
 
     def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
-        deadline = monotonic() + budget
-        for command in commands.invalidate(keys):
-            self._until(command, deadline)
+        self._in_turn(commands.invalidate(keys), budget)
+
+    def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        self._in_turn(commands.expire_soft(keys), budget)
 
     def check(self, *, budget: float) -> dict[str, str]:
         try:
@@ -186,6 +192,11 @@ class AsyncRedisBackend(Moves, AsyncBaseBackend):
     async def _until(self, command: Command[T], deadline: float) -> T:
         return await aio.run(self._pools.here(), command, deadline)
 
+    async def _in_turn(self, batches: Sequence[Command[bool]], budget: float) -> None:
+        deadline = monotonic() + budget
+        for command in batches:
+            await self._until(command, deadline)
+
     async def get(self, key: str, *, budget: float) -> bytes | None:
         return await self._until(commands.get(key), monotonic() + budget)
 
@@ -247,9 +258,10 @@ class AsyncRedisBackend(Moves, AsyncBaseBackend):
         return await self._run(commands.reclaim(key, seen), budget)
 
     async def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
-        deadline = monotonic() + budget
-        for command in commands.invalidate(keys):
-            await self._until(command, deadline)
+        await self._in_turn(commands.invalidate(keys), budget)
+
+    async def expire_soft(self, keys: Sequence[str], *, budget: float) -> None:
+        await self._in_turn(commands.expire_soft(keys), budget)
 
     async def check(self, *, budget: float) -> dict[str, str]:
         try:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 EARLY_MS: Final = 2  # what the server counts in whole milliseconds, and the last one for which nobody waits
 CLOCK_KEPT: Final = 60.0  # seconds; two clocks that drift apart by 100 ppm differ by 6 ms then
-KEYS_AT_ONCE: Final = 128  # of one INVALIDATE: others wait for it
+KEYS_AT_ONCE: Final = 128  # of one INVALIDATE or EXPIRE_SOFT: others wait for it
 
 
 @dataclass(slots=True)  # not frozen: that would make each one three times as dear
@@ -197,15 +197,18 @@ def store_if(key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, abse
 
 
 def invalidate(keys: Sequence[str]) -> list[Command[bool]]:
-    """One command per batch."""
+    return in_batches(keys, scripts.INVALIDATE)
+
+
+def expire_soft(keys: Sequence[str]) -> list[Command[bool]]:
+    return in_batches(keys, scripts.EXPIRE_SOFT)
+
+
+def in_batches(keys: Sequence[str], script: Script) -> list[Command[bool]]:
+    """One command per batch of values and their leases."""
     batches = [keys[start : start + KEYS_AT_ONCE] for start in range(0, len(keys), KEYS_AT_ONCE)]
     return [
-        Command(
-            tuple(name for key in batch for name in (key, lease_key(key))),
-            read_bool,
-            scripts.INVALIDATE,
-            2 * len(batch),
-        )
+        Command(tuple(name for key in batch for name in (key, lease_key(key))), read_bool, script, 2 * len(batch))
         for batch in batches
     ]
 

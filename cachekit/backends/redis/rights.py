@@ -10,12 +10,12 @@ from cachekit.errors import BackendError, Fault
 
 # Everything that is sent or called in a script; K is a key. Words as in use, since rights may differ by them.
 NEEDED: Final = (
-    "GET K", "MGET K", "SET K 0 PX 1", "DEL K", "EXISTS K", "INCRBY K 1", "PEXPIRE K 1", "PERSIST K", "PTTL K",
-    "TOUCH K", "EVALSHA 0 1 K", "EVAL 0 1 K", "TIME",
+    "GET K", "MGET K", "GETRANGE K 0 1", "SET K 0 PX 1", "SETRANGE K 5 1", "DEL K", "EXISTS K", "INCRBY K 1",
+    "PEXPIRE K 1", "PERSIST K", "PTTL K", "TOUCH K", "EVALSHA 0 1 K", "EVAL 0 1 K", "TIME",
 )  # fmt: skip
 # Things work without these, less well: a database other than 0; which server it is, for the doctor and to notice that
 # it has become another; being told of changes; giving back the space of what was cleared.
-ALSO: Final = ("SELECT", "INFO", "PING", "HELLO", "CLIENT|TRACKING", "SCAN", "GETRANGE")
+ALSO: Final = ("SELECT", "INFO", "PING", "HELLO", "CLIENT|TRACKING", "SCAN")
 # By the ending of the URL's scheme.
 OF_SEVERAL: Final = {"sentinel": ("ROLE",), "cluster": ("CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING")}
 

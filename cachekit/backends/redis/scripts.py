@@ -8,6 +8,8 @@ returned. Such a script then answers {-1, now}.
 from dataclasses import dataclass, field
 from hashlib import sha1
 
+from cachekit.codec.envelope import MAGIC, STALE_MARK
+
 LATE = -1  # first element of the answer of a script that came too late
 
 
@@ -26,6 +28,9 @@ def script(source: str) -> Script:
     lines = [line.strip() for line in source.strip().splitlines()]
     return Script("\n".join(lines).encode())
 
+
+# As Lua writes bytes.
+ENTRY = "".join(f"\\{byte}" for byte in MAGIC)
 
 # What the scripts share. SET_V stores `data` for `ttl` milliseconds; "0" is for ever.
 GUARD = """
@@ -105,6 +110,21 @@ for i = 1, #KEYS, 2 do
     redis.call('DEL', KEYS[i + 1])
     if redis.call('DEL', KEYS[i]) == 0 then
         redis.call('SET', KEYS[i], '', 'PX', 1)
+        redis.call('DEL', KEYS[i])
+    end
+end
+return 1
+""")
+
+# v1 l1 v2 l2 ... DEL comes first, as above. SETRANGE keeps the life, but would make what is absent and fill up what is
+# short. The type is no matter: what is no string is no entry.
+EXPIRE_SOFT = script(f"""
+for i = 1, #KEYS, 2 do
+    redis.call('DEL', KEYS[i + 1])
+    local head = redis.pcall('GETRANGE', KEYS[i], 0, {STALE_MARK})
+    if #head > {STALE_MARK} and string.sub(head, 1, {len(MAGIC)}) == '{ENTRY}' then
+        redis.call('SETRANGE', KEYS[i], {STALE_MARK}, '\\1')
+    else
         redis.call('DEL', KEYS[i])
     end
 end

@@ -19,6 +19,8 @@ OF_SEVERAL: Final[dict[Word, Callable[[Sequence[Any]], Command[Any]]]] = {
     "MGET": commands.get_many, "DEL": commands.clear, "TOUCH": commands.keep,
 }  # fmt: skip
 OF_KEYS: Final = frozenset({"GET", "PTTL", *OF_SEVERAL})
+# Scripts of any number of values, each with its lease.
+OF_PAIRS: Final = (scripts.INVALIDATE, scripts.EXPIRE_SOFT)
 
 
 def slot_of(key: Word) -> int:
@@ -133,7 +135,7 @@ def keys_of(command: Command[Any]) -> tuple[Sequence[Word], int]:
     words, script = command.words, command.script
     if script is None:
         return (words[1:], 1) if words[0] in OF_KEYS else ((), 1)
-    step = 1 if script is scripts.STAMPS else 2 if script is scripts.INVALIDATE else command.keys
+    step = 1 if script is scripts.STAMPS else 2 if script in OF_PAIRS else command.keys
     return words[: command.keys], step
 
 
@@ -145,9 +147,9 @@ def part_of(command: Command[Any], positions: Sequence[int]) -> Command[Any]:
         asked: tuple[Word, ...] = (*(words[at] for at in positions), ttl, *(fresh[at] for at in positions))
         count = len(positions)
         return Command(asked, lambda reply: commands.read_stamps(reply, count), scripts.STAMPS, count)
-    if command.script is scripts.INVALIDATE:
+    if command.script in OF_PAIRS:
         pairs = tuple(word for at in positions for word in words[at : at + 2])
-        return Command(pairs, command.read, scripts.INVALIDATE, len(pairs))
+        return Command(pairs, command.read, command.script, len(pairs))
     return OF_SEVERAL[words[0]]([words[1 + at] for at in positions])
 
 
