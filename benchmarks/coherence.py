@@ -9,9 +9,11 @@ times of real processes over one server.
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import redis
 from interleave import ROUNDS, Row, awake, interleave, loop, report
 
 from cachekit.config.spec import BackendSpec, ServiceSpec, built_in_regions
@@ -39,7 +41,7 @@ def main() -> None:
             rows = hits(server, options.rounds)
         rows.append(push_delay(server))
         rows += stampede(server)
-        rows.append(clearing(server))
+        rows += clearing(server)
     print(report(rows, as_json=options.json))
     over = [f"{row.name}: {row.ratio:.2f} > {BOUNDS[row.name]}" for row in rows if row.ratio > BOUNDS.get(row.name, 99)]
     if over:
@@ -133,29 +135,43 @@ def stampede(server: Server) -> list[Row]:
     ]
 
 
-def clearing(server: Server) -> Row:
-    """A tag is cleared while a million entries lie in the region."""
+def clearing(server: Server) -> list[Row]:
+    """A tag is cleared while a million entries lie in the region, and in turns with it one key deleted without us.
+
+    On a busy machine the server waits for its turn at the processor, for milliseconds; both wait alike.
+    """
     one = service(server, "auto")
     wait_for_tracking(one)
     load = one.region().cached(lambda key: key, version=1, tags=["tag"])  # type: ignore[misc]
     load(1)
     server.command("DEBUG", "POPULATE", ENTRIES, f"{one.spec.namespace}:v:{{default:filler", 100, timeout=120)
     assert server.command("DBSIZE") >= ENTRIES
-    seconds = []
-    for _ in range(21):
-        load(1)
-        time.sleep(0.01)
-        server.command("CONFIG", "RESETSTAT")
-        began = time.perf_counter()
-        one.region().invalidate_tags("tag")
-        seconds.append(time.perf_counter() - began)
-        calls = [line for line in server.command("INFO", "commandstats").decode().splitlines() if "calls=" in line]
-        sent = {line.partition(":")[0]: line.partition("calls=")[2].partition(",")[0] for line in calls}
-        assert sent.get("cmdstat_del") == "1", sent
-        assert not {"cmdstat_scan", "cmdstat_keys", "cmdstat_unlink"} & set(sent), sent
+    ours: list[float] = []
+    plain: list[float] = []
+    with redis.Redis(port=server.port) as client:
+        for _ in range(21):
+            load(1)
+            time.sleep(0.01)
+            plain.append(seconds_of(lambda: client.delete("a key")))
+            time.sleep(0.01)
+            server.command("CONFIG", "RESETSTAT")
+            ours.append(seconds_of(lambda: one.region().invalidate_tags("tag")))
+            calls = [line for line in server.command("INFO", "commandstats").decode().splitlines() if "calls=" in line]
+            sent = {line.partition(":")[0]: line.partition("calls=")[2].partition(",")[0] for line in calls}
+            assert sent.get("cmdstat_del") == "1", sent
+            assert not {"cmdstat_scan", "cmdstat_keys", "cmdstat_unlink"} & set(sent), sent
     one.close()
-    median = statistics.median(seconds)
-    return Row("clear(tag) over 1,000,000 entries", median * 1e9, median / 0.005, "5 ms")
+    control, median = statistics.median(plain), statistics.median(ours)
+    return [
+        Row("DEL over 1,000,000 entries, redis-py", control * 1e9, 1.0, "itself"),
+        Row("clear(tag) over 1,000,000 entries", median * 1e9, median / (control + 0.005), "that + 5 ms"),
+    ]
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
