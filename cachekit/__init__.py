@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cachekit.cached import CachedFunction as CachedFunction
     from cachekit.config.units import Duration as Duration
     from cachekit.context import current_entry as current_entry
+    from cachekit.context import disabled as disabled
     from cachekit.decorator import cache as cache
     from cachekit.engine.miss import MISS as MISS
     from cachekit.engine.outcome import Outcome as Outcome
@@ -36,7 +37,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "cachekit.config.units": ("Duration",),
-    "cachekit.context": ("current_entry",),
+    "cachekit.context": ("current_entry", "disabled"),
     "cachekit.cached": ("AsyncCachedFunction", "CachedFunction"),
     "cachekit.decorator": ("cache",),
     "cachekit.engine.miss": ("MISS",),
@@ -56,7 +57,7 @@ _HOME = {
     "cachekit.process": ("aclose", "close", "configure", "define", "health"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
-_LATER = frozenset({"disabled", "tenant", "register"})
+_LATER = frozenset({"tenant", "register"})
 
 __all__ = [  # the names above
     "MISS",
@@ -81,6 +82,7 @@ __all__ = [  # the names above
     "configure",
     "current_entry",
     "define",
+    "disabled",
     "health",
     "invalidate_tags",
     "region",

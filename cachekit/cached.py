@@ -10,6 +10,7 @@ from cachekit.engine.keys import EntryKey
 from cachekit.engine.miss import MISS, Miss
 from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Port, drive
+from cachekit.engine.tiers import ORDINARY, Switches
 from cachekit.errors import UncacheableArgument
 from cachekit.function import CacheInfo, Function
 from cachekit.process import default_service
@@ -53,7 +54,11 @@ class _Kind(type):
         return super().__new__(cls, name, bases, {**body, "__doc__": _Doc(body.get("__doc__"))})
 
     def __instancecheck__(cls, instance: object) -> bool:
-        return super().__instancecheck__(instance) or super().__instancecheck__(getattr(instance, "__cachekit__", None))
+        if isinstance(
+            type(instance), _Kind
+        ):  # a twin finds the attributes of the function, of which it is the other kind
+            return super().__instancecheck__(instance)
+        return super().__instancecheck__(getattr(instance, "__cachekit__", None))
 
 
 class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
@@ -66,6 +71,7 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     whether the function is a coroutine function.
     """
 
+    _switches: Switches = ORDINARY
     _kind: str = "bound"  # what it does as an attribute: method and class bind, static and bound do not
 
     if TYPE_CHECKING:
@@ -127,19 +133,29 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function now and store the result, whatever is cached. A failure leaves what was stored."""
-        return cast(R, self._run(self._function.refresh(self._port(), self._all(args), kwargs)))
+        return cast(R, self._run(self._function.refresh(self._port(), self._switches, self._all(args), kwargs)))
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> "R | Literal[Miss.MISS]":
         """What is cached for this call in either tier, or `MISS`; never runs the function."""
-        return cast("R | Literal[Miss.MISS]", self._run(self._function.peek(self._port(), self._all(args), kwargs)))
+        return cast(
+            "R | Literal[Miss.MISS]",
+            self._run(self._function.peek(self._port(), self._switches, self._all(args), kwargs)),
+        )
 
     def put(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Store a value for this call."""
-        return cast(None, self._run(self._function.put(self._port(), value, self._all(args), kwargs)))
+        return cast(None, self._run(self._function.put(self._port(), self._switches, value, self._all(args), kwargs)))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Outcome:
         """Remove what this call cached. Whoever calls afterwards gets a value computed from data read afterwards."""
         return cast(Outcome, self._run(self._function.invalidate(self._port(), self._all(args), kwargs)))
+
+    def mark_stale(self, *args: P.args, **kwargs: P.kwargs) -> Outcome:
+        """Have the value of this call computed anew, and keep the old one for where stale values may be given.
+
+        Who must not see the old value again wants `invalidate`.
+        """
+        return cast(Outcome, self._run(self._function.mark_stale(self._port(), self._all(args), kwargs)))
 
     def invalidate_all(self) -> Outcome:
         """Remove every entry of this function."""
@@ -168,6 +184,24 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
         spec = at.tiers.spec
         return {"maxsize": at.maxsize, "typed": True, "profile": spec.name, "ttl": spec.ttl}
 
+    def using(
+        self,
+        *,
+        force_refresh: bool = False,
+        skip_l1: bool = False,
+        skip_l2: bool = False,
+        read_only: bool = False,
+        allow_stale: bool | None = None,
+    ) -> "CachedFunction[P, R]":
+        """The same function for calls that want it otherwise than the profile says: ``f.using(skip_l1=True)(7)``.
+
+        ``force_refresh`` computes and stores whatever is cached; ``skip_l1`` and ``skip_l2`` neither read nor write
+        that tier; ``read_only`` stores nothing; ``allow_stale`` takes a stale value rather than compute, False never.
+        """
+        switches = self._switches.also(force_refresh, skip_l1, skip_l2, read_only, allow_stale)
+        kind = _AsyncView if isinstance(self, AsyncCachedFunction) else _View
+        return cast("CachedFunction[P, R]", _view(kind, self, switches))
+
     def twin(self) -> "AsyncCachedFunction[P, R]":
         """The same cached function for coroutines: ``await f.twin().invalidate(7)``. Calls run in a worker thread."""
         return cast("AsyncCachedFunction[P, R]", _bind(_Awaited, self.func, *self.args))
@@ -184,8 +218,6 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
     if not TYPE_CHECKING:  # type checkers would take it for a promise that every attribute exists
 
         def __getattr__(self, name: str) -> Any:
-            if name in ("using", "mark_stale"):
-                raise AttributeError(f"{name}() is not yet available in this version")
             if name == "__signature__" and self.args:  # bound: `__wrapped__` has one parameter more
                 return inspect.signature(functools.partial(self.func, *self.args))
             # Bound: what the function has, or was given above the decorator, as methods have it.
@@ -217,7 +249,17 @@ class AsyncCachedFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
         ) -> "R | Literal[Miss.MISS]": ...
         async def put(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> None: ...  # type: ignore[override]
         async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Outcome: ...  # type: ignore[override]
+        async def mark_stale(self, *args: P.args, **kwargs: P.kwargs) -> Outcome: ...  # type: ignore[override]
         async def invalidate_all(self) -> Outcome: ...  # type: ignore[override]
+        def using(
+            self,
+            *,
+            force_refresh: bool = False,
+            skip_l1: bool = False,
+            skip_l2: bool = False,
+            read_only: bool = False,
+            allow_stale: bool | None = None,
+        ) -> "AsyncCachedFunction[P, R]": ...
         @overload
         def __get__(self, instance: None, owner: type, /) -> "AsyncCachedFunction[P, R]": ...
         @overload
@@ -259,3 +301,38 @@ class _Blocking(CachedFunction[P, R]):
 
     def twin(self) -> Any:
         return _bind(AsyncCachedFunction, self.func, *self.args)
+
+
+def _view(kind: Any, face: CachedFunction[Any, Any], switches: Switches) -> Any:
+    made = _bind(kind, face.func, *face.args)
+    made._switches = switches
+    made._kind = face._kind  # it may be assigned in the class body
+    return made
+
+
+class _View(CachedFunction[P, R]):
+    """What `using` makes of a blocking face."""
+
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        bound = super().__get__(instance, owner)
+        return bound if bound is self else _view(type(self), bound, self._switches)
+
+    def twin(self) -> Any:
+        return _view(_AsyncView, self, self._switches)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, self._run(self._function.load(self._port(), self._switches, self._all(args), kwargs)))
+
+
+class _AsyncView(AsyncCachedFunction[P, R]):
+    """What `using` makes of an awaited face."""
+
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
+        bound = super().__get__(instance, owner)
+        return bound if bound is self else _view(type(self), bound, self._switches)
+
+    def twin(self) -> Any:
+        return _view(_View, self, self._switches)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, await self._function.load(self._port(), self._switches, self._all(args), kwargs))

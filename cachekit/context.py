@@ -1,17 +1,139 @@
-"""What a running load knows about itself: the flights it is inside of, and `current_entry()`."""
+"""What the context says: the loads it is inside of, `current_entry()`, and whether the cache is switched off."""
 
+import functools
+import inspect
+import os
+import threading
+import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from threading import get_ident
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from cachekit.engine.flight import Chain
+from cachekit.engine.miss import MISS
 from cachekit.l1.table import core
 
 if TYPE_CHECKING:
     from cachekit.config.units import Duration
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+NOT_MODIFIED: Final = object()  # what a function returns whose source says so
+
+OFF: "ContextVar[tuple[_Scope, ...]]" = ContextVar("cachekit_off", default=())  # the `disabled` that hold here
 LOADING: ContextVar[Chain | None] = ContextVar("cachekit_loading", default=None)
 ENTRY: "ContextVar[Entry | None]" = ContextVar("cachekit_entry", default=None)
+
+
+class _Scope:
+    """One ``with disabled():`` that was entered. Contexts that were copied meanwhile see that it ended."""
+
+    __slots__ = ("on", "owner")
+
+    def __init__(self, owner: "disabled") -> None:
+        self.owner = owner
+        self.on = True
+
+
+def is_off(region: str) -> bool:
+    """Whether `disabled` holds here for a region."""
+    scopes = OFF.get()
+    return scopes != () and any(
+        scope.on and (not scope.owner.regions or region in scope.owner.regions) for scope in scopes
+    )
+
+
+class disabled:
+    """Switch the cache off: ``with disabled():``, or as a decorator of a function or a coroutine function.
+
+    Cached functions always run, nothing is read or stored; invalidations still happen, and what is set removes what
+    was there. With names, in these regions only. It holds for this thread or task and for what has a copy of its
+    context, as tasks and `asyncio.to_thread` have and a new thread has not, until the block ends.
+    """
+
+    def __init__(self, *regions: str) -> None:
+        if not all(isinstance(name, str) for name in regions):
+            raise TypeError("disabled() takes names of regions; as a decorator it is written @disabled()")
+        self.regions = frozenset(regions)
+        self._entered: list[_Scope] = []  # in all threads and tasks
+
+    def __enter__(self) -> None:
+        scope = _Scope(self)
+        OFF.set((*OFF.get(), scope))
+        with _lock:
+            self._entered.append(scope)
+            _switched(1)
+
+    def __exit__(self, *exception: object) -> None:
+        scopes = OFF.get()
+        mine = [scope for scope in scopes if scope.owner is self and scope.on]
+        with _lock:
+            scope = mine[-1] if mine else self._entered[-1]  # a generator may be ended in another context
+            scope.on = False
+            self._entered.remove(scope)
+            _switched(-1)
+        OFF.set(tuple([other for other in scopes if other.on]))
+
+    def __call__(self, function: F) -> F:
+        regions = self.regions
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                with disabled(*regions):
+                    return await function(*args, **kwargs)
+
+            return cast(F, awaited)
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with disabled(*regions):
+                return function(*args, **kwargs)
+
+        return cast(F, called)
+
+
+class Watcher(Protocol):
+    """Who must look at each hit while somebody may have switched the cache off."""
+
+    def off(self, somewhere: bool) -> None:
+        """Whether that may be so."""
+
+
+_lock = threading.RLock()
+_count = 0  # how many `disabled` hold in all threads and tasks
+_watchers: "weakref.WeakSet[Watcher]" = weakref.WeakSet()
+
+
+def watch_for_off(watcher: Watcher) -> None:
+    """Tell a service's `Nesting` when hits must be looked at."""
+    with _lock:
+        _watchers.add(watcher)
+        watcher.off(_count > 0)
+
+
+def _switched(by: int) -> None:
+    global _count
+    before, _count = _count, max(0, _count + by)
+    if (before > 0) != (_count > 0):
+        for watcher in list(_watchers):
+            watcher.off(_count > 0)
+
+
+def switched_off() -> bool:
+    """Whether any `disabled` holds in this process."""
+    return _count > 0
+
+
+def _after_fork() -> None:
+    # Only this thread goes on. The services are told by themselves, when their locks are new.
+    global _lock, _count
+    _lock = threading.RLock()
+    _count = sum([scope.on for scope in OFF.get()])
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def inside_load() -> bool:
@@ -27,18 +149,23 @@ def inside_load() -> bool:
 class Entry:
     """The entry that the running cached function is about to fill.
 
-    ``ttl`` (seconds, a duration like "5m", or None for never) and ``tags`` may be set by the function; ``no_store()``
-    keeps the result out of the cache.
+    ``ttl`` (seconds, a duration like "5m", or None for never), ``tags``, ``etag`` and ``last_modified`` may be set by
+    the function. The latter two are at first what they were of the entry that lies there, so that they can be sent to
+    the source; ``stale_value`` is its value. ``return entry.not_modified()`` keeps that value for another ttl;
+    ``no_store()`` keeps the result out of the cache.
     """
 
-    __slots__ = ("_depth", "_thread", "_ttl", "stored", "tags", "ttl_given")
+    __slots__ = ("_aged", "_depth", "_thread", "_ttl", "etag", "last_modified", "stored", "tags", "ttl_given")
 
-    def __init__(self, ttl: float | None, tags: tuple[str, ...]) -> None:
+    def __init__(self, ttl: float | None, tags: tuple[str, ...], aged: Any = None) -> None:
         self._depth = core.depth() if core is not None else 0  # loads of the core that this one is inside of
         self._thread = get_ident()
         self._ttl = ttl
+        self._aged = aged
         self.ttl_given = False
         self.tags: set[str] = set(tags)
+        self.etag: str | None = None if aged is None else aged.etag
+        self.last_modified: str | None = None if aged is None else aged.last_modified
         self.stored = True
 
     @property
@@ -53,9 +180,23 @@ class Entry:
         self._ttl = parse_duration(value)
         self.ttl_given = True
 
+    @property
+    def stale_value(self) -> Any:
+        """The value that is to be replaced, a copy of it; `MISS` if none is known."""
+        return MISS if self._aged is None else self._aged.copy()
+
     def no_store(self) -> None:
         """Return the result to the caller and keep nothing."""
         self.stored = False
+
+    def not_modified(self) -> Any:
+        """What to return if the source says that ``stale_value`` still holds: it is kept for another ttl.
+
+        Raises `RuntimeError` if there is no such value.
+        """
+        if self._aged is None:
+            raise RuntimeError("not_modified(): there is no value to keep; ask the source without etag or date first")
+        return NOT_MODIFIED
 
 
 def current_entry() -> Entry:

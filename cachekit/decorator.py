@@ -28,8 +28,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FACES: Final = (
-    "refresh", "peek", "put", "invalidate", "invalidate_all", "key", "cache_info", "cache_clear", "cache_parameters",
-    "twin", "region",
+    "refresh", "peek", "put", "invalidate", "mark_stale", "invalidate_all", "using", "key", "cache_info",
+    "cache_clear", "cache_parameters", "twin", "region",
 )  # fmt: skip
 
 
@@ -146,6 +146,6 @@ cache = cast("Cache", _Cache())
 """The decorator: ``@cache`` or ``@cache(ttl="5m", ...)`` above a function makes a `CachedFunction` of it.
 
 The options are those of `Options` below; their names and values are checked at once, the profile at the first call or
-at the start of a service. ``cache.minimal``, ``cache.dev``, ``cache.test`` and ``cache.local`` are the same decorator
-for the built-in profiles.
+at the start of a service. ``cache.minimal``, ``cache.production``, ``cache.dev``, ``cache.test`` and ``cache.local``
+are the same decorator for the built-in profiles.
 """

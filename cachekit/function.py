@@ -6,19 +6,20 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
-from cachekit.config.options import apply_options
-from cachekit.config.spec import RegionSpec
-from cachekit.engine import flow, invalidation, keys, writes
+from cachekit.config.options import apply_options, unfit
+from cachekit.config.spec import NEEDS_NAMESPACE, RegionSpec
+from cachekit.engine import flow, invalidation, keys, reading, writes
 from cachekit.engine.events import Tally
-from cachekit.engine.freshness import longest
+from cachekit.engine.freshness import beta, longest
 from cachekit.engine.miss import MISS
 from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Load, Port, drive
 from cachekit.engine.quick import Hooks
-from cachekit.engine.tiers import Call, Tiers
+from cachekit.engine.raised import Raised
+from cachekit.engine.tiers import ORDINARY, Call, Switches, Tiers
 from cachekit.errors import CacheKitError, ConfigError, UncacheableArgument
 from cachekit.l1.table import compile_memo, is_plain
-from cachekit.options import Options, tag_names
+from cachekit.options import NEEDS_FALLBACK, Options, tag_names
 from cachekit.process import default_service, follow
 from cachekit.service import Service
 
@@ -97,9 +98,11 @@ class Function:
         """Whether a load is the function, and then its value into L1, with nothing to be decided."""
         options, spec = self.options, tiers.spec
         special = options.tags is not None or spec.tags or options.ttl is not None or options.condition is not None
-        return (
-            not self.is_async and tiers.remote is None and not special and spec.cache_none and not spec.negative_ttl_set
-        )
+        fresh = spec.freshness
+        waits = fresh.stale_ttl > 0 or fresh.soft_timeout is not None or fresh.hard_timeout is not None
+        answers = fresh.negative_exceptions != () or spec.negative_ttl_set or not spec.cache_none
+        simple = not (special or waits or answers or options.fallback is not MISS)
+        return simple and not self.is_async and tiers.remote is None
 
     def rest(self) -> None:
         """The service was closed: its next use is to be seen."""
@@ -115,7 +118,9 @@ class Function:
             return Call(tiers, at.text(place), at.slot, place, at.tally, at.stamp_names, load=load, ttl=tiers.spec.ttl)
 
         hooks = Hooks(call, lambda: at.service.sync_port, tiers.spec.ttl)
-        self.memo.loads_by(self.fn, tiers.flights.running, tiers.observers, hooks, *longest(tiers.spec.ttl, tiers.spec))
+        times = longest(tiers.spec.ttl, tiers.spec)
+        early = beta(tiers.spec, tiers.spec.ttl) > 0
+        self.memo.loads_by(self.fn, tiers.flights.running, tiers.observers, hooks, *times, early=early)
 
     def call(
         self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any], place: tuple[Any, ...] | None = None
@@ -130,7 +135,15 @@ class Function:
         ttl = tiers.spec.ttl if options.ttl is None else self._ttl_of
         load = Load(self.fn, args, kwargs, self.is_async)
         # By position: with names it would cost twice as much.
-        return Call(tiers, at.text(place), at.slot, place, at.tally, at.stamp_names, load, tags, ttl, options.condition)
+        call = Call(tiers, at.text(place), at.slot, place, at.tally, at.stamp_names, load, tags, ttl, options.condition)
+        if options.fallback is not MISS:
+            call.fallback = options.fallback
+        return call
+
+    def call_with(self, switches: Switches, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """A call of one of the attributes below, or through `using()`."""
+        call = self.call(self.at(), args, kwargs)
+        return call if switches == ORDINARY else call.using(switches)
 
     def _ttl_of(self, value: Any) -> float | None:
         from cachekit.config.units import parse_duration
@@ -157,14 +170,27 @@ class Function:
             return value
         return (await flow.get_or_load(self.call(at, args, kwargs, place), at.service.async_port)).unwrap()
 
-    async def peek(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await flow.look(self.call(self.at(), args, kwargs), port)
+    async def load(self, port: Port, switches: Switches, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call through `using()`."""
+        call = self.call_with(switches, args, kwargs)
+        if not (switches.skip_l1 or switches.force_refresh) and (value := self.at().quick(call.args)) is not MISS:
+            return value
+        return (await flow.get_or_load(call, port)).unwrap()
 
-    async def refresh(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return (await flow.refresh(self.call(self.at(), args, kwargs), port)).unwrap()
+    async def peek(self, port: Port, switches: Switches, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return await reading.look(self.call_with(switches, args, kwargs), port)
 
-    async def put(self, port: Port, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        await writes.put(self.call(self.at(), args, kwargs), value, port)
+    async def refresh(self, port: Port, switches: Switches, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (await flow.refresh(self.call_with(switches, args, kwargs), port)).unwrap()
+
+    async def put(
+        self, port: Port, switches: Switches, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        await writes.put(self.call_with(switches, args, kwargs), value, port)
+
+    async def mark_stale(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+        at = self.at()
+        return await invalidation.invalidate_keys(at.tiers, [self.call(at, args, kwargs)], port, soft=True)
 
     async def invalidate(self, port: Port, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         at = self.at()
@@ -189,9 +215,9 @@ class Function:
         at = self.at()
         table = at.tiers.table
         stats = None if table is None else table.stats(at.slot)
-        l1_hits, l2_hits, misses, errors = at.tally.since_clear()
+        l1_hits, l2_hits, misses, errors, stale = at.tally.since_clear()
         info = CacheInfo(l1_hits + l2_hits, misses, at.maxsize, 0 if stats is None else stats.entries)
-        info.l1_hits, info.l2_hits, info.stale, info.errors = l1_hits, l2_hits, 0, errors
+        info.l1_hits, info.l2_hits, info.stale, info.errors = l1_hits, l2_hits, stale, errors
         info.bytes = 0 if stats is None else stats.weight
         return info
 
@@ -207,7 +233,7 @@ class Bound:
     def __init__(self, function: Function, service: Service) -> None:
         options = function.options
         profile = service.region_spec(options.profile)
-        spec = apply_options(profile, options.parsed)
+        spec = _settings(function, profile)
         self.service = service
         own = self._has_own_tiers(options)
         self.tiers = self._tiers(service, profile, spec, options, own)
@@ -282,7 +308,10 @@ class Bound:
     def quick(self, place: tuple[Any, ...]) -> Any:
         """L1 alone."""
         table = self.tiers.table
-        return MISS if table is None or not self.tiers.enabled else table.get(self.slot, place)
+        value = MISS if table is None or not self.tiers.enabled else table.get(self.slot, place)
+        if type(value) is Raised:
+            raise value.error()
+        return value
 
     def text(self, place: tuple[Any, ...]) -> str | None:
         """The key in L2; None when the arguments have no stable identity and there is no L2."""
@@ -290,6 +319,16 @@ class Bound:
             return f"{self.prefix}{keys.hex_digest(place, self.binder.names)}}}"
         except UncacheableArgument:  # `place` let it pass, so there is no L2
             return None
+
+
+def _settings(function: Function, profile: RegionSpec) -> RegionSpec:
+    """The profile with the options of a function. Raises `ConfigError` if they do not go together."""
+    spec = apply_options(profile, function.options.parsed)
+    for name, problem in unfit(spec.freshness):
+        raise ConfigError(f"{function.name}: {name}: {problem}")
+    if spec.freshness.outage == "fallback" and function.options.fallback is MISS:
+        raise ConfigError(f"{function.name}: {NEEDS_FALLBACK}")
+    return spec
 
 
 def problems(service: Service) -> list[str]:
@@ -306,7 +345,15 @@ def _problems(service: Service) -> list[str]:
         if service.private if function.service is default_service else function.service() is not service:
             continue
         try:
-            apply_options(service.region_spec(function.options.profile), function.options.parsed)
+            profile = service.region_spec(function.options.profile)
         except CacheKitError as error:
             found.append(f"{function.name}: {error}")
+            continue
+        try:
+            spec = _settings(function, profile)
+        except CacheKitError as error:
+            found.append(str(error))
+        else:
+            if spec.needs_namespace and spec.backend in service.spec.backends and not service.spec.namespace_given:
+                found.append(f"{function.name}: profile {spec.name!r}: {NEEDS_NAMESPACE}")
     return found

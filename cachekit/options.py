@@ -1,13 +1,16 @@
 """The options of `@cache`, checked by name and type at decoration. Reads no configuration."""
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from cachekit.config.options import check_options
 from cachekit.config.spec import NO_BACKEND, NOT_YET_BUILT_IN
+from cachekit.engine.miss import MISS
 from cachekit.errors import ConfigError
 
-LATER: Final = frozenset({"fallback", "tenant"})  # options of features that are not built yet
+LATER: Final = frozenset({"tenant"})  # options of features that are not built yet
+NEEDS_FALLBACK = "outage = 'fallback' needs something to give: fallback=..., None if that is meant"
 
 
 class Options(NamedTuple):
@@ -22,6 +25,7 @@ class Options(NamedTuple):
     version: str | int | None
     ttl: Callable[[Any], Any] | None  # of the value
     backend: object  # a backend object, or None
+    fallback: object  # a value, or a callable of the arguments; MISS: there is none
 
 
 def check(options: Mapping[str, Any], profile: str = "default") -> Options:
@@ -47,6 +51,9 @@ def check(options: Mapping[str, Any], profile: str = "default") -> Options:
         del given["backend"]
     else:
         backend = None
+    fallback = given.pop("fallback", MISS)
+    if inspect.iscoroutinefunction(fallback):
+        raise TypeError("fallback= is a value or a plain callable of the arguments, since nobody may wait for it")
     version = given.pop("version", None)
     if isinstance(version, bool) or not isinstance(version, str | int | None):
         raise TypeError(f"version= must be a str or an int, not {type(version).__name__}")
@@ -54,14 +61,18 @@ def check(options: Mapping[str, Any], profile: str = "default") -> Options:
     l1 = {name: given.pop(name) for name in ("max_entries", "max_bytes") if name in given}
     if l1:
         given["l1"] = {**dict(given.get("l1") or {}), **l1}
+    parsed = check_options(given)
+    if parsed.get("outage") == "fallback" and fallback is MISS:
+        raise ConfigError(NEEDS_FALLBACK)
     return Options(
         profile=profile,
-        parsed=check_options(given),
+        parsed=parsed,
         ignore=ignore,
         tags=tags if callable(tags) else None,
         version=version,
         ttl=ttl if callable(ttl) else None,
         backend=backend,
+        fallback=fallback,
         **own,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cachekit.config.options import apply_options, check_options
+from cachekit.config.options import apply_options, check_options, unfit
 from cachekit.config.spec import ServiceSpec
 from cachekit.config.spec import default_service as built_in_service
 from cachekit.errors import ConfigError
@@ -112,6 +112,8 @@ def _with_profile(spec: ServiceSpec, name: str, fields: Mapping[str, Any]) -> Se
     base = spec.regions[str(fields.get("extends", "default"))]
     parsed = check_options({key: value for key, value in fields.items() if key != "extends"})
     added = apply_options(base.but(name=name, origin="define()"), parsed)
+    for key, problem in unfit(added.freshness):
+        raise ConfigError(f"define({name!r}): {key}: {problem}")
     return replace(spec, regions={**spec.regions, name: added})
 
 

@@ -9,12 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union, cast, overload
 
 from cachekit.config.units import Duration, parse_duration
-from cachekit.engine import flow, invalidation, keys, writes
+from cachekit.engine import flow, invalidation, keys, reading, writes
+from cachekit.engine.entries import good_view_of
 from cachekit.engine.keys import EntryKey
 from cachekit.engine.miss import MISS, Miss
 from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Load, Port, drive
-from cachekit.engine.tiers import Call, Tiers
+from cachekit.engine.raised import Raised
+from cachekit.engine.tiers import ORDINARY, Call, Tiers
 from cachekit.errors import ConfigError, UnsupportedOperation
 from cachekit.l1.table import is_plain
 from cachekit.l2 import operation
@@ -62,6 +64,7 @@ class Region:
         self.name = name
         self._service = service
         self._bound: _Bound | None = None
+        self._switches = ORDINARY
 
     def __repr__(self) -> str:
         return f"<cachekit region {self.name!r}>"
@@ -88,7 +91,7 @@ class Region:
         at = self._at()
         value = self._quick(at, key)
         if value is MISS:
-            value = drive(flow.look(self._call(at, key), at.service.sync_port, first=False))
+            value = drive(reading.look(self._call(at, key), at.service.sync_port, first=False))
         return default if value is MISS else value
 
     async def aget(self, key: Key, default: Any = None) -> Any:
@@ -96,7 +99,7 @@ class Region:
         at = self._at()
         value = self._quick(at, key)
         if value is MISS:
-            value = await flow.look(self._call(at, key), at.service.async_port, first=False)
+            value = await reading.look(self._call(at, key), at.service.async_port, first=False)
         return default if value is MISS else value
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
@@ -112,7 +115,7 @@ class Region:
     ) -> T:
         """The value; if there is none, ``factory()`` computes it, once for all who ask at the same time."""
         at = self._at()
-        value: T | Miss = self._quick(at, key)
+        value: T | Miss = self._quick(at, key, loads=True)
         if value is not MISS:
             return value
         call = self._call(at, key, ttl=ttl, tags=tags, load=Load(factory, (), {}, inspect.iscoroutinefunction(factory)))
@@ -143,7 +146,7 @@ class Region:
         """As `get_or_set`; the factory may be a coroutine function, else it runs in a worker thread."""
         at = self._at()
         load = Load(factory, (), {}, inspect.iscoroutinefunction(factory))
-        value = self._quick(at, key)
+        value = self._quick(at, key, loads=True)
         if value is not MISS:
             return value
         call = self._call(at, key, ttl=ttl, tags=tags, load=load)
@@ -225,6 +228,14 @@ class Region:
         """As `delete_many`."""
         return await self._delete(keys, self._at().service.async_port)
 
+    def mark_stale(self, key: Key) -> Outcome:
+        """Have an entry computed anew, and keep its value for where stale values may be given."""
+        return drive(self._mark_stale(key, self._at().service.sync_port))
+
+    async def amark_stale(self, key: Key) -> Outcome:
+        """As `mark_stale`."""
+        return await self._mark_stale(key, self._at().service.async_port)
+
     def clear(self) -> Outcome:
         """Remove everything in this region, cached functions' entries included. Nothing outside of it is touched."""
         return drive(self._clear(self._at().service.sync_port))
@@ -242,6 +253,25 @@ class Region:
         """As `invalidate_tags`."""
         service = self._at().service
         return await clear_tags(service, tags, service.async_port)
+
+    def using(
+        self,
+        *,
+        force_refresh: bool = False,
+        skip_l1: bool = False,
+        skip_l2: bool = False,
+        read_only: bool = False,
+        allow_stale: bool | None = None,
+    ) -> "Region":
+        """The same region for who wants it otherwise than the profile says: ``users.using(skip_l1=True).get(7)``.
+
+        ``force_refresh`` has `get_or_set` compute and store whatever is cached; ``skip_l1`` and ``skip_l2`` neither
+        read nor write that tier; ``read_only`` stores nothing, but removes what it is asked to; ``allow_stale`` takes a
+        stale value rather than none, False never.
+        """
+        made = Region(self.name, self._service)
+        made._switches = self._switches.also(force_refresh, skip_l1, skip_l2, read_only, allow_stale)
+        return made
 
     # Functions and facts
 
@@ -272,10 +302,13 @@ class Region:
 
     # The bodies, once for both kinds of callers
 
-    def _quick(self, at: _Bound, key: Key) -> Any:
+    def _quick(self, at: _Bound, key: Key, *, loads: bool = False) -> Any:
         """L1 alone."""
         tiers, slot, args = _place(at, key)
-        return MISS if tiers.table is None else tiers.table.get(slot, args)
+        if tiers.table is None or self._switches.skip_l1 or (loads and self._switches.force_refresh):
+            return MISS
+        value = tiers.table.get(slot, args)
+        return MISS if type(value) is Raised else value
 
     def _call(
         self,
@@ -305,7 +338,7 @@ class Region:
             ttl=_ttl(tiers, ttl),
         )
         call.elsewhere = isinstance(key, EntryKey) and args is not key.args
-        return call
+        return call if self._switches == ORDINARY else call.using(self._switches)
 
     async def _get_many(self, wanted: Iterable[Key], port: Port) -> dict[Key, Any]:
         at = self._at()
@@ -319,7 +352,7 @@ class Region:
                 found[key] = value
         if missing:
             calls = [self._call(at, key) for key in missing]
-            for key, value in zip(missing, await flow.look_many(calls, port), strict=True):
+            for key, value in zip(missing, await reading.look_many(calls, port), strict=True):
                 if value is not MISS:
                     found[key] = value
         return found
@@ -343,6 +376,10 @@ class Region:
             [await invalidation.invalidate_keys(tiers, calls, port) for tiers, calls in by_tiers.items()]
         )
 
+    async def _mark_stale(self, key: Key, port: Port) -> Outcome:
+        call = self._call(self._at(), key)
+        return await invalidation.invalidate_keys(call.tiers, [call], port, soft=True)
+
     async def _clear(self, port: Port) -> Outcome:
         at = self._at()
         tiers = at.tiers
@@ -359,7 +396,9 @@ class Region:
         at = self._at()
         call = self._call(at, key)
         remote = call.tiers.remote
-        if remote is None:
+        if call.off:
+            return MISS
+        if remote is None or call.switches.skip_l2:
             return _left_in_l1(call)
         try:
             found = await operation.read(call, remote, port)
@@ -406,11 +445,8 @@ def _place(at: _Bound, key: Key) -> tuple[Tiers, int, tuple[Any, ...]]:
 
 
 def _left_in_l1(call: Call) -> "float | Miss | None":
-    table = call.tiers.table
-    entry = None if table is None else table.entry(call.slot, call.args)
-    if entry is None or not entry.fresh:
-        return MISS
-    return entry.fresh_for
+    entry = good_view_of(call)
+    return MISS if entry is None else entry.fresh_for
 
 
 def _ttl(tiers: Tiers, ttl: Any) -> float | None:

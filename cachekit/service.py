@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import random
+import sys
 import threading
 import time
 import weakref
@@ -18,13 +19,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cachekit.config.spec import DEFAULT_BACKEND, NO_BACKEND, RegionSpec, ServiceSpec
+from cachekit.config.spec import DEFAULT_BACKEND, NEEDS_NAMESPACE, NO_BACKEND, RegionSpec, ServiceSpec
 from cachekit.config.units import nearest
-from cachekit.context import inside_load
+from cachekit.context import LOADING, inside_load, is_off, switched_off, watch_for_off
 from cachekit.engine.events import Observer, Tally
-from cachekit.engine.flight import Flights
-from cachekit.engine.ports import AsyncPort, SyncPort, drive
+from cachekit.engine.flight import Flight, Flights, around
+from cachekit.engine.pauses import Pauses, Validators
+from cachekit.engine.ports import AsyncPort, SyncPort, drive, running_loop, runs
 from cachekit.engine.tiers import Tiers
+from cachekit.engine.workers import Workers
 from cachekit.errors import ConfigError
 from cachekit.l1.nesting import Nesting
 from cachekit.l1.table import Table, Versions, core
@@ -39,6 +42,7 @@ logger = logging.getLogger("cachekit")
 TICK = 1.0  # seconds between two maintenance runs
 TURNS = 2  # in one of them; the shortest lease must be renewed within a third of its length
 SWEEP = 2_000  # entries looked at per table and tick
+LOOK = 0.005  # seconds between two looks whether the loads of other threads have ended
 
 
 class Loader(Protocol):
@@ -102,7 +106,9 @@ class Service:
         self.versions = Versions()
         self.flights = Flights()
         self.nesting = Nesting(self.versions)
-        self._sync_port = SyncPort(self.clock.now, self.clock.wall)
+        self.workers = Workers()
+        self._sync_port = SyncPort(self.clock.now, self.clock.wall, self.workers)
+        self._pauses, self._unstored, self._validators = Pauses(), Pauses(), Validators()
         self.observers: list[Observer] = []
         self.rng: Callable[[], float] = random.SystemRandom().random  # forked children must not draw the same
         self._async_port: AsyncPort | None = None
@@ -127,6 +133,7 @@ class Service:
                 "entries; set `namespace` in cachekit.toml or CACHEKIT_NAMESPACE",
                 spec.namespace,
             )
+        watch_for_off(self.nesting)
         _alive.add(self)
         # The threads that listen hold what they need for as long as they wait; nothing else would end them.
         weakref.finalize(self, _let_go, self._remotes, self._objects).atexit = False
@@ -172,14 +179,17 @@ class Service:
         with self._lock:
             tables = self._tables.setdefault(spec.name, [])
             on = self.spec.enabled  # switched off, it stands on nothing
-            table = self._table(spec) if on and spec.l1.mode == "on" else None
-            if table is not None:
-                tables.append(table)
             remote = self._adopt(backend) if backend is not None else self.remote(spec.backend)
+            if remote is not None and spec.needs_namespace and not self.spec.namespace_given:
+                raise ConfigError(f"profile {spec.name!r}: {NEEDS_NAMESPACE}")
+            table = self._table(spec, remote is not None) if on and spec.l1.mode == "on" else None
             if remote is not None:
                 self._remotes_of.setdefault(spec.name, {})[remote] = None
-                if table is not None:
-                    self._share(table, remote, spec)
+            if table is not None:
+                tables.append(table)
+                self.nesting.add(table, remote is not None)
+                if remote is not None and remote.reach.add(spec.name, table, spec.ttl):
+                    remote.coherence.want()
             return Tiers(
                 self.spec.namespace,
                 spec,
@@ -191,16 +201,16 @@ class Service:
                 rng=self.rng,
                 observers=self.observers,
                 tables=tables,
+                pauses=self._pauses,
+                unstored=self._unstored,
+                validators=self._validators,
                 enabled=self.spec.enabled,
             )
 
-    def _share(self, table: Table, remote: Remote, spec: RegionSpec) -> None:
-        """What lies in this table lies in L2, too, where others may change it."""
-        self.nesting.add(table)
-        if remote.reach.add(spec.name, table, spec.ttl):
-            remote.coherence.want()
+    def _table(self, spec: RegionSpec, shared: bool) -> Table:
+        def skip() -> bool:
+            return is_off(spec.name) or (shared and inside_load())
 
-    def _table(self, spec: RegionSpec) -> Table:
         return Table(
             region=spec.name,
             max_entries=spec.l1.max_entries,
@@ -209,7 +219,7 @@ class Service:
             versions=self.versions,
             clock=None if isinstance(self.clock, SystemClock) else self.clock.ns,
             isolation=spec.isolation,
-            skip=inside_load,
+            skip=skip,
         )
 
     def remote(self, name: str) -> Remote | None:
@@ -363,6 +373,7 @@ class Service:
                 run = threading.Thread(target=_ticking, args=args, daemon=True, name="cachekit")
                 self._tick = run
                 run.start()
+                _end_with_celery()
 
     def tick(self) -> None:
         """One maintenance run: expired entries leave L1, pending invalidations are delivered, metrics are pumped."""
@@ -396,16 +407,29 @@ class Service:
 
     def _deliver(self, until: float = math.inf) -> None:
         for remote in self._in_use():
-            if len(remote.outbox) and remote.faces.sync is not None and self.clock.now() < until:
+            if len(remote.outbox) and remote.faces.sync is not None and time.monotonic() < until:
                 with suppress(Unavailable):
                     drive(remote.deliver(self._sync_port))
 
     def close(self, timeout: float = 5.0) -> None:
-        """Deliver queued invalidations, close connections. Idempotent; a later use starts again.
+        """Deliver queued invalidations, let loads that run end, close connections. Idempotent; a later use begins anew.
 
-        No delivery begins later than after ``timeout`` seconds; each has the budget of its backend.
+        Nothing is waited for and no delivery begins later than after ``timeout`` seconds; each delivery has the budget
+        of its backend. Refreshes that have not begun are dropped, and leases of what still runs are given back.
         """
-        self._deliver(self.clock.now() + timeout)
+        until = time.monotonic() + timeout
+        self._deliver(until)
+        ended = self.workers.wait(timeout)
+        mine = self._loads_of_others()
+        while mine := [flight for flight in mine if self.flights.running.get(flight.key) is flight]:
+            if time.monotonic() >= until:
+                break
+            time.sleep(LOOK)
+        self._report(ended and not mine, timeout)
+        self._deliver(until)  # what they changed
+        for remote in self._in_use():
+            if remote.leases.any and remote.faces.sync is not None:
+                drive(remote.release_all(self._sync_port))
         self._closing(TICK)
         for reclaim in tuple(self._reclaims.values()):
             reclaim.stop()
@@ -416,12 +440,23 @@ class Service:
                 logger.exception("backend %r could not be closed", remote.spec.name)
 
     async def aclose(self, timeout: float = 5.0) -> None:
-        """As `close`, for the connections of the running event loop too."""
-        until = self.clock.now() + timeout
+        """As `close`, for the tasks and the connections of the running event loop too."""
+        until = time.monotonic() + timeout
+        port = self._async_port or AsyncPort(self.clock.now, self.clock.wall)  # without a tick that would begin now
+        await self._adeliver(until, port)
+        ended = await port.wait_for_tasks(until - time.monotonic())
+        if self.workers.waiting or self.workers.running:
+            ended = await port.asyncio.to_thread(self.workers.wait, until - time.monotonic()) and ended
+        mine = self._loads_of_others()
+        while mine := [flight for flight in mine if self.flights.running.get(flight.key) is flight]:
+            if time.monotonic() >= until:
+                break
+            await port.asyncio.sleep(LOOK)
+        self._report(ended and not mine, timeout)
+        await self._adeliver(until, port)
         for remote in self._in_use():
-            if len(remote.outbox) and self.clock.now() < until:
-                with suppress(Unavailable):
-                    await remote.deliver(self.async_port)
+            if remote.leases.any:
+                await remote.release_all(port)
         self._closing(0.0)  # an event loop does not wait for threads
         for reclaim in tuple(self._reclaims.values()):
             reclaim.drop()
@@ -430,6 +465,27 @@ class Service:
                 await remote.aclose()
             except Exception:
                 logger.exception("backend %r could not be closed", remote.spec.name)
+
+    async def _adeliver(self, until: float, port: AsyncPort) -> None:
+        for remote in self._in_use():
+            if len(remote.outbox) and time.monotonic() < until:
+                with suppress(Unavailable):
+                    await remote.deliver(port)
+
+    def _loads_of_others(self) -> list[Flight]:
+        """The loads that run now and can end while this thread waits."""
+        loop, inside = running_loop(), around(LOADING.get())
+        return [
+            flight
+            for flight in list(self.flights.running.values())
+            if (flight.loop is None or (flight.loop is not loop and runs(flight.loop)))
+            and not (inside is not None and inside.holds(flight))
+        ]
+
+    @staticmethod
+    def _report(ended: bool, timeout: float) -> None:
+        if not ended:
+            logger.warning("a refresh or a load still runs after %g s; it is left alone", timeout)
 
     def _closing(self, wait: float) -> None:
         with self._lock:
@@ -456,7 +512,10 @@ class Service:
         self.flights.after_fork()
         if core is not None:
             core.after_fork()
-        self.nesting.after_fork()
+        self.nesting.after_fork(switched_off())
+        self.workers.after_fork()
+        for memory in (self._pauses, self._unstored, self._validators):
+            memory.clear()
         for _, table in self.tables():
             table.reset()
         for tally in self.tallies():
@@ -510,12 +569,19 @@ def _after_fork() -> None:
         service.after_fork()
 
 
-def _at_exit() -> None:
+def _at_exit(*_: object, **__: object) -> None:
     for service in list(_alive):
         try:
             service.close()
         except Exception:
             logger.exception("closing failed")
+
+
+def _end_with_celery() -> None:
+    """Close at the signal of Celery, if it is loaded: the processes of its prefork pool end without exit handlers."""
+    shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if shutdown is not None:
+        shutdown.connect(_at_exit, weak=False, dispatch_uid="cachekit")  # again, it changes nothing
 
 
 os.register_at_fork(after_in_child=_after_fork)

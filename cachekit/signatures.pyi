@@ -59,8 +59,32 @@ class Options(TypedDict, total=False):
     """``auto`` and ``copy`` give each caller a value of its own, ``share`` all callers the same object."""
     lease: str
     """Whether to wait for another process that computes the same: ``auto`` not for fast functions, ``on``, ``off``."""
-    lease_wait: float | str
+    lease_wait: Duration
     """How long; seconds, or a text like ``"2s"``."""
+    stale_ttl: Duration
+    """How long a value is kept past its ttl, to be given where no fresh one is to be had."""
+    stale_on_error: bool
+    """Whether the stale value stands in for an exception of the function; so it is if there is a ``stale_ttl``."""
+    stale_unless: str | Iterable[str | type[Exception]]
+    """Exceptions that are answers and reach the caller nevertheless: classes, or their dotted names."""
+    stale_throttle: Duration
+    """How long the function is left alone after it raised and a stale value stood in; doubles up to 5 minutes."""
+    stale_without_proof: Duration
+    """How long stale values may be given while the backend is away."""
+    swr: bool
+    """Give a stale value at once, and compute a fresh one behind the caller's back."""
+    early_refresh: float | str
+    """Compute anew before the ttl ends: ``auto`` from a ttl of 10 s on, ``off``, or a number (above 1: earlier)."""
+    soft_timeout: Duration | None
+    """How long to wait for the function if there is a stale value or a fallback; ``auto`` finds it by itself."""
+    hard_timeout: Duration | None
+    """How long to wait for the function at all; then `CacheLoadTimeout`, while the function goes on."""
+    outage: str
+    """While the backend is away and nothing is at hand: ``call`` the function, or give the ``fallback``."""
+    negative_exceptions: Mapping[Any, Duration]
+    """Exceptions that are remembered, as classes or dotted names, and for how long."""
+    fallback: object
+    """A value, or a callable of the call's arguments, for when nothing else can be given; never stored."""
 
 class CachedClassMethod(CachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
     """A cached class method: bound to the class however it is reached."""
@@ -115,6 +139,8 @@ class Cache(CachedIn, Protocol):
 
     @property
     def minimal(self) -> Cache: ...
+    @property
+    def production(self) -> Cache: ...
     @property
     def dev(self) -> Cache: ...
     @property

@@ -392,7 +392,7 @@ def test_cache_clear_begins_the_counts_of_cache_info_anew_but_not_those_of_the_m
     info = f.cache_info()
     assert (info, info.l1_hits, info.errors) == ((1, 1, 10_000, 1), 1, 0)
     (tally,) = [each for each in default_service().tallies() if each.function.endswith("<locals>.f")]
-    assert tally.counted() == (2, 0, 4, 1)
+    assert tally.counted() == (2, 0, 4, 1, 0)
 
 
 def test_without_l1_this_process_keeps_nothing() -> None:
@@ -457,16 +457,44 @@ def test_the_twin_of_an_async_function_runs_it_where_no_loop_runs() -> None:
 
 
 def test_what_is_not_built_yet_says_so() -> None:
-    with pytest.raises(AttributeError, match="not yet available"):
-        Repo.plain.using
-    for options in ({"stale_ttl": "1h"}, {"encrypt": True}, {"fallback": 1}, {"tenant": len}, {"swr": True}):
+    for options in ({"encrypt": True}, {"tenant": len}, {"serializer": "pickle"}):
         with pytest.raises(ConfigError, match="not yet available"):
             cache(**options)  # type: ignore[call-overload]
-    for name in ("secure", "production"):
-        with pytest.raises(ConfigError, match="not yet available"):
-            getattr(cache, name)
-        with pytest.raises(ConfigError, match="not yet available"):
-            cache(profile=name)
+    with pytest.raises(ConfigError, match="not yet available"):
+        cache.secure  # the look is the act
+    with pytest.raises(ConfigError, match="not yet available"):
+        cache(profile="secure")
+
+
+def test_options_that_contradict_each_other_are_refused_at_decoration() -> None:
+    with pytest.raises(ConfigError, match=r"^soft_timeout: longer than hard_timeout \(1 s\)$"):
+        cache(soft_timeout=2, hard_timeout=1)
+    with pytest.raises(ConfigError, match=r"^outage = 'fallback' needs something to give: fallback="):
+        cache(outage="fallback")
+    cache(outage="fallback", fallback=None)
+
+
+@pytest.mark.parametrize("options", [{"swr": True}, {"stale_on_error": True}])
+def test_options_that_their_profile_contradicts_are_refused_at_the_first_call(options: dict[str, Any]) -> None:
+    @cache(**options)
+    def bare(x: int) -> int:
+        return x
+
+    @cache(profile="production", **options)
+    def complete(x: int) -> int:
+        return x
+
+    with pytest.raises(ConfigError, match=rf"bare: {next(iter(options))}: needs stale_ttl"):
+        bare(1)
+    assert complete(1) == 1
+
+
+def test_a_fallback_is_a_value_or_a_plain_callable() -> None:
+    async def later() -> int:
+        return 1
+
+    with pytest.raises(TypeError, match="a value or a plain callable of the arguments, since nobody may wait for it"):
+        cache(fallback=later)
 
 
 # Options

@@ -9,7 +9,7 @@ import pytest
 
 import cachekit
 from cachekit import ConfigError, cache, configure, define, process, region
-from cachekit.config.spec import ServiceSpec, built_in_regions
+from cachekit.config.spec import BackendSpec, ServiceSpec, built_in_regions
 from cachekit.process import default_service, replace_default
 from cachekit.service import Service
 from cachekit.testing.clock import FrozenClock
@@ -72,6 +72,44 @@ def test_configure_checks_the_functions_decorated_so_far() -> None:
 
     with pytest.raises(ConfigError, match=r"load: there is no profile 'missing'"):
         configure(namespace="a")
+
+
+def test_what_is_made_for_production_wants_a_namespace_at_its_first_use(own_url: str) -> None:
+    @cache.production
+    def load(x: int) -> int:
+        return x
+
+    @cache.production(backend=None)
+    def alone(x: int) -> int:
+        return x
+
+    backends = {"default": {"url": own_url}}
+    with pytest.raises(ConfigError, match=r"load: profile 'production': what is made for production needs a namespace"):
+        configure(backends=backends)
+    service = Service(ServiceSpec(backends={"default": BackendSpec(url=own_url)}, regions=built_in_regions()))
+    with pytest.raises(ConfigError, match="'production': what is made for production needs a namespace"):
+        service.region("production").get("k")
+    replace_default(service)
+    assert alone(1) == 1
+    with pytest.raises(ConfigError, match="'production': what is made for production needs a namespace"):
+        load(1)
+    configure(replace=True, backends=backends, namespace="shop")
+    assert load(1) == 1
+
+
+def test_a_definition_that_contradicts_itself_is_an_error_whenever_it_comes() -> None:
+    with pytest.raises(ConfigError, match=r"soft_timeout: longer than hard_timeout \(1 s\)"):
+        define("early", soft_timeout="2s", hard_timeout="1s")
+    region().get("k")
+    with pytest.raises(ConfigError, match=r"define\('late'\): swr: needs stale_ttl"):
+        define("late", swr=True)
+    define("late", swr=True, stale_ttl="1h", negative_exceptions={KeyError: 5})
+    assert default_service().region_spec("late").freshness.negative_exceptions == (("builtins.KeyError", 5.0),)
+
+
+def test_a_definition_may_name_exceptions_by_their_class() -> None:
+    define("geolib", negative_exceptions={KeyError: 5})
+    assert default_service().region_spec("geolib").freshness.negative_exceptions == (("builtins.KeyError", 5.0),)
 
 
 def test_a_library_defines_a_profile_and_the_application_overrides_it(tmp_path: Path) -> None:

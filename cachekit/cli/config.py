@@ -184,8 +184,15 @@ def _region_rows(region: "RegionSpec") -> Iterator[tuple[tuple[str, ...], str]]:
         elif key == "negative_ttl" and not region.negative_ttl_set:
             yield (key,), "as ttl"
             continue
+        elif key == "stale_without_proof" and region.freshness.stale_without_proof is None:
+            yield (key,), "as disconnected_ttl"
+            continue
+        elif key == "stale_on_error":
+            value = region.freshness.serves_on_error
         else:
-            value = getattr(region.codec if hasattr(region.codec, key) else region, key)
+            value = next(
+                getattr(table, key) for table in (region.codec, region.freshness, region) if hasattr(table, key)
+            )
         yield (key,), field.show(value)
     for key, field in fields.L1.items():
         value = getattr(region.l1, key)

@@ -77,6 +77,7 @@ class Counts:
     waited: float = 0
     loads: float = 0
     errors: float = 0
+    stale: float = 0
 
     @property
     def share(self) -> float | None:
@@ -158,6 +159,7 @@ FIELDS = {
     ("cachekit_cache_waited_total", ""): "waited",
     ("cachekit_cache_loads_total", ""): "loads",
     ("cachekit_cache_errors_total", ""): "errors",
+    ("cachekit_cache_stale_total", ""): "stale",
 }
 
 
@@ -373,21 +375,24 @@ def _regions_table(reading: Reading) -> "Table":
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("region, function", overflow="fold")
     rates = ("hits/s", "misses/s", "loads/s", "errors/s") if reading.before is not None else ()
-    for name in ("L1\nhits", "L2\nhits", "misses", "waited", "hit\nshare", "loads", "errors", *rates):
+    stale = ("stale",) if any(region.total.stale for region in reading.stats.regions.values()) else ()
+    for name in ("L1\nhits", "L2\nhits", "misses", "waited", "hit\nshare", "loads", "errors", *stale, *rates):
         table.add_column(name, justify="right", no_wrap=True)
     for name, region in sorted(reading.stats.regions.items()):
         title = Text(f"{name}: {region.entries:.0f} entries, {_size(region.bytes)}")
-        table.add_row(title, *_cells(region.total), *_rates(reading.rates(name)), style="bold")
+        table.add_row(title, *_cells(region.total, *stale), *_rates(reading.rates(name)), style="bold")
         for function, counts in sorted(region.functions.items()):
-            cells = [*_cells(counts), *_rates(reading.rates(name, function))]
+            cells = [*_cells(counts, *stale), *_rates(reading.rates(name, function))]
             table.add_row(Text(f"  {function or '(direct use)'}"), *cells)
     return table
 
 
-def _cells(counts: Counts) -> list[str]:
+def _cells(counts: Counts, *more: str) -> list[str]:
+    """The columns that are always there, and some that are not."""
     share = "–" if counts.share is None else f"{counts.share:.1%}"
-    numbers = [f"{value:.0f}" for value in asdict(counts).values()]
-    return [*numbers[:4], share, *numbers[4:]]
+    numbers = {name: f"{value:.0f}" for name, value in asdict(counts).items()}
+    first = [numbers[name] for name in ("l1_hits", "l2_hits", "misses", "waited")]
+    return [*first, share, *(numbers[name] for name in ("loads", "errors", *more))]
 
 
 def _rates(rates: Counts | None) -> list[str]:

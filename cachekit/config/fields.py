@@ -4,10 +4,11 @@ A parser takes what was written and returns the value, or raises `ValueError` sa
 takes its own result. Keys of features that do not exist yet are here with their types, but accept only "off".
 """
 
+import builtins
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from cachekit.config.units import (
     check_name,
@@ -160,7 +161,75 @@ def _parse_beta(value: object) -> float | str:
 
 
 def _parse_soft_timeout(value: object) -> float | str | None:
-    return "auto" if isinstance(value, str) and value.strip() == "auto" else parse_duration(value)
+    return "auto" if isinstance(value, str) and value.strip().casefold() == "auto" else parse_duration(value)
+
+
+def _show_soft_timeout(value: float | str | None) -> str:
+    return '"auto"' if value == "auto" else f'"{format_duration(value)}"'  # type: ignore[arg-type]  # no other text
+
+
+def dotted(kind: type) -> str:
+    """The name by which configuration knows a class of exceptions."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+LOCAL: Final = "<locals>"  # in the name of what was defined inside of a function
+
+
+def _exception_name(value: object) -> str:
+    """``"app.errors.NotFound"``, a built-in one by its bare name, or in code the class itself."""
+    if isinstance(value, type) and issubclass(value, Exception):
+        return dotted(value)
+    if isinstance(value, str) and value.isidentifier():
+        known = getattr(builtins, value, None)
+        if isinstance(known, type) and issubclass(known, Exception):
+            return dotted(known)
+    elif isinstance(value, str) and all(part.isidentifier() or part == LOCAL for part in value.split(".")):
+        return value
+    raise ValueError("not an exception; write 'package.module.NotFound', or 'KeyError' for a built-in one")
+
+
+def _parse_exceptions(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = parse_list(value)
+    if not isinstance(value, Iterable) or isinstance(value, Mapping):
+        raise ValueError("not a list of exceptions; write ['package.module.NotFound']")
+    return tuple([_exception_name(item) for item in value])
+
+
+def _parse_negative(value: object) -> tuple[tuple[str, float], ...]:
+    """Exceptions and how long each of them is remembered."""
+    if isinstance(value, tuple) and all(isinstance(item, tuple) and len(item) == 2 for item in value):
+        value = dict(value)  # what this returned
+    if not isinstance(value, Mapping):
+        raise ValueError("not a table; write { 'package.module.NotFound' = '30s' }")
+    return tuple({_exception_name(key): _remembered_for(key, ttl) for key, ttl in _flat(value)}.items())
+
+
+def _flat(table: Mapping[Any, Any], before: str = "") -> Iterator[tuple[Any, Any]]:
+    """The table with whole names: to TOML a dotted key without quotes is a table in a table."""
+    for key, value in table.items():
+        if isinstance(value, Mapping) and isinstance(key, str):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield (f"{before}{key}" if isinstance(key, str) else key), value
+
+
+def _remembered_for(key: object, ttl: object) -> float:
+    name = _exception_name(key)
+    if LOCAL in name:
+        raise ValueError(f"{name} is defined inside of a function, where no process can find it again by its name")
+    try:
+        seconds = parse_duration(ttl)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if seconds is None:
+        raise ValueError(f"{name}: must have an end; write a duration such as '30s'")
+    return seconds
+
+
+def _show_negative(value: tuple[tuple[str, float], ...]) -> str:
+    return "{" + ", ".join(f'"{name}" = "{format_duration(seconds)}"' for name, seconds in value) + "}"
 
 
 def _not_yet(parse: Parser, *off: object) -> Field:
@@ -173,10 +242,6 @@ def _not_yet(parse: Parser, *off: object) -> Field:
         return parsed
 
     return Field(parse_off)
-
-
-def _zero_or_more(value: object) -> float | None:
-    return parse_duration(value, zero=True)
 
 
 BOOL = Field(parse_bool)
@@ -207,19 +272,20 @@ BUILT: Mapping[str, Field] = {
     "isolation": _choice("auto", "copy", "share"),
     "lease": _choice("auto", "on", "off"),
     "lease_wait": _duration(zero=True, never=False),
+    "stale_ttl": _duration(zero=True, never=False),
+    "stale_on_error": BOOL,
+    "stale_unless": Field(_parse_exceptions),
+    "stale_throttle": _duration(zero=True, never=False),
+    "stale_without_proof": _duration(zero=True, never=False),
+    "swr": BOOL,
+    "early_refresh": Field(_parse_beta),
+    "soft_timeout": Field(_parse_soft_timeout, _show_soft_timeout),
+    "hard_timeout": _duration(zero=False, never=True),
+    "outage": _choice("call", "fallback"),
+    "negative_exceptions": Field(_parse_negative, _show_negative),
 }
 
 UNBUILT: Mapping[str, Field] = {
-    "stale_ttl": _not_yet(_zero_or_more, 0),
-    "stale_on_error": _not_yet(parse_bool, False),
-    "stale_throttle": _not_yet(_zero_or_more, 0),
-    "swr": _not_yet(parse_bool, False),
-    "early_refresh": _not_yet(_parse_beta, "off"),
-    "soft_timeout": _not_yet(_parse_soft_timeout, None),
-    "hard_timeout": _not_yet(parse_duration, None),
-    "outage": _not_yet(_choice("call", "fallback").parse, "call"),
-    "negative_exceptions": _not_yet(_parse_table, {}),
-    "stale_without_proof": _not_yet(_zero_or_more, 0),
     "serializer": _not_yet(check_name, "msgpack"),
     "encrypt": _not_yet(parse_bool, False),
     "sign": _not_yet(parse_bool, False),

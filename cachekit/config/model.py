@@ -26,6 +26,16 @@ Size: TypeAlias = Annotated[int, WithJsonSchema({"anyOf": [{"type": "integer", "
 JitterValue: TypeAlias = Annotated[
     Jitter, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]})
 ]
+Negative: TypeAlias = Annotated[
+    tuple[tuple[str, float], ...],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "object"}]},
+        }
+    ),
+]
+Whether: TypeAlias = Annotated[bool | None, WithJsonSchema({"type": "boolean"})]  # None only as nobody's decision
 Secret: TypeAlias = Annotated[SecretStr | None, WithJsonSchema({"type": "string", "description": "environment only"})]
 
 
@@ -70,20 +80,21 @@ class ProfileTable(Table):
     backend: str = REGION.backend
     ttl: Duration = REGION.ttl
     jitter: JitterValue = DEFAULT_JITTER
-    stale_ttl: DurationOrZero = 0.0
-    stale_on_error: bool = False
-    stale_throttle: DurationOrZero = 0.0
-    swr: bool = False
-    early_refresh: Literal["auto", "off"] | float = "off"
+    stale_ttl: DurationOrZero = REGION.freshness.stale_ttl
+    stale_on_error: Whether = REGION.freshness.stale_on_error
+    stale_unless: tuple[str, ...] = REGION.freshness.stale_unless
+    stale_throttle: DurationOrZero = REGION.freshness.stale_throttle
+    stale_without_proof: DurationOrZero = REGION.freshness.stale_without_proof
+    swr: bool = REGION.freshness.swr
+    early_refresh: Literal["auto", "off"] | float = REGION.freshness.early_refresh  # type: ignore[assignment]
     soft_timeout: Literal["auto"] | Duration = None
-    hard_timeout: Duration = None
+    hard_timeout: Duration = REGION.freshness.hard_timeout
     outage: Literal["call", "fallback"] = "call"
     negative_ttl: Duration = None
     cache_none: bool = REGION.cache_none
-    negative_exceptions: dict[str, Duration] = {}
+    negative_exceptions: Negative = ()
     lease: Literal["auto", "on", "off"] = "auto"
     lease_wait: DurationOrZero = REGION.lease_wait
-    stale_without_proof: DurationOrZero = 0.0
     tags: tuple[str, ...] = REGION.tags
     serializer: str = REGION.codec.serializer
     compression: Literal["lz4", "zstd", "none"] = "lz4"
@@ -209,4 +220,5 @@ def json_schema() -> dict[str, Any]:
         del schema["properties"][key]
     del tables["MetricsTable"]["properties"]["token"], tables["BackendTable"]["properties"]["password"]
     tables["ProfileTable"]["properties"]["jitter"]["default"] = f"{DEFAULT_JITTER.amount:.0%}"
+    tables["ProfileTable"]["properties"]["negative_exceptions"]["default"] = {}
     return schema

@@ -1,11 +1,11 @@
 """Options of a decorator, of `define()` and of a region: checked by the standard library alone, at import time."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from cachekit.config.fields import L1, PROFILE, Field
-from cachekit.config.spec import RegionSpec
+from cachekit.config.spec import FRESHNESS_FIELDS, FreshnessSpec, RegionSpec
 from cachekit.config.units import nearest
 from cachekit.config.urls import redact_url
 from cachekit.errors import ConfigError
@@ -70,7 +70,22 @@ def check_options(options: Mapping[str, object]) -> dict[str, object]:
         else:
             known = {*PROFILE, "l1", *DECORATOR_OPTIONS}
             raise TypeError(f"unknown option {name!r}{suggest(name, known)}")
+    # What is not given may come from a profile, so only what is wrong whatever that says.
+    fresh: dict[str, Any] = {name: value for name, value in parsed.items() if name in FRESHNESS_FIELDS}
+    for name, problem in unfit(replace(FreshnessSpec(stale_ttl=1.0), **fresh)) if fresh else ():
+        raise ConfigError(f"{name}: {problem}")
     return parsed
+
+
+def unfit(fresh: FreshnessSpec) -> Iterator[tuple[str, str]]:
+    """What is wrong with values that are right one by one: the key, and why."""
+    soft, hard = fresh.soft_timeout, fresh.hard_timeout
+    if isinstance(soft, float) and hard is not None and soft > hard:
+        yield "soft_timeout", f"longer than hard_timeout ({hard:g} s)"
+    if fresh.swr and not fresh.stale_ttl:
+        yield "swr", "needs stale_ttl, the time for which a value may be given past its TTL"
+    if fresh.stale_on_error and not fresh.stale_ttl:
+        yield "stale_on_error", "needs stale_ttl, the time for which a value may be given past its TTL"
 
 
 def _check_l1(value: object) -> dict[str, object]:
@@ -100,6 +115,12 @@ def apply_options(spec: RegionSpec, parsed: Mapping[str, object]) -> RegionSpec:
     codec: dict[str, Any] = {name: value for name, value in parsed.items() if name in _CODEC_FIELDS}
     if codec:
         changes["codec"] = replace(spec.codec, **codec)
+    fresh: dict[str, Any] = {name: value for name, value in parsed.items() if name in FRESHNESS_FIELDS}
+    if "negative_exceptions" in fresh:  # a table, so it merges key by key
+        table = dict(spec.freshness.negative_exceptions)
+        fresh["negative_exceptions"] = tuple({**table, **dict(fresh["negative_exceptions"])}.items())
+    if fresh:
+        changes["freshness"] = replace(spec.freshness, **fresh)
     if "jitter" in parsed:
         changes["jitter"], changes["jitter_is_share"] = PROFILE["jitter"].parse(parsed["jitter"])
     if "negative_ttl" in parsed:

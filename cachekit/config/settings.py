@@ -24,8 +24,9 @@ from cachekit.config.model import (
     Settings,
     TLSTable,
 )
-from cachekit.config.options import FOREIGN, apply_options, shown, suggest
+from cachekit.config.options import FOREIGN, apply_options, shown, suggest, unfit
 from cachekit.config.spec import (
+    NEEDS_NAMESPACE,
     NO_BACKEND,
     NOT_YET_BUILT_IN,
     BackendSpec,
@@ -35,7 +36,7 @@ from cachekit.config.spec import (
     ServiceSpec,
     TLSSpec,
 )
-from cachekit.config.tree import CODE_ORIGIN, Found, Keys, Tree, build, find_files, is_secret
+from cachekit.config.tree import BUILT_IN_ORIGIN, CODE_ORIGIN, Found, Keys, Tree, build, find_files, is_secret
 from cachekit.config.units import nearest
 from cachekit.config.urls import TLS_SCHEMES, carries_password, check_url, redact_url
 from cachekit.errors import ConfigError
@@ -274,7 +275,16 @@ def _regions(
         given = model.profiles[name].given()
         if "jitter" in given:
             given["jitter"] = model.profiles[name].jitter
-        region = apply_options(base, given).but(name=name, origin=tree.origin(("profiles", name)))
+        region = apply_options(base, given).but(
+            name=name,
+            origin=tree.origin(("profiles", name)),
+            needs_namespace=base.needs_namespace or name == "production",
+        )
+        inherited = dict(unfit(base.freshness))  # told already
+        for key, problem in unfit(region.freshness):
+            if key not in inherited:
+                place = _inherited_origin(tree, ("profiles", name, key))
+                tree.problems.append(f"{place}: profiles.{name}.{key}: {problem}")
         regions[name] = region
         return region
 
@@ -301,6 +311,9 @@ def _bind(
     if region.codec.compression == "zstd" and not _has_zstd():
         place = _inherited_origin(tree, ("profiles", region.name, "compression"))
         tree.problems.append(f"{place}: profiles.{region.name}.compression = 'zstd': pip install 'cachekit[compress]'")
+    unnamed = region.backend in backends and "namespace" not in model.model_fields_set
+    if unnamed and region.needs_namespace and region.origin != BUILT_IN_ORIGIN:
+        tree.problems.append(f"{region.origin}: profiles.{region.name}: {NEEDS_NAMESPACE}")
     if region.backend == NO_BACKEND or region.backend in backends:
         return region
     if region.backend == "default":

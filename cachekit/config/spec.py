@@ -5,6 +5,7 @@ All times are seconds (float), ``None`` means never; sizes are bytes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 DEFAULT_NAMESPACE = "cachekit"
@@ -32,6 +33,28 @@ class CodecSpec:
     compress_above: int = 1024
     max_value_bytes: int = 16 * 1024 * 1024
     on_unstorable: str = "warn"  # warn | raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshnessSpec:
+    """What is served past the TTL, when a value is computed anew before it, and how long anybody waits for that."""
+
+    stale_ttl: float = 0.0  # kept so long past the TTL
+    stale_on_error: bool | None = None  # None: if there is a `stale_ttl`
+    stale_unless: tuple[str, ...] = ()  # exceptions that are answers, by dotted name, subclasses included
+    stale_throttle: float = 30.0  # pause of the source per key after a failure; doubles up to `LONGEST_PAUSE`
+    stale_without_proof: float | None = None  # while L2 is away; None: the backend's `disconnected_ttl`
+    swr: bool = False
+    early_refresh: float | str = "auto"  # auto | off | beta of XFetch
+    soft_timeout: float | str | None = None  # "auto": twice what most loads take
+    hard_timeout: float | None = None
+    outage: str = "call"  # call | fallback
+    negative_exceptions: tuple[tuple[str, float], ...] = ()  # dotted name, seconds
+
+    @property
+    def serves_on_error(self) -> bool:
+        """Whether a stale value stands in for an error."""
+        return self.stale_ttl > 0 if self.stale_on_error is None else self.stale_on_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +121,11 @@ class RegionSpec:
     counters_set: bool = False  # whether somebody decided
     isolation: str = "auto"  # auto | copy | share
     lease: str = "auto"
-    lease_wait: float = 5.0
+    lease_wait: float = 5.0  # no longer than `hard_timeout`
+    freshness: FreshnessSpec = FreshnessSpec()
     l1: L1Spec = L1Spec()
     codec: CodecSpec = CodecSpec()
+    needs_namespace: bool = False  # with an L2 it must have a name of its own
     origin: str = ""  # the table that declared it: "cachekit.toml:5", "built-in", "define()"
 
     def but(self, **changes: Any) -> "RegionSpec":
@@ -132,16 +157,20 @@ class ServiceSpec:
     files: tuple[str, ...] = ()  # that were read, base first
 
 
-# Built-in profiles that exist today, as differences from `default`. `production` and `secure` need features that are
-# not built yet; `config.settings` refuses them by name instead of running without what they promise.
+FRESHNESS_FIELDS = frozenset(each.name for each in dataclass_fields(FreshnessSpec))
+
+# Built-in profiles as differences from `default`, by the keys of a file. `secure` needs features that do not exist yet;
+# `config.settings` refuses it by name instead of running without what it promises.
 BUILT_IN: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "minimal": {"jitter": 0.0},
+    "minimal": {"jitter": 0.0, "early_refresh": "off", "lease": "off"},
+    "production": {"stale_ttl": 3600.0, "swr": True, "hard_timeout": 30.0},
     "dev": {"ttl": 30.0, "on_unstorable": "raise"},
-    "test": {"backend": NO_BACKEND, "jitter": 0.0, "on_unstorable": "raise"},
+    "test": {"backend": NO_BACKEND, "jitter": 0.0, "early_refresh": "off", "on_unstorable": "raise"},
     "local": {"backend": NO_BACKEND},
 }
-NOT_YET_BUILT_IN = ("production", "secure")
+NOT_YET_BUILT_IN = ("secure",)
+NEEDS_NAMESPACE = "what is made for production needs a namespace of its own; set namespace, or CACHEKIT_NAMESPACE"
 
 
 def built_in_regions() -> dict[str, RegionSpec]:
@@ -150,7 +179,10 @@ def built_in_regions() -> dict[str, RegionSpec]:
     for name, differences in BUILT_IN.items():
         fields = dict(differences)
         codec = CodecSpec(on_unstorable=fields.pop("on_unstorable", "warn"))
-        regions[name] = RegionSpec(name=name, codec=codec, origin="built-in", **fields)
+        fresh = FreshnessSpec(**{key: fields.pop(key) for key in FRESHNESS_FIELDS & fields.keys()})
+        regions[name] = RegionSpec(
+            name=name, codec=codec, freshness=fresh, needs_namespace=name == "production", origin="built-in", **fields
+        )
     return regions
 
 

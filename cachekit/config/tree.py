@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cachekit.config.fields import KEYS, NOT_YET
+from cachekit.config.fields import KEYS, NOT_YET, dotted
 from cachekit.config.spec import BUILT_IN, NO_BACKEND, NOT_YET_BUILT_IN
 from cachekit.config.units import check_name, fold, nearest, parse_list
 
@@ -90,7 +90,7 @@ class Tree:
     def merge(self, table: Mapping[Any, Any], origin: Callable[[Keys], str], at: Keys = ()) -> None:
         """Lay a table over the tree: tables merge key by key, everything else replaces."""
         for key, value in table.items():
-            keys = (*at, str(key))
+            keys = (*at, dotted(key) if isinstance(key, type) else str(key))  # in code, a class of exceptions
             if isinstance(value, Mapping):
                 if not isinstance(self.get(*keys), dict):
                     self.put(keys, {}, origin(keys))

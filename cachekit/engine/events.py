@@ -16,8 +16,9 @@ class Tally:
     """
 
     __slots__ = (
-        "_take_loads", "before", "errors", "function", "hit_seconds", "impatient", "l1_hits", "l2_hits", "lease_waits",
-        "load_errors", "loads", "miss_seconds", "misses", "region", "stores", "times", "waited",
+        "_take_loads", "before", "errors", "fallbacks", "function", "hit_seconds", "impatient", "l1_hits", "l2_hits",
+        "lease_waits", "load_errors", "load_seconds", "loads", "miss_seconds", "misses", "refreshes", "region", "spent",
+        "stale", "stale_ages", "stores", "timeouts", "times", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -45,27 +46,62 @@ class Tally:
         self.lease_waits = 0  # loads that waited for another process
         self.impatient = 0  # ... and computed nevertheless
         self.errors: dict[tuple[str, str], int] = {}  # (operation, reason) -> count
-        self.before = (0, 0, 0, 0)  # what had been counted at the last `cache_clear()`
+        self.stale = 0  # calls answered with a value past its TTL
+        self.fallbacks = 0  # ... with the fallback
+        self.refreshes: dict[tuple[str, str], int] = {}  # (trigger, result) -> count
+        self.timeouts: dict[str, int] = {}  # soft, hard -> calls that waited no longer
+        self.spent = 0.0  # seconds of the runs that ended well
+        self.before = (0, 0, 0, 0, 0)  # what had been counted at the last `cache_clear()`
         self.hit_seconds: deque[float] = deque(maxlen=4096)  # L2 hits, until the next pump
         self.miss_seconds: deque[float] = deque(maxlen=4096)  # misses, until the next pump
+        self.load_seconds: deque[float] = deque(maxlen=4096)  # runs of the function, until the next pump
+        self.stale_ages: deque[float] = deque(maxlen=4096)  # seconds past the TTL, until the next pump
 
     def take_in(self) -> None:
         """Count the loads that the native core ran since the last time. Whoever reads the counts calls this first."""
         loads, seconds = self._take_loads()
         if loads:
             self.miss_seconds.extend(seconds)
+            self.load_seconds.extend(seconds)
+            self.spent += sum(seconds) / len(seconds) * loads if seconds else 0.0
             self.misses += loads
             self.loads += loads
 
-    def counted(self) -> tuple[int, int, int, int]:
-        """Hits of L1 and of L2, misses, errors."""
+    @property
+    def saved(self) -> float:
+        """Seconds that hits would have taken, had each run the function for as long as it takes on average."""
+        return self.spent / self.loads * (self.l1_hits() + self.l2_hits) if self.loads else 0.0
+
+    def counted(self) -> tuple[int, int, int, int, int]:
+        """Hits of L1 and of L2, misses, errors, stale answers."""
         self.take_in()
-        return (self.l1_hits(), self.l2_hits, self.misses, sum(list(self.errors.values())))
+        return (self.l1_hits(), self.l2_hits, self.misses, sum(list(self.errors.values())), self.stale)
 
     def since_clear(self) -> tuple[int, ...]:
         """The same since the last `cache_clear()`."""
         before = self.before  # first: what another thread clears meanwhile must not be taken off twice
         return tuple([count - less for count, less in zip(self.counted(), before, strict=True)])
+
+    def ran(self, seconds: float) -> None:
+        """The function ended well after so long."""
+        self.loads += 1
+        self.spent += seconds
+        self.load_seconds.append(seconds)
+
+    def served_stale(self, age: float) -> None:
+        """A value went out that was so many seconds past its TTL."""
+        self.stale += 1
+        self.stale_ages.append(age)
+
+    def refreshed(self, trigger: str, result: str) -> None:
+        """A refresh that no caller waited for ended, or was not begun. Both are bounded labels."""
+        self.refreshes.setdefault((trigger, result), 0)
+        self.refreshes[trigger, result] += 1
+
+    def gave_up(self, kind: str) -> None:
+        """A caller waited no longer: soft, or hard."""
+        self.timeouts.setdefault(kind, 0)
+        self.timeouts[kind] += 1
 
     def error(self, operation: str, reason: str) -> None:
         """Count a failure; operation is get, store, invalidate, load, ...; reason a bounded label."""

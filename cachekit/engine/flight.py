@@ -20,13 +20,17 @@ HANDED_OVER: Final = object()  # result of a flight whose leader gave up before 
 class Flight:
     """One load of one key. `ticket` and `started` are the leader's sample, by which a joiner judges it."""
 
-    __slots__ = ("future", "interested", "key", "loop", "started", "stop", "ticket", "unread", "waits_for")
+    __slots__ = (
+        "behind", "future", "interested", "key", "late", "loop", "started", "stop", "ticket", "unread", "waits_for",
+    )  # fmt: skip
 
     def __init__(self, key: Hashable, ticket: int, started: float, loop: object) -> None:
         self.key = key
         self.ticket = ticket
         self.started = started
         self.unread = False  # nothing that the result will be made of was read yet, nor is it being asked for
+        self.behind = False  # nobody waits for it: there is a value meanwhile
+        self.late = False  # a caller with something else to give waited no longer
         self.loop = loop  # of the leader, when it is a task; None for a thread
         self.future: Future[Any] | None = None  # made when a second caller joins
         self.interested = 1  # callers who still want the result, the leader's among them

@@ -3,6 +3,8 @@
 get_or_load:  L1 was asked already -> local flight -> L1 again -> L2 -> stamps, lease (or wait for who has it)
               -> function -> fenced store to L2 -> L1
 
+With a stale value at hand the caller may have that at once, and the rest of the way goes on behind its back.
+
 Rules that every line below keeps:
 - a *ticket* is taken before L2 is asked or the function starts; L1 accepts a value only if nothing that covers the key
   was invalidated after its ticket;
@@ -12,30 +14,28 @@ Rules that every line below keeps:
 - the result of the function is carried as a `Result`, so that its exceptions are not mistaken for the flow's.
 """
 
-import random
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from cachekit.context import ENTRY, LOADING, Entry
-from cachekit.engine.entries import Sample, from_l1, life_of, put_in_l1, unstorable
+from cachekit.context import ENTRY, LOADING, NOT_MODIFIED, OFF, Entry
+from cachekit.engine import aging
+from cachekit.engine.entries import Sample, good_view_of, life_of, put_in_l1, unstorable
 from cachekit.engine.events import Loaded, Missed
 from cachekit.engine.flight import HANDED_OVER, Alone, Chain, Flight, Lead, Wait, around, in_core, tell
 from cachekit.engine.freshness import Life
 from cachekit.engine.keys import check_tag, tag_id
-from cachekit.engine.miss import MISS
-from cachekit.engine.ports import TIMED_OUT, Port, Result, blocking, closed
+from cachekit.engine.ports import TIMED_OUT, Old, Port, Result, blocking, closed
+from cachekit.engine.raised import RAISED, Raised, is_one_of, raised_by, remembered
+from cachekit.engine.reading import absent, hit, is_due, look_in_l2, note
+from cachekit.engine.right import Right, obtain, release
 from cachekit.engine.tiers import Call
 from cachekit.errors import Unstorable
 from cachekit.l1.table import admit, isolate
 from cachekit.l2 import operation
-from cachekit.l2.lease import is_fast
-from cachekit.l2.operation import Busy, Found, Held, Stamps
-from cachekit.l2.parking import Parked
+from cachekit.l2.operation import Found, Stale
 from cachekit.l2.remote import Unavailable
-from cachekit.l2.stamps import NO_STAMP
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -43,62 +43,144 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USED_UP: Final = (GeneratorType, AsyncGeneratorType)
-PATIENCE: Final = 60.0  # seconds that anybody waits for another caller's load in this process; bounds unseen circles
-TRIES: Final = 20  # of sampling what covers a key, while others clear it at the same time
-LOOK_AGAIN: Final = (0.005, 0.05)  # seconds after which who is not told looks whether another process is done
-OUTDATED_AGAIN: Final = (0.05, 0.25)  # ... if an outdated value lies there, whose lease may be given back in silence
+SAME: Final = 0.05  # seconds by which two entries of a key may differ in what is left of them, and yet be one
+HANDED_ON: Final = 1.0  # seconds for which another process's refresh is not asked after
 
 
 async def get_or_load(call: Call, port: Port) -> Result:
     """The value of a call that L1 could not answer: from another caller's load, from L2, or from the function."""
     tiers = call.tiers
-    if not tiers.enabled and call.load is not None:
-        return await port.run(call.load)
+    if call.switches.force_refresh or ((OFF.get() is not None or not tiers.enabled) and call.off):
+        return await refresh(call, port)
+    if tiers.unstored.ends and tiers.unstored.on(call.ident, port.now()):
+        return await _unqueued(call, port)
+    sample = Sample(call, port)
+    lead = tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
+    if lead is None or in_core():
+        found = await _find_place(call, port, sample, lead)
+        if isinstance(found, Result):
+            return found
+        lead, sample = found
+    # We lead. Look into both tiers once more; the function only if neither has a value that will do.
+    result, trigger, seen, mine = None, "", None, True
+    try:
+        if tiers.table is not None:
+            result, trigger = _from_l1(call, port, sample)
+        if result is None and sample.usable and tiers.remote is not None:
+            try:
+                found_there = await operation.read(call, tiers.remote, port)
+            except Unavailable as error:
+                sample.gone(call, "get", error)
+            else:
+                if isinstance(found_there, Found):
+                    result = hit(call, port, sample, found_there)
+                    header = found_there.header
+                    if header is not None and header.load_ms and _due(call, port, sample, found_there):
+                        trigger = "early"
+                else:
+                    seen = found_there.seen
+                    absent(call, port, sample, found_there)
+        if result is None:
+            result, trigger = _instead(call, port, sample)
+        if result is None:
+            mine = False  # the load goes on for the waiters, if this caller gives up
+            return await _owned(call, port, lead, sample, seen)
+    except BaseException:
+        if mine:
+            lead.hand_over()  # one of the waiters goes on
+        raise
+    if (waiting := lead.end()) is not None:
+        land(waiting, result)
+    if trigger:
+        _refresh_behind(call, port, trigger)
+    return result
+
+
+async def _find_place(call: Call, port: Port, sample: Sample, lead: Lead | None) -> Result | tuple[Lead, Sample]:
+    """Somebody leads already, or it may be so: a result, or the lead all the same."""
+    tiers = call.tiers
     while True:
-        sample = Sample(call, port)
-        lead = tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
         if unseen := in_core():  # known to nobody yet; from now on the core begins no other, as somebody leads
             if lead is not None:
                 lead.hand_over()
             tell(unseen)
-            continue
-        place = lead or _join(call, port, sample)
-        if isinstance(place, Lead):
-            break
-        result = await _wait(call, port, place, sample)
-        if result is not None:
-            return result
-    # We lead. Look into both tiers once more; the function only if neither has the value.
-    seen, mine = None, True
-    try:
-        result = None if tiers.table is None else from_l1(call)
-        if result is not None:
-            call.tally.waited += 1  # another caller's load has just ended
-        elif sample.usable and tiers.remote is not None:
-            try:
-                found = await operation.read(call, tiers.remote, port)
-            except Unavailable as error:
-                sample.gone(call, "get", error)
-            else:
-                if isinstance(found, Found):
-                    result = _hit(call, port, sample, found)
-                else:
-                    sample.why, seen = found.reason, found.seen
-        if result is None:
-            mine = False  # the load goes on for the waiters, if this caller gives up
-            return await _owned(call, port, place, sample, seen)
-    except BaseException:
-        if mine:
-            place.hand_over()  # one of the waiters goes on
-        raise
-    if (waiting := place.end()) is not None:
-        land(waiting, result)
-    return result
+        elif lead is not None:
+            return lead, sample
+        else:
+            if (result := await _at_hand(call, port, sample)) is not None:
+                return result
+            place = _join(call, port, sample)
+            if isinstance(place, Lead):
+                return place, sample
+            if (result := await _wait(call, port, place, sample)) is not None:
+                return result
+        sample = Sample(call, port)
+        lead = tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
 
 
-def _owned(call: Call, port: Port, lead: Lead, sample: Sample, seen: bytes | None) -> Coroutine[Any, Any, Result]:
-    """The load, so that it outlives a caller who gives up."""
-    return port.owned(lambda own: _load(call, own, lead, sample, seen), lead)
+async def _unqueued(call: Call, port: Port) -> Result:
+    """Callers of what is not stored must not wait for one another: each of them computes."""
+    sample = Sample(call, port)
+    result, _ = aging.in_l1(call, port, sample)
+    sample.usable = False
+    return result or await _owned(call, port, None, sample, None)
+
+
+def _from_l1(call: Call, port: Port, sample: Sample) -> tuple[Result | None, str]:
+    """What L1 has for who leads, without asking L2, and what begins a refresh behind it."""
+    result, early = aging.in_l1(call, port, sample)
+    if early:
+        return result, "early"
+    if result is not None:
+        return result, ""
+    return _stale(call, port) if call.aged is not None and call.aged.sure else (None, "")
+
+
+def _instead(call: Call, port: Port, sample: Sample) -> tuple[Result | None, str]:
+    """What may stand in for a value that neither tier has."""
+    result, trigger = _stale(call, port) if call.aged is not None else (None, "")
+    if result is None and sample.why == "unavailable":
+        result = aging.without_l2(call, port)
+    return result, trigger
+
+
+def _stale(call: Call, port: Port) -> tuple[Result | None, str]:
+    result, behind = aging.at_once(call, port)
+    return result, "swr" if behind else ""
+
+
+async def _at_hand(call: Call, port: Port, sample: Sample) -> Result | None:
+    """Somebody leads the load already; a value that will do meanwhile."""
+    fresh = call.tiers.spec.freshness
+    if not (fresh.stale_ttl or fresh.early_refresh != "off" or fresh.soft_timeout):
+        return None
+    result, _ = aging.in_l1(call, port, sample)
+    if result is not None:
+        return result
+    if call.aged is not None and call.aged.sure and (result := aging.at_once(call, port)[0]) is not None:
+        return result
+    running = call.tiers.flights.running.get(call.flight_key)
+    if running is not None and running.behind and sample.usable:  # what it is to replace lies in L2
+        found = await look_in_l2(call, port, sample)
+        return found if isinstance(found, Result) else aging.at_once(call, port)[0]
+    if running is not None and running.late and (limit := aging.limit_of(call, port))[1] == "soft" and limit[0]:
+        return aging.after_limit(call, port, "soft")
+    return None
+
+
+async def _owned(
+    call: Call, port: Port, lead: Lead | None, sample: Sample, seen: bytes | None, patient: bool = True
+) -> Result:
+    """The load, so that it outlives a caller who gives up or waits no longer."""
+    limit, kind = aging.limit_of(call, port)
+    result = await port.owned(lambda own: _load(call, own, lead, sample, seen, patient=patient), lead, limit)
+    if result is TIMED_OUT:
+        if lead is not None:
+            lead.flight.late = True
+        result = aging.after_limit(call, port, kind)
+        call.answered = True
+        return result
+    return result  # type: ignore[no-any-return]  # the only other thing that comes back
 
 
 def _join(call: Call, port: Port, sample: Sample) -> Lead | Wait | Alone:
@@ -117,17 +199,22 @@ def _join(call: Call, port: Port, sample: Sample) -> Lead | Wait | Alone:
 async def _wait(call: Call, port: Port, place: Wait | Alone, sample: Sample) -> Result | None:
     """What another caller's load brings, or our own load without a flight; None: begin again."""
     if isinstance(place, Wait):
-        result = await port.wait(place, PATIENCE)
+        limit, kind = aging.limit_of(call, port)
+        result = await port.wait(place, aging.PATIENCE if limit is None else min(limit, aging.PATIENCE))
         if result is HANDED_OVER:
             return None
+        if result is TIMED_OUT and limit is not None and limit < aging.PATIENCE:
+            return aging.after_limit(call, port, kind)
         if result is TIMED_OUT:
             call.tally.error("wait", "timeout")
         elif _outdated(call, place.flight, sample, result):
             return None
         else:
             call.tally.waited += 1
+            if type(result) is Old:
+                call.tally.served_stale(result.age)
             return _own_copy(result)
-    return await _load(call, port, None, sample, None, patient=not isinstance(place, Alone))
+    return await _owned(call, port, None, sample, None, patient=not isinstance(place, Alone))
 
 
 def _outdated(call: Call, flight: Flight, sample: Sample, result: Result) -> bool:
@@ -157,38 +244,6 @@ def _joinable(call: Call, sample: Sample, flight: Flight) -> bool:
     return sample.started - known <= (bound if remote.well else max(bound, remote.spec.disconnected_ttl))
 
 
-async def look_in_l2(call: Call, port: Port, sample: Sample) -> Result | bytes | None:
-    """The value from L2, or the first bytes of an unusable one, or None."""
-    remote = call.tiers.remote
-    assert remote is not None
-    try:
-        found = await operation.read(call, remote, port)
-    except Unavailable as error:
-        sample.gone(call, "get", error)
-        return None
-    if not isinstance(found, Found):
-        sample.why = found.reason
-        return found.seen
-    return _hit(call, port, sample, found)
-
-
-def _hit(call: Call, port: Port, sample: Sample, found: Found) -> Result:
-    """An entry of L2 goes into L1 and to the caller."""
-    tally, header = call.tally, found.header
-    tally.l2_hits += 1
-    tally.hit_seconds.append(port.now() - sample.started)
-    if header is None:
-        return Result(found.value, None, "")
-    written = header.tags  # late ones too, whose names are not known here
-    tags = tuple([digest.hex() for digest, _ in written]) if written else ()
-    if call.tiers.table is None:
-        return Result(found.value, None, "", tags)
-    admission = admit(found.value)
-    sample.started = min(sample.started, found.known_at)  # other processes' clears are known up to then
-    put_in_l1(call, port, sample, found.value, admission, found.fresh_for, tags, header.load_ms)
-    return Result(found.value, mode=admission.mode, tags=tags)
-
-
 def land(future: "Future[Any]", result: Result) -> None:
     """Give the result to those who wait: a copy that the leading caller cannot change any more."""
     if not future.done():
@@ -204,29 +259,27 @@ def _own_copy(result: Result) -> Result:
     if result.error is not None:
         return result
     mode = result.mode or admit(result.value).mode
-    return Result(isolate(result.value, mode), mode=mode, tags=result.tags)
+    value = isolate(result.value, mode)
+    if type(result) is Old:
+        return Old(value, mode, result.tags, result.age)
+    return Result(value, mode=mode, tags=result.tags)
 
 
 async def _load(
-    call: Call,
-    port: Port,
-    lead: Lead | None,
-    sample: Sample,
-    seen: bytes | None,
-    *,
-    refresh: bool = False,
-    patient: bool = True,
-) -> Result:
+    call: Call, port: Port, lead: Lead | None, sample: Sample, seen: bytes | None, *,
+    forced: bool = False, patient: bool = True, right: Right | None = None,
+) -> Result:  # fmt: skip
     """Stamps, lease, function, store, L1, waiters: the whole load, so that it can go on without its caller."""
-    right = Right(sample)
+    right = right or Right(sample, forced)
     try:
-        result = await _obtain(call, port, lead, right, seen, refresh, patient) if sample.usable else None
+        writes = sample.usable and not call.switches.read_only
+        result = await obtain(call, port, lead, right, seen, patient) if writes else None
         if result is None:
             result = await _compute(call, port, lead, right)
     except BaseException as error:
         try:
             if not isinstance(error, GeneratorExit):  # after which nothing may be awaited
-                await _release(call, port, right)
+                await release(call, port, right)
         finally:
             if lead is not None:
                 lead.hand_over()
@@ -238,156 +291,102 @@ async def _load(
     return result
 
 
-class Right:
-    """What a load holds: the sample it is judged by, the stamps to store under, and the lease, if it was granted."""
-
-    __slots__ = ("held", "sample", "stamps")
-
-    def __init__(self, sample: Sample) -> None:
-        self.sample = sample
-        self.stamps: Stamps | None = None
-        self.held: Held | None = None
-
-    def end(self, call: Call) -> None:
-        """Nobody renews the lease any more."""
-        if self.held is not None and self.held.token is not None and call.tiers.remote is not None:
-            call.tiers.remote.leases.end(self.held.token)
+async def refresh(call: Call, port: Port) -> Result:
+    """Compute now, whatever is cached, and store. A failure leaves what was stored."""
+    if call.load is not None and call.off:
+        return await _alone(call, port)
+    sample = Sample(call, port)
+    limit, kind = aging.limit_of(call, port)
+    result = await port.owned(lambda own: _load(call, own, None, sample, None, forced=True), None, limit)
+    return aging.after_limit(call, port, kind) if result is TIMED_OUT else result
 
 
-async def _obtain(
-    call: Call, port: Port, lead: Lead | None, right: Right, seen: bytes | None, refresh: bool, patient: bool
-) -> Result | None:
-    """The right to compute, before the source is read; or the value, if another process brought it.
+# Behind the callers' backs
 
-    Who finds another process computing waits for it, as long as that pays. Who waited in vain computes without the
-    right to store.
-    """
-    remote = call.tiers.remote
-    assert remote is not None
-    parked = remote.reach.parking.enter(call.khash)  # before L2 is asked, so that no push slips through
+
+def _due(call: Call, port: Port, sample: Sample, found: Found) -> bool:
+    """Whether a fresh entry of L2 is to be refreshed early; then it is at hand meanwhile."""
+    if (
+        found.header is None
+        or found.fresh_for is None
+        or type(found.value) is Raised
+        or not is_due(call, sample, found)
+    ):
+        return False  # nothing to be refreshed, or not now
+    _at_hand_in_l2(call, port, sample, found)
+    return True
+
+
+def _at_hand_in_l2(call: Call, port: Port, sample: Sample, found: Found) -> None:
+    """A fresh value is to be computed anew, and until then it is as good as ever."""
+    if found.header is not None and type(found.value) is not Raised:
+        stale = Stale(found.value, found.header, found.payload, 0.0, found.kept_for)
+        note(call, port, sample, stale, None if found.fresh_for is None else -found.fresh_for)
+
+
+def _refresh_behind(call: Call, port: Port, trigger: str) -> None:
+    """Compute a new value of which nobody waits."""
+    if call.switches.read_only or call.tiers.pauses.on(call.ident, port.now()):
+        return  # it would not be kept; its source has just failed, or another process computes it
+    if call.flight_key in call.tiers.flights.running:
+        return
+    if not port.spawn(lambda own: _behind(call, own, trigger), call.flight_key):
+        call.tally.refreshed(trigger, "dropped")
+
+
+async def _behind(call: Call, port: Port, trigger: str) -> None:
+    sample, had = Sample(call, port), call.aged
+    call.answered = True
+    lead = call.tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
+    if lead is None:
+        return  # somebody has begun
+    lead.flight.behind = True
+    right, seen = Right(sample), None
     try:
-        until = None
-        while True:
-            parked.again()
-            answer = await _prepare(call, port, lead, right, seen, refresh)
-            if isinstance(answer, Found):
-                return _hit(call, port, right.sample, answer)
-            if not isinstance(answer, Busy):
-                return None
-            if _ours(call, right) == (True, True):
-                refresh = True
-                continue
-            if until is None:
-                until = port.now() + (_patience(call, port, right) if patient else 0.0)
-                call.tally.lease_waits += 1
-            if port.now() >= until:
-                call.tally.impatient += 1
-                right.sample.alone = True
-                return None
-            with _unread(lead):
-                await _wait_for_change(call, port, parked, right.sample, answer, seen, until)
-                _sample_again(call, port, lead, right)
-            found = await look_in_l2(call, port, right.sample)
-            if isinstance(found, Result):
-                return found
-            seen = found
-            if not right.sample.usable:
-                return None
-    finally:
-        remote.reach.parking.leave(parked)
+        if _newer_in_l1(call, had):  # stored between the look of who asked for this, and now
+            lead.hand_over()
+            call.tally.refreshed(trigger, "found")
+            return
+        if sample.usable:
+            result = await _newer(call, port, sample, had)
+            if isinstance(result, Result):
+                lead.hand_over()
+                call.tally.refreshed(trigger, "found")
+                return
+            seen, call.aged = result, call.aged or had
+    except BaseException:
+        lead.hand_over()
+        raise
+    await _load(call, port, lead, sample, seen, right=right)
+    if right.busy is not None:
+        pause = HANDED_ON if right.busy.seconds is None else min(right.busy.seconds, HANDED_ON)
+        call.tiers.pauses.rest(call.ident, port.now(), pause)
+    call.tally.refreshed(trigger, "busy" if right.busy is not None else right.ended)
 
 
-def _ours(call: Call, right: Right) -> tuple[bool, bool]:
-    """Whether it is this process that computes, for a flight that this caller may not join; and whether something was
-    cleared since, so that nobody will use what it stores."""
-    assert call.tiers.remote is not None and call.key is not None and right.stamps is not None
-    now = right.stamps._replace(clock=NO_STAMP)
-    others = call.tiers.remote.leases.stamps(call.key)
-    return bool(others), all(isinstance(it, Stamps) and it._replace(clock=NO_STAMP) != now for it in others)
+def _newer_in_l1(call: Call, had: aging.Aged | None) -> bool:
+    view = good_view_of(call)
+    return view is not None and (had is None or view.fresh_for is None or view.fresh_for > SAME - had.age)
 
 
-def _patience(call: Call, port: Port, right: Right) -> float:
-    """Seconds to wait for another load."""
-    lease = call.tiers.spec.lease
-    if port.blocked() is not None:  # a blocking call must not stop the event loop of its thread
-        return 0.0
-    if (lease == "off" or (lease == "auto" and is_fast(call.tally.times))) and not _ours(call, right)[0]:
-        return 0.0
-    return call.tiers.spec.lease_wait
-
-
-async def _wait_for_change(
-    call: Call, port: Port, parked: Parked, sample: Sample, busy: Busy, seen: bytes | None, until: float
-) -> None:
-    """Until the key changes, as far as anybody tells us, the other's lease ends, or patience does."""
-    seconds = until - port.now()
-    if busy.seconds is not None:
-        seconds = min(seconds, busy.seconds + 0.001)
-    if not sample.heard:
-        seconds = min(seconds, random.uniform(*LOOK_AGAIN))
-    elif seen is not None:
-        seconds = min(seconds, random.uniform(*OUTDATED_AGAIN))
-    await port.park(parked, seconds)
-
-
-@contextmanager
-def _unread(lead: Lead | None) -> Iterator[None]:
-    """Whoever comes meanwhile may join: nothing was read yet, and what is read will be asked for after a sample."""
-    if lead is not None:
-        lead.flight.unread = True
+async def _newer(call: Call, port: Port, sample: Sample, had: aging.Aged | None) -> Result | bytes | None:
+    """What another process computed meanwhile; or the first bytes of what lies in L2."""
+    assert call.tiers.remote is not None
     try:
-        yield
-    finally:
-        if lead is not None:
-            lead.flight.unread = False
-
-
-def _sample_again(call: Call, port: Port, lead: Lead | None, right: Right) -> None:
-    """Nothing was read yet that the value is made of, so a newer sample will do, for who joins the flight as well."""
-    before, right.sample = right.sample, Sample(call, port)
-    right.sample.why = before.why
-    if lead is not None:
-        lead.flight.ticket, lead.flight.started = right.sample.ticket, right.sample.started
-
-
-def _restore(variable: ContextVar[T], token: Token[T]) -> None:
-    with suppress(ValueError):  # an abandoned coroutine is closed in the context of whoever collects the garbage
-        variable.reset(token)
-
-
-async def _prepare(
-    call: Call, port: Port, lead: Lead | None, right: Right, seen: bytes | None, refresh: bool
-) -> Found | Busy | None:
-    """Stamps first, then the lease: both before the source is read. None: compute, with what was granted."""
-    remote = call.tiers.remote
-    assert remote is not None
-    try:
-        right.stamps = await _sample_stamps(call, port, lead, right)
-        right.sample.stamped = True
-        if refresh:
-            answer: Held | Found | Busy = await operation.steal(call, remote, right.stamps, port)
-        else:
-            answer = await operation.acquire(call, remote, seen, right.stamps, port)
+        found = await operation.read(call, call.tiers.remote, port)
     except Unavailable as error:
-        right.sample.gone(call, "lease", error)
+        sample.gone(call, "get", error)
         return None
-    if not isinstance(answer, Held):
-        return answer
-    right.held = answer
-    return None
+    if not isinstance(found, Found):
+        absent(call, port, sample, found)
+        return found.seen
+    if had is None or found.fresh_for is None or found.fresh_for > SAME - had.age:
+        return hit(call, port, sample, found)
+    _at_hand_in_l2(call, port, sample, found)
+    return found.seen
 
 
-async def _sample_stamps(call: Call, port: Port, lead: Lead | None, right: Right) -> Stamps:
-    """The stamps to store under, from after a sample that still holds: we may have made one and been told so."""
-    tiers = call.tiers
-    assert tiers.remote is not None
-    with _unread(lead):
-        for _ in range(TRIES):
-            stamps = await operation.sample(call, tiers.remote, call.tags, port)
-            if tiers.versions.allows(right.sample.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name):
-                return stamps
-            _sample_again(call, port, lead, right)
-    raise Unavailable("contention")
+# The function
 
 
 async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> Result:
@@ -396,7 +395,7 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
     tally, tiers = call.tally, call.tiers
     tally.misses += 1
     tiers.emit(Missed(tiers.spec.name, tally.function, right.sample.why))
-    entry = Entry(None if callable(call.ttl) else call.ttl, call.tags)
+    entry = Entry(None if callable(call.ttl) else call.ttl, call.tags, call.aged)
     outer = ENTRY.set(entry)
     began = port.now()
     inside = LOADING.set(_chain(call, lead, right.sample, began))
@@ -410,6 +409,21 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
     return await _ran(call, port, right, result, entry, port.now() - began)
 
 
+async def _alone(call: Call, port: Port) -> Result:
+    """The function as if it were not cached; what it asks of its entry comes to nothing."""
+    assert call.load is not None
+    outer = ENTRY.set(Entry(None if callable(call.ttl) else call.ttl, call.tags))
+    try:
+        return await port.run(call.load)
+    finally:
+        _restore(ENTRY, outer)
+
+
+def _restore(variable: ContextVar[T], token: Token[T]) -> None:
+    with suppress(ValueError):  # an abandoned coroutine is closed in the context of whoever collects the garbage
+        variable.reset(token)
+
+
 async def _ran(call: Call, port: Port, right: Right, result: Result, entry: Entry, seconds: float) -> Result:
     """The function has run."""
     tally, tiers = call.tally, call.tiers
@@ -419,20 +433,66 @@ async def _ran(call: Call, port: Port, right: Right, result: Result, entry: Entr
         )
     tally.times.add(seconds)
     tiers.emit(Loaded(tiers.spec.name, tally.function, seconds, type(result.error).__name__ if result.error else ""))
+    right.ended = "stored" if result.error is None else "failed"
     if result.error is not None:
         tally.load_errors += 1
         tally.error("load", type(result.error).__name__)
-        await _release(call, port, right)
-        return result
-    tally.loads += 1
+        return await _failed(call, port, right, result, entry, seconds)
+    tally.ran(seconds)
     tally.miss_seconds.append(port.now() - right.sample.started)
+    if tiers.pauses.ends:
+        tiers.pauses.over(call.ident)
     try:
-        await _keep(call, port, right, result, entry, seconds)
+        if result.value is NOT_MODIFIED:
+            result = await _keep_old(call, port, right, entry, seconds)
+        else:
+            await _keep(call, port, right, result, entry, seconds)
     except Exception as error:
         # on_unstorable = "raise", a broken ttl= or condition=: mistakes in code reach the caller
-        await _release(call, port, right)
+        tally.error("load", type(error).__name__)  # of a load that nobody waits for it is all that is seen
+        await release(call, port, right)
         return Result(error=error)
     return result
+
+
+async def _failed(call: Call, port: Port, right: Right, result: Result, entry: Entry, seconds: float) -> Result:
+    """The function raised. Some exceptions are answers, and kept as such."""
+    assert result.error is not None
+    seconds_kept = remembered(result.error, call.tiers.spec)
+    if seconds_kept is not None:
+        if not entry.ttl_given:
+            entry.ttl = seconds_kept
+        try:
+            kept = Result(raised_by(result.error))
+            await _keep(call, port, right, kept, entry, seconds)
+            result.tags = kept.tags
+        except Unstorable as error:
+            unstorable(call, f"{type(result.error).__name__} is not remembered: {error}", raising=False)
+            await release(call, port, right)
+        except Exception:  # the exception that the caller waits for is more important
+            await release(call, port, right)
+        return result
+    await release(call, port, right)
+    if right.forced or is_one_of(result.error, call.tiers.spec.freshness.stale_unless):
+        return result
+    return await _look_again(call, port, right.sample) or aging.after_error(call, port, result)
+
+
+async def _look_again(call: Call, port: Port, before: Sample) -> Result | None:
+    """What is at hand may have been invalidated while the function ran: then it must not stand in. A fresh value, if
+    another process has computed one meanwhile."""
+    if call.aged is None or not call.tiers.spec.freshness.serves_on_error:
+        return None
+    sample = Sample(call, port)
+    if before.usable and not (before.heard and sample.heard and not aging.outdated(call)):
+        found = await look_in_l2(call, port, sample)
+        if isinstance(found, Result):
+            return found
+        if sample.usable:  # L2 has answered
+            return None
+    if aging.outdated(call):
+        aging.again_in_l1(call, port)
+    return None
 
 
 async def ended(
@@ -460,51 +520,52 @@ def _chain(call: Call, lead: Lead | None, sample: Sample, began: float) -> Chain
     return Chain(Flight(None, sample.ticket, sample.started, None), None, since)
 
 
-async def _release(call: Call, port: Port, right: Right) -> None:
-    if right.held is None or not right.sample.usable:
-        return
-    assert call.tiers.remote is not None
-    try:
-        await operation.release(call, call.tiers.remote, right.held, port)
-    except Unavailable as error:
-        right.sample.gone(call, "release", error)
-
-
-async def _keep(call: Call, port: Port, right: Right, result: Result, entry: Entry, seconds: float) -> None:
-    """Store a computed value in both tiers, as far as its options and the rules allow."""
-    admission = admit(result.value)
+async def _keep(
+    call: Call, port: Port, right: Right, result: Result, entry: Entry, seconds: float, old: aging.Aged | None = None
+) -> None:
+    """Store a computed value in both tiers, as far as its options and the rules allow. ``old``: it is the one that lies
+    there, for another TTL."""
+    admission = admit(result.value) if type(result.value) is not Raised else RAISED
     result.mode = admission.mode if call.tiers.spec.isolation != "share" else "share"
     ends = life_of(call, result.value, entry)
     if ends is None:
-        await _release(call, port, right)
+        call.tiers.unstored.rest(call.ident, port.now(), aging.UNSTORED)
+        await release(call, port, right)
         return
     tags = tuple(sorted(check_tag(tag) for tag in entry.tags))
-    result.tags = tuple(map(tag_id, tags))
+    result.tags = tuple(dict.fromkeys((*map(tag_id, tags), *(old.tags if old is not None else ()))))
     if set(tags) - set(call.tags) and (right.held is None or admission.mode == "opaque"):
         right.sample.heard = False  # of these tags there may be no stamp, and then nobody tells of their clears
     if admission.mode == "opaque":
         unstorable(call, f"{type(result.value).__name__} cannot be copied or stored; it stays in this process")
-        await _release(call, port, right)
+        await release(call, port, right)
     elif right.held is not None and not await _store(
-        call, port, right, result.value, ends, seconds, tags, admission.plain
+        call, port, right, result.value, ends, seconds, tags, admission.plain, entry, old
     ):
         return  # an invalidation got in between: nobody may keep this value
-    put_in_l1(call, port, right.sample, result.value, admission, ends.soft, result.tags, int(seconds * 1000))
+    elif right.held is not None and call.switches.skip_l1:
+        for table in call.tiers.tables:  # what lies there is older by now
+            table.drop_key(call.khash)
+    kept = put_in_l1(call, port, right.sample, result.value, admission, ends, result.tags, int(seconds * 1000))
+    if kept and (entry.etag is not None or entry.last_modified is not None):
+        call.tiers.validators.put(call.khash, right.sample.ticket, entry.etag, entry.last_modified)
+
+
+async def _keep_old(call: Call, port: Port, right: Right, entry: Entry, seconds: float) -> Result:
+    """The source says that the stale value still holds."""
+    result = Result(call.aged.copy())
+    await _keep(call, port, right, result, entry, seconds, call.aged)
+    return result
 
 
 async def _store(
-    call: Call,
-    port: Port,
-    right: Right,
-    value: Any,
-    ends: Life,
-    seconds: float,
-    tags: tuple[str, ...],
-    plain: bool,
-) -> bool:
+    call: Call, port: Port, right: Right, value: Any, ends: Life, seconds: float, tags: tuple[str, ...], plain: bool,
+    entry: Entry, old: aging.Aged | None,
+) -> bool:  # fmt: skip
     """Store in L2. False only when L2 refused because of an invalidation; trouble is counted and the call goes on."""
     remote, held, stamps = call.tiers.remote, right.held, right.stamps
     assert remote is not None and held is not None and stamps is not None
+    load_ms, validators = int(seconds * 1000), (entry.etag, entry.last_modified)
     try:
         if set(tags) - set(call.tags):  # tags known only from the value
             right.sample.stamped = False
@@ -513,67 +574,18 @@ async def _store(
                 await operation.release(call, remote, held, port)
                 return False
             stamps, right.sample.stamped = late, True
-        stored = await operation.store(call, remote, value, held, stamps, ends, int(seconds * 1000), plain, port)
+        if old is not None and old.header is not None:
+            stored = await operation.keep(
+                call, remote, old.header, old.payload, held, stamps, ends, load_ms, port, validators
+            )
+        else:
+            stored = await operation.store(call, remote, value, held, stamps, ends, load_ms, plain, port, validators)
     except Unstorable as error:
         unstorable(call, str(error))
-        await _release(call, port, right)
+        await release(call, port, right)
         return True
     except Unavailable as error:
         right.sample.gone(call, "store", error)
         return True
     call.tally.stores += stored
     return stored
-
-
-async def refresh(call: Call, port: Port) -> Result:
-    """Compute now, whatever is cached, and store. A failure leaves what was stored."""
-    sample = Sample(call, port)
-    return await port.owned(lambda own: _load(call, own, None, sample, None, refresh=True), None)
-
-
-async def look(call: Call, port: Port, *, first: bool = True) -> Any:
-    """The value from either tier, or `MISS`. Never computes. ``first`` is false where L1 was asked already."""
-    sample = Sample(call, port)
-    if first and call.tiers.table is not None:  # which tells nothing inside of a load
-        value = call.tiers.table.get(call.slot, call.args)
-        if value is not MISS:
-            return value
-    if sample.usable and call.tiers.enabled:
-        found = await look_in_l2(call, port, sample)
-        if isinstance(found, Result):
-            return found.value
-    return _nothing(call, sample)
-
-
-def _nothing(call: Call, sample: Sample) -> Any:
-    call.tally.misses += 1
-    call.tiers.emit(Missed(call.tiers.spec.name, call.tally.function, sample.why))
-    return MISS
-
-
-async def look_many(calls: list[Call], port: Port) -> list[Any]:
-    """The values of several keys of one region that L1 does not have, in one round trip; `MISS` where there is none."""
-    tiers = calls[0].tiers
-    remote = tiers.remote
-    if remote is None or not remote.offers("get_many") or any(call.tiers.remote is not remote for call in calls):
-        return [await look(call, port, first=False) for call in calls]
-    samples = [Sample(call, port) for call in calls]
-    try:
-        stored = await remote.do(port, "get_many", [call.key for call in calls if call.key is not None])
-    except Unavailable as error:
-        samples[0].gone(calls[0], "get", error)
-        return [_nothing(call, samples[0]) for call in calls]
-    return [await _judged(call, port, sample, data) for call, sample, data in zip(calls, samples, stored, strict=True)]
-
-
-async def _judged(call: Call, port: Port, sample: Sample, data: bytes | None) -> Any:
-    if data is not None and call.tiers.remote is not None:
-        try:
-            found = await operation.judge(call, call.tiers.remote, data, port)
-        except Unavailable as error:
-            sample.gone(call, "get", error)
-        else:
-            if isinstance(found, Found):
-                return _hit(call, port, sample, found).value
-            sample.why = found.reason
-    return _nothing(call, sample)

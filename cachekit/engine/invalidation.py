@@ -12,26 +12,33 @@ from cachekit.l2.remote import Remote, Unavailable
 _SEVERITY: Final = (Outcome.DONE, Outcome.QUEUED, Outcome.FAILED)
 
 
-async def invalidate_keys(tiers: Tiers, calls: list[Call], port: Port) -> Outcome:
-    """Remove entries. L2 first, then this process, so that no load can bring the old value back in between."""
+async def invalidate_keys(tiers: Tiers, calls: list[Call], port: Port, *, soft: bool = False) -> Outcome:
+    """Remove entries. L2 first, then this process, so that no load can bring the old value back in between.
+
+    ``soft``: mark them as stale instead, which they may still be of use as; where L2 cannot hear of it they are removed
+    there later.
+    """
     remote = tiers.remote
     texts = [call.key for call in calls if call.key is not None]
     outcome = Outcome.DONE if remote is None or not texts else Outcome.QUEUED
     epoch = 0 if remote is None else remote.coherence.epoch
     try:
         if remote is not None and texts:
-            outcome = await _tell(remote, "invalidate", texts, port)
+            marks = soft and remote.offers("expire_soft")
+            outcome = await _tell(remote, "expire_soft" if marks else "invalidate", texts, port)
     finally:
         with tiers.versions.lock:
             if remote is not None and texts:
                 outcome = _note(remote, outcome, epoch, texts, [], tiers.region_stamp, port)
             for call in calls:
-                forget(tiers, call)
+                forget(tiers, call, soft=soft)
     return outcome
 
 
-def forget(tiers: Tiers, call: Call) -> None:
+def forget(tiers: Tiers, call: Call, *, soft: bool = False) -> None:
     """This process's part of an invalidation."""
+    tiers.unstored.over(call.ident)
+    tiers.pauses.over(call.ident)
     if call.elsewhere and tiers.remote is None:  # which entry it is nobody can tell
         tiers.versions.bump_region(tiers.spec.name)
         for table in tiers.tables:
@@ -39,7 +46,10 @@ def forget(tiers: Tiers, call: Call) -> None:
         return
     tiers.versions.bump_key(call.khash)
     for table in tiers.tables:
-        table.drop_key(call.khash)
+        if soft:
+            table.mark_stale(call.khash)
+        else:
+            table.drop_key(call.khash)
 
 
 async def clear_stamps(

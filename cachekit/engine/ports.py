@@ -4,19 +4,26 @@
 `SyncPort` does its work in place and never suspends, so `drive` finishes a flow in one step.
 """
 
+import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextvars import copy_context
 from types import CoroutineType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cachekit.backends.base import Faces
-from cachekit.engine.flight import Lead, Wait
+from cachekit.context import ENTRY, LOADING
+from cachekit.engine.flight import Chain, Lead, Wait, around, in_core, tell
+from cachekit.engine.workers import Workers, let_go
 from cachekit.l2.parking import Parked
+
+logger = logging.getLogger("cachekit")
 
 T = TypeVar("T")
 
 TIMED_OUT: Final = object()
+MOST_TASKS: Final = 1_000  # refreshes of one event loop at the same time
 
 
 class Result:
@@ -41,6 +48,16 @@ class Result:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+class Old(Result):
+    """A value past its TTL that goes to callers: ``age`` is since when, in seconds."""
+
+    __slots__ = ("age",)
+
+    def __init__(self, value: Any, mode: str, tags: tuple[str, ...], age: float) -> None:
+        super().__init__(value, mode=mode, tags=tags)
+        self.age = age
 
 
 class Load:
@@ -82,8 +99,18 @@ class Port(Protocol):
     async def run(self, load: Load) -> Result:
         """Run the user's function; an `Exception` becomes part of the result."""
 
-    async def owned(self, step: "Callable[[Port], Coroutine[Any, Any, Result]]", lead: Lead | None) -> Result:
-        """Run a load so that it outlives a caller who gives up while others wait."""
+    async def owned(self, step: "Step", lead: Lead | None, limit: float | None) -> Any:
+        """Run a load so that it outlives a caller who gives up while others wait.
+
+        With a ``limit`` in seconds the caller gives up then with `TIMED_OUT`, and the load goes on to its end.
+        """
+
+    def spawn(self, step: "Step", key: Hashable) -> bool:
+        """Run a step that no caller waits for, unless one of this key is about to; False when too many of them wait
+        already."""
+
+
+Step: TypeAlias = Callable[[Port], Coroutine[Any, Any, Any]]
 
 
 def drive(flow: Coroutine[Any, Any, T]) -> T:
@@ -107,6 +134,11 @@ def closed(loop: object) -> bool:
     return loop is not None and loop.is_closed()  # type: ignore[attr-defined]  # a loop of asyncio
 
 
+def runs(loop: object) -> bool:
+    """Whether an event loop runs now, in some thread."""
+    return loop.is_running()  # type: ignore[attr-defined,no-any-return]  # a loop of asyncio
+
+
 def _outcome(load: Load) -> Result:
     try:
         return Result(load.function(*load.args, **load.kwargs))
@@ -114,15 +146,28 @@ def _outcome(load: Load) -> Result:
         return Result(error=error)
 
 
-class SyncPort:
-    """Blocks in place."""
+def _in_shared_thread(load: Load) -> Result:
+    try:
+        return _outcome(load)
+    finally:
+        let_go(shared=True)
 
-    __slots__ = ("now", "wall")
+
+class SyncPort:
+    """Blocks in place; what nobody waits for in place runs in the service's worker threads."""
+
+    __slots__ = ("now", "wall", "workers")
     awaits = False  # a coroutine for each answer that is there already would be felt
 
-    def __init__(self, now: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        workers: Workers | None = None,
+    ) -> None:
         self.now = now
         self.wall = wall
+        self.workers = workers or Workers()
 
     def loop(self) -> object:
         return None
@@ -160,8 +205,30 @@ class SyncPort:
                 return Result(error=error)
         return blocking(load, result)
 
-    async def owned(self, step: Callable[[Port], Coroutine[Any, Any, Result]], lead: Lead | None) -> Result:
-        return await step(self)
+    async def owned(self, step: Step, lead: Lead | None, limit: float | None) -> Any:
+        if limit is None:
+            return await step(self)
+        tell(in_core())  # or in the other thread it would not be known what this one is inside of
+        context, chain = copy_context(), around(LOADING.get())
+        future = self.workers.start(lambda: context.run(_inside, chain, step, self))
+        if future is None:
+            return await step(self)  # better late than one thread more
+        try:
+            return future.result(limit)
+        except TimeoutError:
+            return future.result() if future.done() else TIMED_OUT
+
+    def spawn(self, step: Step, key: Hashable) -> bool:
+        context = copy_context()
+        return self.workers.submit(lambda: context.run(_inside, None, step, self), key)
+
+
+def _inside(chain: Chain | None, step: Step, port: SyncPort) -> Any:
+    """A step in another thread, inside of the same loads as who asked for it, or of none."""
+    LOADING.set(chain)
+    if chain is None:
+        ENTRY.set(None)
+    return drive(step(port))
 
 
 def blocking(load: Load, result: Result) -> Result:
@@ -191,7 +258,7 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
 class AsyncPort:
     """Awaits. Backends with plain methods only, and functions that block, run in worker threads."""
 
-    __slots__ = ("asyncio", "now", "tasks", "wall")
+    __slots__ = ("asyncio", "now", "refreshing", "tasks", "wall")
     awaits = True
 
     def __init__(self, now: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
@@ -201,6 +268,7 @@ class AsyncPort:
         self.now = now
         self.wall = wall
         self.tasks: set[Any] = set()  # asyncio itself holds tasks only weakly
+        self.refreshing = 0  # of them, how many nobody waits for
 
     def loop(self) -> object:
         return self.asyncio._get_running_loop()
@@ -239,7 +307,7 @@ class AsyncPort:
 
     async def run(self, load: Load) -> Result:
         # A worker thread hands over a Result: no future can carry a StopIteration.
-        result = _outcome(load) if load.is_async else await self.asyncio.to_thread(_outcome, load)
+        result = _outcome(load) if load.is_async else await self.asyncio.to_thread(_in_shared_thread, load)
         if result.error is not None or not isinstance(result.value, Awaitable):
             return result
         try:
@@ -247,22 +315,64 @@ class AsyncPort:
         except Exception as error:
             return Result(error=error)
 
-    async def owned(self, step: Callable[[Port], Coroutine[Any, Any, Result]], lead: Lead | None) -> Result:
+    async def owned(self, step: Step, lead: Lead | None, limit: float | None) -> Any:
         loop = self.asyncio.get_running_loop()
-        task = loop.create_task(step(self))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task = self._task(loop, step)
         if lead is not None:
             # Cancelled before its first step, a task runs nothing of its own, not even an `except`.
             task.add_done_callback(lambda done: lead.hand_over() if done.cancelled() else None)
-            lead.flight.stop = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(task.cancel)
+            if limit is None:  # else it goes on whoever gives up
+                lead.flight.stop = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(task.cancel)
         try:
-            return await self.asyncio.shield(task)
+            # Neither cancels the task with this caller.
+            if limit is None:
+                return await self.asyncio.shield(task)
+            done, _ = await self.asyncio.wait((task,), timeout=limit)
+            return task.result() if done else TIMED_OUT
         except self.asyncio.CancelledError:
             if task.done():
                 raise  # the load itself was cancelled
             if lead is not None:
                 lead.leave()
-            else:
+            elif limit is None:
                 task.cancel()
             raise
+
+    def spawn(self, step: Step, key: Hashable) -> bool:  # a task begins before its caller can end and others ask
+        if self.refreshing >= MOST_TASKS:
+            self._count_again()
+        if self.refreshing >= MOST_TASKS:
+            return False
+        self.refreshing += 1
+        context = copy_context()
+        context.run(LOADING.set, None)
+        context.run(ENTRY.set, None)
+        task = context.run(self._task, self.asyncio.get_running_loop(), step)
+        task.add_done_callback(self._refreshed)
+        return True
+
+    def _task(self, loop: Any, step: Step) -> Any:
+        task = loop.create_task(step(self))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def _count_again(self) -> None:
+        """Forget the tasks of loops that were closed with them: those do not end."""
+        gone = [task for task in self.tasks if closed(task.get_loop())]
+        self.tasks.difference_update(gone)
+        self.refreshing = min(self.refreshing, len(self.tasks))
+
+    def _refreshed(self, task: Any) -> None:
+        self.refreshing = max(0, self.refreshing - 1)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a refresh failed", exc_info=error)
+
+    async def wait_for_tasks(self, seconds: float) -> bool:
+        """Let the loads and refreshes of the running loop finish for so long; whether all did."""
+        loop, me = self.asyncio.get_running_loop(), self.asyncio.current_task()
+        mine = [task for task in self.tasks if task.get_loop() is loop and task is not me]
+        if not mine:
+            return True
+        _, running = await self.asyncio.wait(mine, timeout=max(0.0, seconds))
+        return not running

@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachekit.config.spec import RegionSpec
+from cachekit.context import is_off
 from cachekit.engine import keys
 from cachekit.engine.events import Event, Observer, Tally
 from cachekit.engine.flight import Flights
+from cachekit.engine.miss import MISS
+from cachekit.engine.pauses import Pauses, Validators
 from cachekit.engine.ports import Load
 from cachekit.l1.nesting import Nesting
 from cachekit.l1.table import Table, Versions, khash
@@ -24,8 +27,8 @@ class Tiers:
     """What one region (or one function with bounds of its own) stands on."""
 
     __slots__ = (
-        "clock_stamp", "codec", "enabled", "flights", "namespace", "nesting", "observers", "region_stamp", "remote",
-        "reported", "rng", "spec", "table", "tables", "versions",
+        "clock_stamp", "codec", "enabled", "flights", "namespace", "nesting", "observers", "pauses", "region_stamp",
+        "remote", "reported", "rng", "spec", "table", "tables", "unstored", "validators", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +44,9 @@ class Tiers:
         rng: Callable[[], float],
         observers: list[Observer],
         tables: list[Table],
+        pauses: Pauses,
+        unstored: Pauses,
+        validators: Validators,
         enabled: bool = True,
     ) -> None:
         self.namespace = namespace
@@ -53,6 +59,9 @@ class Tiers:
         self.nesting = nesting
         self.rng = rng
         self.observers = observers
+        self.pauses = pauses  # of sources that failed
+        self.unstored = unstored  # keys whose last value was not to be stored
+        self.validators = validators
         self.enabled = enabled  # false: the whole service is switched off
         self.tables = tables  # every table of the region, those of single functions included
         self.region_stamp = keys.region_stamp(namespace, spec.name)
@@ -77,6 +86,9 @@ class Tiers:
             rng=self.rng,
             observers=self.observers,
             tables=self.tables,
+            pauses=self.pauses,
+            unstored=self.unstored,
+            validators=self.validators,
             enabled=self.enabled,
         )
 
@@ -104,12 +116,37 @@ def _codec(spec: RegionSpec) -> "Codec":
     return Codec(spec.codec)
 
 
+class Switches(NamedTuple):
+    """What a caller wants done otherwise than the profile says: `using()`."""
+
+    force_refresh: bool = False
+    skip_l1: bool = False
+    skip_l2: bool = False
+    read_only: bool = False
+    allow_stale: bool | None = None
+
+    def also(
+        self, force_refresh: bool, skip_l1: bool, skip_l2: bool, read_only: bool, allow_stale: bool | None
+    ) -> "Switches":
+        """These and others."""
+        return Switches(
+            self.force_refresh or force_refresh,
+            self.skip_l1 or skip_l1,
+            self.skip_l2 or skip_l2,
+            self.read_only or read_only,
+            self.allow_stale if allow_stale is None else allow_stale,
+        )
+
+
+ORDINARY: Final = Switches()
+
+
 class Call:
     """One key on its way through the tiers."""
 
     __slots__ = (
-        "_khash", "args", "condition", "elsewhere", "flight_key", "key", "load", "slot", "stamp_names", "tag_ids",
-        "tags", "tally", "tiers", "ttl",
+        "_khash", "aged", "answered", "args", "condition", "elsewhere", "fallback", "flight_key", "ident", "key",
+        "load", "slot", "stamp_names", "switches", "tag_ids", "tags", "tally", "tiers", "ttl",
     )  # fmt: skip
 
     def __init__(
@@ -136,10 +173,26 @@ class Call:
         self.tag_ids = tuple(map(keys.tag_id, tags)) if tags else ()  # by which this process knows them
         self.ttl = ttl  # seconds, None for never, or a callable of the value
         self.condition = condition
+        self.aged: Any = None  # the `Aged` value that is at hand
+        self.answered = False  # the caller has its answer, and what goes on behind it is none
+        self.fallback: Any = MISS  # given where there is nothing better, a value or a callable of the arguments
+        self.switches = ORDINARY
         self.elsewhere = False  # the key is from another process: where this one has the entry is not known
         self._khash: int | None = None
-        # What calls must have in common to share a computation.
-        self.flight_key: Hashable = key if key is not None else (slot, tuple(map(type, args)), args)
+        # What calls must have in common: the key, and to share a computation what they want of it as well.
+        self.ident: Hashable = key if key is not None else (slot, tuple(map(type, args)), args)
+        self.flight_key: Hashable = self.ident
+
+    def using(self, switches: Switches) -> "Call":
+        """This call with switches. What it computes is not for callers with other ones."""
+        self.switches = switches
+        self.flight_key = (self.ident, switches)
+        return self
+
+    @property
+    def off(self) -> bool:
+        """Whether the cache is switched off for this call: nothing is read or stored."""
+        return not self.tiers.enabled or is_off(self.tiers.spec.name)
 
     @property
     def khash(self) -> int:
@@ -150,5 +203,5 @@ class Call:
             elif self.key is not None:
                 self._khash = keys.khash(self.key.encode())
             else:
-                self._khash = hash(self.flight_key) & 0xFFFF_FFFF_FFFF_FFFF
+                self._khash = hash(self.ident) & 0xFFFF_FFFF_FFFF_FFFF
         return self._khash

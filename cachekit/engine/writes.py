@@ -3,11 +3,11 @@
 from typing import Any
 
 from cachekit.context import Entry
-from cachekit.engine.entries import Sample, from_l1, life_of, put_in_l1, unstorable
-from cachekit.engine.flow import look_in_l2
+from cachekit.engine.entries import Sample, from_l1, good_view_of, life_of, put_in_l1, unstorable
 from cachekit.engine.freshness import Life, earliest, life
 from cachekit.engine.invalidation import forget, invalidate_keys
 from cachekit.engine.ports import Port, Result
+from cachekit.engine.reading import look_in_l2
 from cachekit.engine.tiers import Call
 from cachekit.errors import Unstorable, UnsupportedOperation
 from cachekit.l1.table import admit
@@ -22,6 +22,13 @@ async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = Fals
 
     There is no fence between the caller's reading of its source and this: get-or-load has one.
     """
+    if call.off and only_if_absent:
+        return False
+    if call.off:
+        await invalidate_keys(call.tiers, [call], port)  # or what it replaces would be there again afterwards
+        return True
+    if call.switches.read_only:
+        return False
     sample = Sample(call, port)
     admission = admit(value)
     ends = life_of(call, value, Entry(None if callable(call.ttl) else call.ttl, call.tags))
@@ -54,7 +61,7 @@ def _replace(call: Call, port: Port, sample: Sample, value: Any, admission: Admi
         valid = versions.allows(sample.ticket, call.khash, call.tag_ids, call.slot, tiers.spec.name)
         forget(tiers, call)
         sample.ticket = versions.ticket()
-        return valid and put_in_l1(call, port, sample, value, admission, ends.soft, call.tag_ids, 0)
+        return valid and put_in_l1(call, port, sample, value, admission, ends, call.tag_ids, 0)
 
 
 async def _set(
@@ -103,6 +110,8 @@ async def touch(call: Call, port: Port) -> bool:
 
     The end of an entry is bound to its bytes, so it is written anew, if the old bytes are still there.
     """
+    if call.off or call.switches.read_only:
+        return False
     sample = Sample(call, port)
     ends = life(call.ttl, call.tiers.spec, call.tiers.rng())
     if not sample.usable:
@@ -129,17 +138,19 @@ async def touch(call: Call, port: Port) -> bool:
 
 
 def _touch_l1(call: Call, port: Port, sample: Sample, ends: Life) -> bool:
-    table = call.tiers.table
-    entry = None if table is None else table.entry(call.slot, call.args)
-    if entry is None or not entry.fresh:
+    entry = good_view_of(call)
+    if entry is None:
         return False
     # While L2 is away others may have invalidated it: what is left of its life here must not grow.
     fresh_for = ends.soft if call.tiers.remote is None else earliest(ends.soft, entry.fresh_for)
-    return put_in_l1(call, port, sample, entry.value, admit(entry.value), fresh_for, entry.tags, entry.load_ms)
+    ends = Life(fresh_for, fresh_for)
+    return put_in_l1(call, port, sample, entry.value, admit(entry.value), ends, entry.tags, entry.load_ms)
 
 
 async def count(call: Call, by: int, port: Port, create: bool) -> int | None:
     """Add to a counter: in L2 for all processes, else in this process. None: there is none, and none may be made."""
+    if call.off:
+        return by if create else None
     sample = Sample(call, port)
     ends = life(call.ttl, call.tiers.spec, 0.0)
     if sample.usable:
@@ -182,5 +193,6 @@ def _count_here(call: Call, by: int, port: Port, sample: Sample, ends: Life, cre
             number, fresh_for = by, ends.soft
         else:
             number, fresh_for = entry.value + by, entry.fresh_for
-        put_in_l1(call, port, sample, number, admit(number), fresh_for, call.tag_ids, 0, counting=True)
+        ends = Life(fresh_for, fresh_for)
+        put_in_l1(call, port, sample, number, admit(number), ends, call.tag_ids, 0, counting=True)
         return number

@@ -9,7 +9,7 @@ For ``def f(x, *, flag=True)`` the generated code reads, in essence::
                 if (now := clock()) < entry.until and now < table.alive_until:
                     entry.hits += 1
                     return entry.value
-                if (value := table.hit(entry)) is not MISS:
+                if not entry.aside and (value := table.hit(entry)) is not MISS:
                     return value
         except (KeyError, TypeError):  # nothing there, or an argument that cannot be hashed
             pass
@@ -56,7 +56,7 @@ class Memo:
         """Let ``instance.f`` be what ``face`` makes of the instance. False: Python binds functions in its own way."""
         return False
 
-    def loads_by(self, *plan: Any) -> None:
+    def loads_by(self, *plan: Any, early: bool) -> None:
         """Let the core run loads by itself; here there is none."""
 
     def stop_loading(self) -> None:
@@ -192,7 +192,8 @@ class _OfTable(_Source):
         yield f"        if {now} < {n['entry']}.until and {n['now']} < {n['table']}.alive_until:"
         yield f"            {n['entry']}.hits += 1"
         yield f"            return {n['entry']}.value"
-        yield f"        if ({n['value']} := {n['table']}.hit({n['entry']})) is not {n['MISS']}:"
+        hit = f"({n['value']} := {n['table']}.hit({n['entry']}))"
+        yield f"        if not {n['entry']}.aside and {hit} is not {n['MISS']}:"
         yield f"            return {n['value']}"
         yield f"except ({n['KeyError']}, {n['TypeError']}):"
         yield "    pass"

@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 TWIN: Final = "native"
-ABI: Final = 1  # of the binary that this code understands
+ABI: Final = 2  # of the binary that this code understands
 READY: Final = sys.version_info >= (3, 12)  # `inspect.iscoroutinefunction` believes a mark since then
 
 if core.ABI != ABI:
@@ -51,10 +51,15 @@ class Memo:
         self._core.binds_by(face)
         return True
 
-    def loads_by(self, func: Any, flights: Any, observers: Any, hooks: Any, ttl: int, spread: int, cap: int) -> None:
-        """Let the core run loads by itself; see `cachekit.engine.quick`. Times in ns."""
+    def loads_by(
+        self, func: Any, flights: Any, observers: Any, hooks: Any, ttl: int, spread: int, cap: int, early: bool
+    ) -> None:
+        """Let the core run loads by itself; see `cachekit.engine.quick`. Times in ns.
+
+        With ``early``, a value whose load took 1 ms or more is not kept by the core but given to ``hooks.finish``.
+        """
         if self.call is self._core:
-            self._core.loads_by(func, flights, observers, hooks, ttl, spread, cap)
+            self._core.loads_by(func, flights, observers, hooks, ttl, spread, cap, early)
 
     def stop_loading(self) -> None:
         """Let every miss go to ``on_slow``."""

@@ -92,13 +92,15 @@ class Entry:
     """One cached value. Memos read types, ``until`` and ``value`` and count ``hits``, without a lock."""
 
     __slots__ = (
-        "born", "detached", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds", "load_ms", "mark",
-        "mode", "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3", "tags", "twin",
-        "until", "value", "weight",
+        "aside", "born", "detached", "early", "fresh_until", "ghost", "hits", "keep_until", "key", "khash", "kinds",
+        "load_ms", "mark", "mode", "negative", "next", "prev", "renew", "ring", "slot", "state", "t0", "t1", "t2", "t3",
+        "tags", "twin", "until", "value", "weight",
     )  # fmt: skip
 
+    aside: bool  # memos leave it to the table
     born: int
     detached: bool
+    early: bool  # fresh_until is when to refresh it, and not its end
     fresh_until: int
     keep_until: int
     khash: int
@@ -257,7 +259,7 @@ class Table:
         fresh_until = entry.fresh_until if entry.detached else min(entry.fresh_until, self._alive)
         return EntryView(
             value, fresh_until, entry.keep_until, entry.born, entry.tags, entry.load_ms, entry.khash, entry.mode,
-            entry.negative, now,
+            entry.negative, now, entry.early, entry.detached,
         )  # fmt: skip
 
     def _find(self, slot: Slot, args: tuple[Any, ...]) -> Entry | None:
@@ -301,6 +303,8 @@ class Table:
         load_ms: int = 0,
         negative: bool = False,
         detached: bool = False,
+        early: bool = False,
+        aside: bool = False,
     ) -> bool:
         """Keep a value. False if it was refused: invalidated since the ticket, or heavier than the table."""
         place = self._slots[slot]
@@ -316,6 +320,8 @@ class Table:
         entry.load_ms = load_ms
         entry.negative = negative
         entry.detached = detached
+        entry.early = early
+        entry.aside = aside
         dead: list[Entry] = []  # dies with this frame, after the lock is let go: destructors may take other locks
         with self.versions.lock:
             stored = self._allowed(entry) and self._insert(entry, args, dead)
@@ -354,16 +360,20 @@ class Table:
         It is in its place by now, so such an invalidation found it; tags and regions are asked for again. Nothing can
         come between the test of the state and its change.
         """
-        simple = entry.mode != "copy" and not entry.tags and not entry.negative and not self._lru
-        until = entry.fresh_until if simple else 0
+        simple = self._simple(entry)
         if not self._allowed(entry):
             self._remove(entry, dead)
         if entry.state == PENDING:
             entry.state = LIVE
-            entry.until = until
+            entry.until = entry.fresh_until if simple else 0  # read now: it may have been marked as stale
             return True
         self._leave(entry, dead)
         return False
+
+    def _simple(self, entry: Entry) -> bool:
+        """Whether memos may return its value without the table."""
+        special = entry.tags or entry.negative or entry.aside
+        return entry.mode != "copy" and not special and not self._lru
 
     def _link(self, entry: Entry, queue: Ring) -> None:
         queue.append(entry)
@@ -383,6 +393,35 @@ class Table:
             others = [other for other in _chain(head) if other.state == LIVE and other.kinds != entry.kinds]
             _relink([entry, *others])
             index[entry.key] = entry
+
+    # ------------------------------------------------------------------------------------------------------ freshness
+
+    def refreshed(self, slot: int, args: tuple[Any, ...], fresh_until: int) -> bool:
+        """Take an early entry for fresh until then. True to one caller, who refreshes it."""
+        with self.versions.lock:
+            now = self.clock()
+            entry = self._find(self._slots[slot], args)
+            if entry is None or now >= entry.keep_until or self._outdated(entry):
+                return False
+            until = min(fresh_until, entry.keep_until)
+            simple = self._simple(entry)
+            if entry.state == LIVE and entry.early:  # no call from here on: nobody else can be told the same
+                entry.early = False
+                entry.fresh_until = until
+                entry.until = until if simple else 0
+                return True
+            return False
+
+    def mark_stale(self, khash: int) -> int:
+        """Let every entry of this hash be stale from now on. How many there were."""
+        with self.versions.lock:
+            now = self.clock()
+            entries = self._of_khash(khash)
+            for entry in entries:
+                entry.early = False
+                entry.until = 0
+                entry.fresh_until = min(entry.fresh_until, now)
+            return len(entries)
 
     # ------------------------------------------------------------------------------------------------------- evicting
 
@@ -505,9 +544,11 @@ class Table:
         """Remove every entry of this hash. How many there were."""
         dead: list[Entry] = []
         with self.versions.lock:
-            same = self._by_khash.get(khash)
-            entries = [] if same is None else list(same) if isinstance(same, set) else [same]
-            return sum([self._remove(entry, dead, "invalidated") for entry in entries])
+            return sum([self._remove(entry, dead, "invalidated") for entry in self._of_khash(khash)])
+
+    def _of_khash(self, khash: int) -> list[Entry]:
+        same = self._by_khash.get(khash)
+        return [] if same is None else list(same) if isinstance(same, set) else [same]
 
     def drop_slot(self, slot: int) -> int:
         """Remove every entry of a slot. How many there were."""

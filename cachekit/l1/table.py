@@ -23,10 +23,17 @@ frozensets too, and 0.0 is not -0.0: ``1``, ``True`` and ``1.0`` have three entr
     get(slot, args)                       value or MISS; counts a hit or a miss
     entry(slot, args) -> EntryView|None   also what is stale but not past keep_until; counts nothing
     put(slot, args, value, *, khash, fresh_until, keep_until, ticket, tags=(), admission, load_ms=0, negative=False,
-        detached=False)
+        detached=False, early=False, aside=False)
         -> bool      True: the table keeps a copy of its own. False: something that covers the key was invalidated after
                      the ticket (test and insertion are one critical section; what was there stays), or the value is
                      heavier than the table (what was there goes)
+        early        fresh_until is when to refresh the value, which is good until later: keep_until at the most
+        aside        no memo answers it, its calls go to ``on_slow`` and are not counted; get answers it
+    refreshed(slot, args, fresh_until) -> bool
+                     True to one caller, if the entry is early, not past keep_until and not outdated by a tag: it is not
+                     early any more, and fresh until then or until keep_until, whichever comes first
+    mark_stale(khash) -> int    every entry of this hash is fresh until now at the most, and not early any more;
+                     keep_until stays. How many there were
     drop(slot, args) -> bool    drop_key(khash) -> int    drop_slot(slot) -> int    clear() -> int
                      how many entries went. An invalidation is ``versions.bump_...`` and then this, under the lock; for
                      tags the bump alone does, entries compare

@@ -18,6 +18,8 @@ class EntryView(NamedTuple):
     mode: str  # share, copy, opaque
     negative: bool
     now: int  # when it was looked at
+    early: bool  # fresh_until is when to refresh it; the value is good until later
+    detached: bool
 
     @property
     def fresh(self) -> bool:

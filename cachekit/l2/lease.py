@@ -50,6 +50,11 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def any(self) -> bool:
+        """Whether this process has a lease, or may have one."""
+        return bool(self._held or self._unsure)
+
     def hold(self, key: str, token: bytes, ms: int, now: float, stamps: object) -> None:
         """Granted just now."""
         with self._lock:
@@ -75,6 +80,11 @@ class Leases:
         with self._lock:
             keys = list(self._unsure) if key is None else [key] if key in self._unsure else []
             return [(each, token) for each in keys if now < (found := self._unsure.pop(each))[1] for token in found[:1]]
+
+    def all(self) -> list[Held]:
+        """Those of loads that still run."""
+        with self._lock:
+            return list(self._held.values())
 
     def due(self, now: float) -> list[Held]:
         """What must be renewed now; counted as renewed."""

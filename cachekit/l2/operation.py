@@ -9,12 +9,12 @@ import re
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from cachekit.backends.base import SEEN_BYTES, TOKEN_BYTES, Leased
-from cachekit.codec.envelope import NEVER, Damaged, Header, unpack
+from cachekit.codec.envelope import NEVER, Damaged, Header, pack, unpack
 from cachekit.context import LOADING, inside_load
-from cachekit.engine import keys
+from cachekit.engine import keys, raised
 from cachekit.engine.events import Failed
 from cachekit.engine.freshness import Life, left
 from cachekit.engine.ports import Port
@@ -24,6 +24,8 @@ from cachekit.l2.remote import Remote, Unavailable
 from cachekit.l2.stamps import NO_STAMP, stamp_life_ms
 
 T = TypeVar("T")
+Validators: TypeAlias = tuple[str | None, str | None]  # ETag and date of the last change, as the source told them
+NO_VALIDATORS: Final[Validators] = (None, None)
 
 
 class Found(NamedTuple):
@@ -36,6 +38,18 @@ class Found(NamedTuple):
     known_at: float = inf  # nothing that covers it had been cleared then, as far as L1 needs to know
     mark: bytes = b""  # of a number
     covered: bool = False  # judged by stamps
+    kept_for: float | None = None  # seconds until nobody may use it any more, stale neither; None: for ever
+    payload: bytes | memoryview = b""  # as L2 has the value
+
+
+class Stale(NamedTuple):
+    """A value past its TTL, or marked as stale, that nobody invalidated; ``left`` seconds it may still stand in."""
+
+    value: Any
+    header: Header
+    payload: bytes | memoryview
+    age: float  # seconds since the end of its TTL, below 0 if it was marked before
+    left: float | None
 
 
 class Absent(NamedTuple):
@@ -43,6 +57,7 @@ class Absent(NamedTuple):
 
     reason: str
     seen: bytes | None = None
+    stale: Stale | None = None
 
 
 class Stamps(NamedTuple):
@@ -101,11 +116,12 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
 async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | Absent:
     """Decide whether stored bytes are this key's value, whole, fresh, and not invalidated."""
     found = examine(call, remote, data, port)
-    if isinstance(found, Found) and found.covered and inside_load():
+    usable = found.covered if isinstance(found, Found) else found is not None and found.stale is not None
+    if usable and inside_load():
         found = None  # what is made of it lives on, so it must not be by stamps that may be outdated already
     if found is None:  # before saying that it was cleared, ask L2: the cells may be the ones that lag
         names, written = _covering(call, _number(call, data) or unpack(data, call.key or "")[0])
-        stamps = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=False)
+        stamps = await remote.stamps(names, _stamp_life(call), port, known=False)
         found = examine(call, remote, data, port, stamps) if stamps == written else None
     return Absent("outdated", data[:SEEN_BYTES]) if found is None else found
 
@@ -124,8 +140,10 @@ def examine(
         return Found(number.value, None, None, data[:SEEN_BYTES], mark=number.mark, covered=stamped)
     try:
         header, payload = unpack(data, key)
-        fresh_for = left(header.created, header.soft, port.wall() * 1000.0, header.hard)
-        if header.stale or (fresh_for is not None and fresh_for <= 0):
+        wall = port.wall() * 1000.0
+        fresh_for = left(header.created, header.soft, wall, header.hard)
+        stale = header.stale or (fresh_for is not None and fresh_for <= 0)
+        if stale and not _stands_in(call, header, wall):
             return Absent("expired", data[:SEEN_BYTES])
         stamped, known_at = remote.offers("stamps"), inf
         if stamped:
@@ -135,11 +153,30 @@ def examine(
                 return None
             known_at = known[1]
         value = tiers.codec.decode(header, payload)
-        return _new(Found, (value, header, fresh_for, data[:SEEN_BYTES], known_at, b"", stamped))
+        if header.negative and value is not None and (value := raised.read(value, tiers.spec)) is None:
+            return Absent("negative", data[:SEEN_BYTES])
+        kept_for = fresh_for if header.hard == header.soft else left(header.created, header.hard, wall, header.hard)
+        if stale:
+            held = Stale(value, header, payload, -(fresh_for or 0.0), kept_for)
+            return Absent("expired", data[:SEEN_BYTES], held)
+        return _new(Found, (value, header, fresh_for, data[:SEEN_BYTES], known_at, b"", stamped, kept_for, payload))
     except Damaged as damage:
         call.tally.error("get", f"damaged_{damage.reason}")
         tiers.emit(Failed(tiers.spec.name, call.tally.function, "get", f"damaged_{damage.reason}"))
         return Absent(f"damaged_{damage.reason}", data[:SEEN_BYTES])
+
+
+def _stamp_life(call: Call) -> int:
+    ttl = call.tiers.spec.ttl
+    return stamp_life_ms(None if ttl is None else ttl + call.tiers.spec.freshness.stale_ttl)
+
+
+def _stands_in(call: Call, header: Header, wall: float) -> bool:
+    """Whether a value that is stale may be of use: to be given in place of a fresh one, or to be compared with."""
+    if call.load is None and not call.switches.allow_stale:
+        return False
+    ends = left(header.created, header.hard, wall, header.hard)
+    return ends is None or ends > 0
 
 
 def _covering(call: Call, header: "Header | Number") -> tuple[Sequence[str], list[bytes]]:
@@ -159,7 +196,7 @@ async def sample(call: Call, remote: Remote, tags: tuple[str, ...], port: Port, 
         return Stamps(NO_STAMP, NO_STAMP, NO_STAMP, tuple((digest, NO_STAMP) for digest in digests))
     tag_names = [keys.tag_stamp(call.tiers.namespace, digest) for digest in digests]
     names = [call.tiers.clock_stamp, *call.stamp_names, *tag_names]
-    clock, region, *rest = await remote.stamps(names, stamp_life_ms(call.tiers.spec.ttl), port, known=known)
+    clock, region, *rest = await remote.stamps(names, _stamp_life(call), port, known=known)
     function = rest.pop(0) if len(call.stamp_names) > 1 else NO_STAMP
     return Stamps(region, function, clock, tuple(zip(digests, rest, strict=True)))
 
@@ -253,16 +290,48 @@ async def store(
     load_ms: int,
     plain: bool,
     port: Port,
+    validators: Validators = NO_VALIDATORS,
 ) -> bool:
     """Store under the fence; False when an invalidation got in between. Raises `Unstorable` too."""
     assert call.key is not None
-    data = envelope(call, value, held.token or os.urandom(TOKEN_BYTES), stamps, life, load_ms, plain, port)
+    token = held.token or os.urandom(TOKEN_BYTES)
+    data = envelope(call, value, token, stamps, life, load_ms, plain, port, validators)
     return bool(await remote.do(port, "store", call.key, data, life.ttl_ms, held.token))
 
 
+async def keep(
+    call: Call, remote: Remote, old: Header, payload: bytes | memoryview, held: Held, stamps: Stamps, life: Life,
+    load_ms: int, port: Port, validators: Validators,
+) -> bool:  # fmt: skip
+    """Store the bytes that lie there once more, under the fence, with a life, stamps and validators of today."""
+    assert call.key is not None
+    remote.note_ttl(life.hard)
+    created, soft, hard = _dates(life, port)
+    # Of tags that only the value told of the names are not known here. If one was cleared since, its old stamp tells.
+    tags = tuple(sorted({**dict(old.tags), **dict(stamps.tags)}.items()))
+    header = old._replace(
+        id=held.token or os.urandom(TOKEN_BYTES), created=created, soft=soft, hard=hard, load_ms=load_ms, stale=False,
+        region_stamp=stamps.region, function_stamp=stamps.function, tags=tags,
+        etag=validators[0], last_modified=validators[1],
+    )  # fmt: skip
+    data = pack(header, bytes(payload), call.key)
+    return bool(await remote.do(port, "store", call.key, data, life.ttl_ms, held.token))
+
+
+def _dates(life: Life, port: Port) -> tuple[int, int, int]:
+    """Created, soft and hard end as the envelope has them."""
+    created = int(port.wall() * 1000)
+    return (
+        created,
+        NEVER if life.soft is None else created + int(life.soft * 1000),
+        NEVER if life.hard is None else created + int(life.hard * 1000),
+    )
+
+
 def envelope(
-    call: Call, value: Any, entry_id: bytes, stamps: Stamps, life: Life, load_ms: int, plain: bool, port: Port
-) -> bytes:
+    call: Call, value: Any, entry_id: bytes, stamps: Stamps, life: Life, load_ms: int, plain: bool, port: Port,
+    validators: Validators = NO_VALIDATORS,
+) -> bytes:  # fmt: skip
     """The bytes of an entry: a number that L2 can add to, or what the codec makes of the value."""
     assert call.key is not None and call.tiers.codec is not None
     remote = call.tiers.remote
@@ -270,19 +339,24 @@ def envelope(
         remote.note_ttl(life.hard)
     if counts(call, value):
         return b"%d%b" % (value, _mark(stamps))
-    created = int(port.wall() * 1000)
+    negative = value is None
+    if type(value) is raised.Raised:
+        value, negative, plain = raised.written(value), True, False
+    created, soft, hard = _dates(life, port)
     return call.tiers.codec.dumps(
         value,
         call.key,
         id=entry_id,
         created=created,
-        soft=NEVER if life.soft is None else created + int(life.soft * 1000),
-        hard=NEVER if life.hard is None else created + int(life.hard * 1000),
+        soft=soft,
+        hard=hard,
         load_ms=load_ms,
-        negative=value is None,
+        negative=negative,
         region_stamp=stamps.region,
         function_stamp=stamps.function,
         tags=stamps.tags,
+        etag=validators[0],
+        last_modified=validators[1],
         plain=plain,
     )
 
@@ -292,7 +366,8 @@ def rewritten(call: Call, found: Found, ends: Life, port: Port) -> bytes:
     header = found.header
     assert header is not None
     stamps = Stamps(header.region_stamp, header.function_stamp, NO_STAMP, header.tags)
-    return envelope(call, found.value, new_id(), stamps, ends, header.load_ms, False, port)
+    validators = header.etag, header.last_modified
+    return envelope(call, found.value, new_id(), stamps, ends, header.load_ms, False, port, validators)
 
 
 def counts(call: Call, value: Any) -> bool:

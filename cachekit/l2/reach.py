@@ -27,7 +27,7 @@ class Reach:
         self.wanted: set[str] = set()  # regions whose changes L1 must hear of
         self.covered: frozenset[str] = frozenset()  # ... and of which it does
         self.unproven = False  # whether L1 took values that no push would reach
-        self._alive_until = NEVER
+        self.alive_until = NEVER
         self._tables: dict[str, list[Table]] = {}
         self._slots: dict[str, set[tuple[int, Table | None]]] = {}
 
@@ -35,7 +35,7 @@ class Reach:
         """A table whose entries this backend has too. Whether changes in its region must be heard of from now on."""
         with self.versions.lock:
             self._tables.setdefault(region, []).append(table)
-            table.alive(self._alive_until)
+            table.alive(self.alive_until)
             new = region not in self.wanted and (ttl is None or ttl >= SHORT)
             if new:
                 self.wanted.add(region)
@@ -109,10 +109,10 @@ class Reach:
     def alive(self, until: float) -> None:
         """What was kept because changes are heard of may be used until then (seconds of the service's clock)."""
         self.cells.alive_until = until
-        self._alive_until = NEVER if until == inf else int(until * 1e9)
+        self.alive_until = NEVER if until == inf else int(until * 1e9)
         for tables in self._tables.values():
             for table in tables:
-                table.alive(self._alive_until)
+                table.alive(self.alive_until)
 
     def regions(self) -> Iterable[str]:
         """Those that are still to be covered."""

@@ -270,6 +270,18 @@ class Remote:
         except Unavailable:
             pass  # a lease that ends early only costs another computation, an evicted stamp too
 
+    async def release_all(self, port: Port) -> None:
+        """Give back the leases of loads that still run, and those that may have been granted: the process is about to
+        end."""
+        held = [(lease.key, lease.token) for lease in self.leases.all()]
+        for _, token in held:
+            self.leases.end(token)
+        try:
+            for key, token in held + self.leases.to_release(port.now()):
+                await self.do(port, "release", key, token)
+        except Unavailable:
+            pass  # nor would the next one be heard; they end by themselves
+
     def stop_listening(self, wait: float) -> None:
         """Until the next use."""
         self.coherence.stop(wait)

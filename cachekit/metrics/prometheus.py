@@ -63,6 +63,36 @@ class Instruments:
             "function",
             "result",
         )
+        self.stale = counter("stale", "Calls answered with a value past its TTL.", "region", "function")
+        self.fallbacks = counter("fallbacks", "Calls answered with the fallback.", "region", "function")
+        self.refreshes = counter(
+            "refreshes",
+            "Refreshes that no caller waited for, by what began them (early, swr) and how they ended: stored, found "
+            "(another process was first), busy (another process is at it), failed, dropped (too many wait).",
+            "region",
+            "function",
+            "trigger",
+            "result",
+        )
+        self.timeouts = counter(
+            "timeouts", "Calls that waited no longer for the function.", "region", "function", "kind"
+        )
+        self.saved = counter(
+            "saved_seconds",
+            "What hits would have taken, had each run the function for as long as it takes on average.",
+            "region",
+            "function",
+        )
+        self.stale_age = Histogram(
+            "cachekit_cache_stale_age_seconds",
+            "How long past their TTL the values were that stood in for fresh ones, a sample.",
+            ("region", "function"),
+            registry=registry,
+            buckets=(1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400),
+        )
+        self.load_latency = histogram(
+            "load_latency", "Time of the function's runs, a sample: at most the last 4096 per function and second."
+        )
         self.hit_latency = histogram(
             "hit_latency",
             "Time of second-tier hits, a sample: at most the last 4096 per function and second. "
@@ -103,12 +133,12 @@ class Instruments:
 
 
 class Reading(NamedTuple):
-    """A plain integer of the engine that only grows, and the counter that follows it."""
+    """A plain number of the engine that only grows, and the counter that follows it."""
 
     source: object
     counter: Counter
     labels: tuple[str, ...]
-    value: int
+    value: float
 
 
 class State(NamedTuple):
@@ -132,7 +162,7 @@ class Metrics:
     def __init__(self) -> None:
         self.instruments = Instruments()
         # What has been reported of each service: (source, counter, labels) -> value.
-        self._reported: WeakKeyDictionary[Service, dict[tuple[object, ...], int]] = WeakKeyDictionary()
+        self._reported: WeakKeyDictionary[Service, dict[tuple[object, ...], float]] = WeakKeyDictionary()
         self._full: set[str] = set()  # regions whose gauges may not be zero
 
     def add(self, service: "Service") -> None:
@@ -182,7 +212,7 @@ class Metrics:
         readings = [reading for tally in service.tallies() for reading in _tally_readings(tally, self.instruments)]
         return [*readings, *_eviction_readings(tables, self.instruments), *_loss_readings(service, self.instruments)]
 
-    def _report(self, reported: dict[tuple[object, ...], int], readings: list[Reading]) -> None:
+    def _report(self, reported: dict[tuple[object, ...], float], readings: list[Reading]) -> None:
         for source, counter, labels, value in readings:
             known = reported.get((source, counter, labels))
             # Below: a concurrent pump has reported a later reading, or a wait that looked served became impatient.
@@ -193,7 +223,12 @@ class Metrics:
     def _observe(self, service: "Service") -> None:
         to = self.instruments
         for tally in service.tallies():
-            for histogram, waiting in ((to.hit_latency, tally.hit_seconds), (to.miss_latency, tally.miss_seconds)):
+            for histogram, waiting in (
+                (to.hit_latency, tally.hit_seconds),
+                (to.miss_latency, tally.miss_seconds),
+                (to.load_latency, tally.load_seconds),
+                (to.stale_age, tally.stale_ages),
+            ):
                 seconds = _take(waiting)
                 with _lock:
                     for second in seconds:
@@ -286,8 +321,15 @@ def _tally_readings(tally: "Tally", to: Instruments) -> Iterator[Reading]:
     impatient = tally.impatient  # first: each was counted as a wait before, so that there are never more of them
     yield Reading(tally, to.lease_waits, (*where, "served"), tally.lease_waits - impatient)
     yield Reading(tally, to.lease_waits, (*where, "impatient"), impatient)
+    yield Reading(tally, to.stale, where, tally.stale)
+    yield Reading(tally, to.fallbacks, where, tally.fallbacks)
+    yield Reading(tally, to.saved, where, tally.saved)
     for (operation, reason), count in list(tally.errors.items()):
         yield Reading(tally, to.errors, (*where, operation, reason), count)
+    for (trigger, result), count in list(tally.refreshes.items()):
+        yield Reading(tally, to.refreshes, (*where, trigger, result), count)
+    for kind, count in list(tally.timeouts.items()):
+        yield Reading(tally, to.timeouts, (*where, kind), count)
 
 
 def _take(waiting: "deque[float]") -> list[float]:

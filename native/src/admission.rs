@@ -3,6 +3,7 @@
 use std::os::raw::c_int;
 
 use crate::copies::read_slot;
+use crate::key;
 use crate::plans::{known, Addresses, Kind, Shape, Weigh};
 use crate::py::*;
 use crate::values::{forget_error, mode_str, new_tuple, state, Mode};
@@ -147,6 +148,10 @@ unsafe fn weigh_text(value: Ptr) -> Option<(u64, bool)> {
 #[inline]
 unsafe fn weigh_int(value: Ptr) -> Option<(u64, bool)> {
     let weights = &state().weights;
+    if let Some(number) = key::small(value) {
+        let digits = if number.unsigned_abs() < 1 << DIGIT_BITS { 1 } else { 2 };
+        return Some((weights.int + DIGIT * digits, true));
+    }
     let mut overflow: c_int = 0;
     let number = PyLong_AsLongLongAndOverflow(value, &mut overflow);
     if overflow != 0 {

@@ -5,6 +5,8 @@
 //! has not reached is certain not to be over, and the last moments of an entry are judged by the precise clock.
 
 use crate::py::*;
+#[cfg(target_os = "linux")]
+use std::mem::MaybeUninit;
 
 /// More than two ticks of the slowest kernels.
 const MARGIN: i64 = 25_000_000;
@@ -69,7 +71,10 @@ pub fn init() {
 #[cfg(target_os = "linux")]
 #[inline(always)]
 fn read(clock: libc::clockid_t) -> i64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    unsafe { READ(clock, &mut now) };
+    let mut now = MaybeUninit::<libc::timespec>::uninit();
+    let now = unsafe {
+        READ(clock, now.as_mut_ptr()); // cannot fail: both clocks are there, and so is the room
+        now.assume_init()
+    };
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }

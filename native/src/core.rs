@@ -9,7 +9,7 @@
 
 use crate::events::{Event, Events};
 use crate::ghosts::Ghosts;
-use crate::index::Index;
+use crate::index::{First, Index};
 use crate::key;
 use crate::mixed::Map;
 use crate::py::{Owned, Ptr};
@@ -29,12 +29,15 @@ pub const NEGATIVE: u16 = 1 << 2;
 pub const OBJECTS: u16 = 1 << 3; // its key is compared by Python code
 const IN_MAIN: u16 = 1 << 4;
 const LIVE: u16 = 1 << 5;
+// `fresh_until` is when to refresh it, and not its end
+pub const EARLY: u16 = 1 << 7;
 const OPAQUE: u16 = 1 << 6;
 // ... of which a hit must know:
 pub const COPY: u16 = 1 << 8;
 pub const TAGGED: u16 = 1 << 9;
 pub const MORE: u16 = 1 << 10; // something of it lies in `extras`
-pub const RARE: u16 = COPY | TAGGED;
+pub const ASIDE: u16 = 1 << 11; // memos leave it to the table
+pub const RARE: u16 = COPY | TAGGED | ASIDE;
 
 /// 64 bytes.
 #[repr(C)]
@@ -196,7 +199,7 @@ pub struct Core {
     pub lru: bool,
     region: Event,
     keys: Index,
-    khashes: Index,
+    khashes: Index, // of the entries that are kept `apart`
     extras: Map<Box<Extra>>,
     queues: [Queue; 2],
     ghosts: Ghosts,
@@ -261,11 +264,23 @@ impl Core {
     /// As `find`, of one argument; null if there is none.
     #[inline(always)]
     pub unsafe fn find_one(&mut self, slot: u32, hash: u32, arg: Ptr) -> *mut Entry {
+        match self.keys.first(hash) {
+            First::Nothing => return std::ptr::null_mut(),
+            First::Likely(number) => {
+                let entry = self.entries.as_mut_ptr().add(number as usize);
+                if is_one(&*entry, slot, arg) {
+                    return entry; // nearly always; so all that a walk has to remember is out of line
+                }
+            }
+            First::Other => {}
+        }
+        self.find_one_further(slot, hash, arg)
+    }
+
+    #[inline(never)]
+    unsafe fn find_one_further(&mut self, slot: u32, hash: u32, arg: Ptr) -> *mut Entry {
         let entries = self.entries.as_mut_ptr();
-        let number = self.keys.find(hash, |number| {
-            let entry = &*entries.add(number as usize);
-            entry.slot == slot && entry.flags & SINGLE != 0 && key::same(entry.key, arg)
-        });
+        let number = self.keys.find(hash, |number| is_one(&*entries.add(number as usize), slot, arg));
         number.map_or(std::ptr::null_mut(), |number| entries.add(number as usize))
     }
 
@@ -311,6 +326,21 @@ impl Core {
 
     pub fn slot_of(&self, number: u32) -> u32 {
         self.at(number).slot
+    }
+
+    /// Whether something is kept of these arguments, all plain, that memos do not answer: stale, early or aside.
+    ///
+    /// All such entries have an extra, and usually no entry has one, so that this costs nothing.
+    #[inline(always)]
+    pub unsafe fn keeps(&mut self, slot: u32, hash: u32, args: &[Ptr], now: i64) -> bool {
+        !self.extras.is_empty() && self.keeps_extra(slot, hash, args, now)
+    }
+
+    #[cold]
+    unsafe fn keeps_extra(&mut self, slot: u32, hash: u32, args: &[Ptr], now: i64) -> bool {
+        let Some(entry) = self.find(slot, hash, args) else { return false };
+        let number = self.number_of(entry);
+        self.extra(number).is_some_and(|extra| now < extra.keep_until) && !self.outdated(number)
     }
 
     fn weight_of(&self, number: u32) -> u64 {
@@ -380,7 +410,7 @@ impl Core {
             flags |= TAGGED;
         }
         let few = new.keep_until == new.fresh_until && new.load_ms < 1 << 16 && new.weight <= u64::from(u32::MAX);
-        if new.names.is_some() || !few {
+        if new.names.is_some() || flags & ASIDE != 0 || !few {
             flags |= MORE;
             let extra = Extra {
                 keep_until: new.keep_until,
@@ -409,7 +439,9 @@ impl Core {
         self.append(number, queue);
         let entries = &self.entries;
         self.keys.insert(new.hash, number, |number| entries[number as usize].hash);
-        self.khashes.insert(spread(new.khash), number, |number| spread(entries[number as usize].khash));
+        if apart(new.hash, new.khash) {
+            self.khashes.insert(spread(new.khash), number, |number| spread(entries[number as usize].khash));
+        }
         self.generation += 1;
     }
 
@@ -421,6 +453,53 @@ impl Core {
         }
         self.entries.push(Entry::blank(0));
         self.entries.len() as u32 - 1
+    }
+
+    // ----------------------------------------------------------------------------------------------------- freshness
+
+    /// Take an early entry for fresh until then, since somebody refreshes it. False: somebody did, or nobody should.
+    pub fn refreshed(&mut self, number: u32, fresh_until: i64, now: i64) -> bool {
+        let keep_until = self.keep_until(number);
+        if self.at(number).flags & EARLY == 0 || now >= keep_until || self.outdated(number) {
+            return false;
+        }
+        self.set_fresh(number, fresh_until.min(keep_until));
+        true
+    }
+
+    /// Let every entry of this hash be stale. How many there were.
+    pub fn mark_stale(&mut self, khash: u64, now: i64) -> u64 {
+        let same = self.of_khash(khash);
+        for &number in &same {
+            self.set_fresh(number, self.at(number).fresh_until.min(now));
+        }
+        same.len() as u64
+    }
+
+    /// Move the end of freshness, which is not early any more. What the entry is kept for stays as it was.
+    fn set_fresh(&mut self, number: u32, fresh_until: i64) {
+        if self.keep_until(number) != fresh_until {
+            self.add_extra(number);
+        }
+        let entry = self.at_mut(number);
+        entry.fresh_until = fresh_until;
+        entry.flags &= !EARLY;
+    }
+
+    /// From now on `keep_until` is told apart from `fresh_until`.
+    fn add_extra(&mut self, number: u32) {
+        if self.at(number).flags & MORE != 0 {
+            return;
+        }
+        let extra = Extra {
+            keep_until: self.keep_until(number),
+            load_ms: self.load_ms(number),
+            weight: self.weight_of(number),
+            tags: Box::default(),
+            names: None,
+        };
+        self.at_mut(number).flags |= MORE;
+        self.extras.insert(number, Box::new(extra));
     }
 
     // ------------------------------------------------------------------------------------------------------ evicting
@@ -576,8 +655,12 @@ impl Core {
             slot.evictions[reason as usize] += 1;
         }
         let entries = &self.entries;
-        self.keys.remove(entry.hash, number, |number| entries[number as usize].hash);
-        self.khashes.remove(spread(entry.khash), number, |number| spread(entries[number as usize].khash));
+        let mut known = self.keys.remove(entry.hash, number, |number| entries[number as usize].hash);
+        if apart(entry.hash, entry.khash) {
+            let hash_of = |number: u32| spread(entries[number as usize].khash);
+            known &= self.khashes.remove(spread(entry.khash), number, hash_of);
+        }
+        debug_assert!(known, "entry {number} is not in the indexes");
         if entry.flags & MORE != 0 {
             if let Some(extra) = self.extras.remove(&number) {
                 extra.names.into_iter().for_each(|names| dead.hold(names));
@@ -594,11 +677,18 @@ impl Core {
 
     /// Remove every entry of this hash. How many there were.
     pub fn drop_key(&mut self, khash: u64, dead: &mut Dead) -> u64 {
-        let same = self.khashes.all(spread(khash), |number| self.at(number).khash == khash);
+        let same = self.of_khash(khash);
         for &number in &same {
             self.remove(number, Reason::Invalidated, dead);
         }
         same.len() as u64
+    }
+
+    fn of_khash(&self, khash: u64) -> Vec<u32> {
+        let mut same = self.khashes.all(spread(khash), |number| self.at(number).khash == khash);
+        let hash = key::end(khash);
+        same.extend(self.keys.all(hash, |number| self.at(number).hash == hash && self.at(number).khash == khash));
+        same
     }
 
     /// Remove every entry of a slot, or of all. How many there were.
@@ -659,6 +749,12 @@ impl Dead {
     }
 }
 
+/// Whether this is the entry of one plain argument.
+#[inline(always)]
+unsafe fn is_one(entry: &Entry, slot: u32, arg: Ptr) -> bool {
+    entry.slot == slot && entry.flags & SINGLE != 0 && key::same(entry.key, arg)
+}
+
 #[inline(always)]
 unsafe fn same(entry: &Entry, args: &[Ptr]) -> bool {
     if entry.flags & SINGLE != 0 {
@@ -666,6 +762,13 @@ unsafe fn same(entry: &Entry, args: &[Ptr]) -> bool {
     }
     let stored = tuple_items(entry.key);
     stored.len() == args.len() && stored.iter().zip(args).all(|(&a, &b)| key::same(a, b))
+}
+
+/// Whether an entry is found by its khash in an index of its own. Where nobody but this process names the key, its khash
+/// is that of its arguments (`key::hash`), of which `hash` is a part: there the index of the arguments will do.
+#[inline(always)]
+fn apart(hash: u32, khash: u64) -> bool {
+    key::end(khash) != hash
 }
 
 /// The lower bits of a hash that a caller chose are not to be relied upon.
@@ -712,8 +815,11 @@ mod tests {
         for &number in &linked {
             let entry = core.at(number);
             assert_eq!(core.keys.find(entry.hash, |found| found == number), Some(number));
-            assert_eq!(core.khashes.find(spread(entry.khash), |found| found == number), Some(number));
+            let found = core.khashes.find(spread(entry.khash), |found| found == number);
+            assert_eq!(found.is_some(), apart(entry.hash, entry.khash));
             assert_eq!(entry.flags & MORE != 0, core.extras.contains_key(&number));
+            assert!(entry.flags & ASIDE == 0 || entry.flags & MORE != 0);
+            assert!(core.keep_until(number) >= entry.fresh_until);
             assert_eq!(entry.flags & TAGGED != 0, core.extra(number).is_some_and(|extra| !extra.tags.is_empty()));
             assert!((-2..=3).contains(&entry.counter));
             let slot = &mut slots[entry.slot as usize];
@@ -723,14 +829,18 @@ mod tests {
             assert_eq!((slot.entries, slot.weight, slot.objects), sum);
             assert!(slot.puts >= slot.entries + slot.evictions.iter().sum::<u64>());
         }
-        assert_eq!((core.keys.len(), core.khashes.len()), (linked.len(), linked.len()));
+        let apart = linked.iter().filter(|&&number| apart(core.at(number).hash, core.at(number).khash)).count();
+        assert_eq!((core.keys.len(), core.khashes.len()), (linked.len(), apart));
         assert!(core.extras.len() <= linked.len());
         assert!(core.len() <= core.max_entries && core.weight() <= core.max_bytes);
     }
 
     struct Known {
         number: u64, // of its value
+        fresh: i64,
         until: i64,
+        early: bool,
+        aside: bool,
         khash: u64,
         ticket: u64,
         tag: Option<u64>,
@@ -767,6 +877,7 @@ mod tests {
             let (slot, key) = (random.below(3) as u32, random.below(keys));
             let hash = spread(key).wrapping_add(slot * 77);
             let object = int(key);
+            let own = if key % 3 == 0 { u64::from(hash) } else { key % 7 * 1_000_003 }; // with the first none is apart
             let found = core.find(slot, hash, &[object.ptr()]).map(|entry| core.number_of(entry));
             let known = model.get(&(slot, key));
             assert_eq!(found.is_some(), known.is_some());
@@ -775,15 +886,21 @@ mod tests {
                 assert_eq!((core.at(found).khash, core.at(found).ticket()), (known.khash, known.ticket));
                 let outdated = known.tag.is_some_and(|tag| events.tag_event(&format!("t{tag}")) > known.ticket);
                 assert_eq!(core.outdated(found), outdated);
+                assert_eq!((core.at(found).fresh_until, core.keep_until(found)), (known.fresh, known.until));
+                assert_eq!(core.at(found).flags & EARLY != 0, known.early);
+                assert_eq!(core.at(found).flags & ASIDE != 0, known.aside);
+                let kept = core.keeps(slot, hash, &[object.ptr()], now);
+                assert_eq!(kept, core.extra(found).is_some() && now < known.until && !outdated);
+                assert!(kept || outdated || now >= known.until || (now < known.fresh && !known.aside));
             }
             let mut dead = Dead::default();
-            match random.below(40) {
+            match random.below(42) {
                 0..=17 => {
                     numbers += 1;
                     let tag = (random.below(4) == 0).then(|| random.below(3));
                     let ticket = events.last - random.below(3).min(events.last);
                     let until = if random.below(2) == 0 { NEVER } else { now + random.below(20) as i64 };
-                    let khash = key % 7 * 1_000_003;
+                    let khash = own;
                     let tags: Box<[Event]> = tag.iter().map(|tag| events.tag(&format!("t{tag}"))).collect();
                     let new = New {
                         slot,
@@ -796,13 +913,13 @@ mod tests {
                         khash,
                         weight: random.below(90),
                         load_ms: random.below(2) * 70_000,
-                        flags: SINGLE | if random.below(9) == 0 { OBJECTS } else { 0 },
+                        flags: SINGLE | [0, 0, 0, OBJECTS, EARLY, EARLY | ASIDE, ASIDE][random.below(7) as usize],
                         mode: Mode::Opaque,
                         renew: Renew::Itself,
                         names: tag.map(|_| Owned::take(PyTuple_New(0)).expect("memory")),
                         tags,
                     };
-                    let keep = new.keep_until;
+                    let (keep, early, aside) = (new.keep_until, new.flags & EARLY != 0, new.flags & ASIDE != 0);
                     let heavy = new.weight > max_bytes;
                     let slot_number = core.slots[slot as usize].number;
                     let region = events.region("r");
@@ -812,7 +929,9 @@ mod tests {
                         model.remove(&(slot, key));
                     }
                     if allowed && !heavy {
-                        model.insert((slot, key), Known { number: numbers, until: keep, khash, ticket, tag });
+                        let known =
+                            Known { number: numbers, fresh: until, until: keep, early, aside, khash, ticket, tag };
+                        model.insert((slot, key), known);
                     }
                 }
                 18..=27 => {
@@ -826,9 +945,8 @@ mod tests {
                     }
                 }
                 29 => {
-                    let khash = key % 7 * 1_000_003;
-                    let count = model.values().filter(|known| known.khash == khash).count();
-                    assert_eq!(core.drop_key(khash, &mut dead), count as u64);
+                    let count = model.values().filter(|known| known.khash == own).count();
+                    assert_eq!(core.drop_key(own, &mut dead), count as u64);
                 }
                 30 => {
                     let usable = |known: &Known| now < known.until;
@@ -844,8 +962,26 @@ mod tests {
                     core.reset(&mut dead);
                     assert_eq!((core.len(), core.weight(), core.hand), (0, 0, SMALL));
                 }
-                34 => events.bump_key(key % 7 * 1_000_003),
+                34 => events.bump_key(own),
                 35 => events.bump_tags(&[&format!("t{}", key % 3)]),
+                40 => {
+                    let (khash, mut count) = (own, 0);
+                    for known in model.values_mut().filter(|known| known.khash == khash) {
+                        (known.fresh, known.early) = (known.fresh.min(now), false);
+                        count += 1;
+                    }
+                    assert_eq!(core.mark_stale(khash, now), count);
+                }
+                41 => {
+                    if let (Some(found), Some(known)) = (found, model.get_mut(&(slot, key))) {
+                        let fresh = now + random.below(20) as i64;
+                        let may = known.early && now < known.until && !core.outdated(found);
+                        assert_eq!(core.refreshed(found, fresh, now), may);
+                        if may {
+                            (known.fresh, known.early) = (fresh.min(known.until), false);
+                        }
+                    }
+                }
                 36 if random.below(8) == 0 => events.bump_slot(core.slots[slot as usize].number),
                 _ => now += random.below(6) as i64,
             }

@@ -21,12 +21,10 @@ impl Default for Ghosts {
 impl Ghosts {
     /// Remember a hash, unless it is; forget the oldest if there are more than `most`.
     pub fn add(&mut self, hash: u32, most: u64) {
-        if self.find(hash).is_none() {
-            if self.next.wrapping_sub(self.first) as usize == self.ring.len() {
-                self.renew();
-            }
-            self.push(hash);
+        if self.next.wrapping_sub(self.first) as usize == self.ring.len() {
+            self.renew();
         }
+        self.push(hash);
         while self.count > most && self.first != self.next {
             self.forget_first();
         }
@@ -52,25 +50,27 @@ impl Ghosts {
 
     fn push(&mut self, hash: u32) {
         let number = self.number(self.next);
-        self.ring[number as usize - 1] = hash;
         let ring = &self.ring;
-        self.index.insert(hash, number, |number| ring[number as usize - 1]);
-        self.count += 1;
-        self.next = self.next.wrapping_add(1);
+        let at = |number: u32| ring[number as usize - 1];
+        if self.index.insert_new(hash, number, at, |known| at(known) == hash) {
+            self.ring[number as usize - 1] = hash;
+            self.count += 1;
+            self.next = self.next.wrapping_add(1);
+        }
     }
 
+    /// Take a hash out of the index, if it is there by this number.
     fn remove(&mut self, hash: u32, number: u32) {
         let ring = &self.ring;
-        self.index.remove(hash, number, |number| ring[number as usize - 1]);
-        self.count -= 1;
+        if self.index.remove(hash, number, |number| ring[number as usize - 1]) {
+            self.count -= 1;
+        }
     }
 
+    /// If it was taken, or came again later, it leaves the ring alone.
     fn forget_first(&mut self) {
         let number = self.number(self.first);
-        let hash = self.ring[number as usize - 1];
-        if self.find(hash) == Some(number) {
-            self.remove(hash, number); // else it was taken, or came again later
-        }
+        self.remove(self.ring[number as usize - 1], number);
         self.first = self.first.wrapping_add(1);
     }
 

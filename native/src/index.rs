@@ -4,6 +4,7 @@
 //! nearly every wrong entry is told without a look at it. Removal shifts back what follows: there are no tombstones.
 
 const LEAST: usize = 8;
+const LARGE: usize = 1 << 14;
 
 pub struct Index {
     cells: Vec<u32>, // 0: empty; no entry has the number 0
@@ -11,22 +12,49 @@ pub struct Index {
     count: usize,
 }
 
+/// What `first` found.
+pub enum First {
+    /// So there is no entry of this hash.
+    Nothing,
+    /// An entry, which may be the right one.
+    Likely(u32),
+    /// An entry of another hash.
+    Other,
+}
+
 impl Index {
     pub fn new() -> Index {
         Index { cells: vec![0; LEAST], mask: LEAST as u32 - 1, count: 0 }
     }
 
+    /// What lies where an entry of this hash does if nothing is in its way.
+    #[inline(always)]
+    pub fn first(&self, hash: u32) -> First {
+        match self.cell(hash & self.mask) {
+            0 => First::Nothing,
+            cell if (cell ^ hash) & !self.mask == 0 => First::Likely(cell & self.mask),
+            _ => First::Other,
+        }
+    }
+
     /// The first entry of this hash that is the right one.
     #[inline(always)]
-    pub fn find(&self, hash: u32, mut right: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub fn find(&self, hash: u32, right: impl FnMut(u32) -> bool) -> Option<u32> {
+        match self.walk(hash, right) {
+            (_, 0) => None,
+            (_, number) => Some(number),
+        }
+    }
+
+    /// The place and the number of the first entry of this hash that is the right one; of the first empty place, and 0.
+    #[inline(always)]
+    fn walk(&self, hash: u32, mut right: impl FnMut(u32) -> bool) -> (u32, u32) {
         let mut place = hash & self.mask;
         loop {
             let cell = self.cell(place);
-            if cell == 0 {
-                return None;
-            }
-            if (cell ^ hash) & !self.mask == 0 && right(cell & self.mask) {
-                return Some(cell & self.mask);
+            let number = cell & self.mask;
+            if cell == 0 || ((cell ^ hash) & !self.mask == 0 && right(number)) {
+                return (place, number);
             }
             place = (place + 1) & self.mask;
         }
@@ -46,26 +74,33 @@ impl Index {
 
     /// Add an entry. ``hash_of`` tells the hashes of those that are in the index.
     pub fn insert(&mut self, hash: u32, number: u32, hash_of: impl Fn(u32) -> u32) {
-        // At most four fifths full, and every number smaller than there are places.
-        if (self.count + 1) * 5 > self.cells.len() * 4 || number as usize >= self.cells.len() {
-            self.grow(number, hash_of);
-        }
+        self.make_room(number, hash_of);
         self.count += 1;
         self.place(hash, number);
     }
 
-    /// Remove an entry.
-    pub fn remove(&mut self, hash: u32, number: u32, hash_of: impl Fn(u32) -> u32) {
-        let mut hole = hash & self.mask;
-        loop {
-            match self.cell(hole) {
-                0 => {
-                    debug_assert!(false, "entry {number} is not in the index");
-                    return;
-                }
-                cell if cell & self.mask == number => break,
-                _ => hole = (hole + 1) & self.mask,
-            }
+    /// Add an entry, unless there is a right one of this hash. Whether it was added.
+    pub fn insert_new(
+        &mut self,
+        hash: u32,
+        number: u32,
+        hash_of: impl Fn(u32) -> u32,
+        right: impl FnMut(u32) -> bool,
+    ) -> bool {
+        self.make_room(number, hash_of);
+        let (place, found) = self.walk(hash, right);
+        if found == 0 {
+            self.count += 1;
+            self.set(place, (hash & !self.mask) | number);
+        }
+        found == 0
+    }
+
+    /// Remove an entry. Whether it was there.
+    pub fn remove(&mut self, hash: u32, number: u32, hash_of: impl Fn(u32) -> u32) -> bool {
+        let (mut hole, found) = self.walk(hash, |other| other == number);
+        if found == 0 {
+            return false;
         }
         self.count -= 1;
         let mut place = hole;
@@ -77,11 +112,12 @@ impl Index {
             }
             let home = hash_of(cell & self.mask) & self.mask;
             if place.wrapping_sub(home) & self.mask >= place.wrapping_sub(hole) & self.mask {
-                self.cells[hole as usize] = cell;
+                self.set(hole, cell);
                 hole = place;
             }
         }
-        self.cells[hole as usize] = 0;
+        self.set(hole, 0);
+        true
     }
 
     #[cfg(all(test, not(feature = "extension-module")))]
@@ -89,6 +125,20 @@ impl Index {
         self.count
     }
 
+    /// For one more: at most two fifths full, or four where it is large, and every number smaller than there are places.
+    ///
+    /// What a walk costs is its end, which nothing foresees, unless it is nearly always at once. In a large index it is
+    /// the memory.
+    #[inline(always)]
+    fn make_room(&mut self, number: u32, hash_of: impl Fn(u32) -> u32) {
+        let size = self.cells.len();
+        let most = if size < LARGE { size * 2 } else { size * 4 };
+        if (self.count + 1) * 5 > most || number as usize >= size {
+            self.grow(number, hash_of);
+        }
+    }
+
+    #[cold]
     fn grow(&mut self, number: u32, hash_of: impl Fn(u32) -> u32) {
         let mut size = self.cells.len() * 2;
         while number as usize >= size {
@@ -109,13 +159,19 @@ impl Index {
         while self.cell(place) != 0 {
             place = (place + 1) & self.mask;
         }
-        self.cells[place as usize] = (hash & !self.mask) | number;
+        self.set(place, (hash & !self.mask) | number);
     }
 
     #[inline(always)]
     fn cell(&self, place: u32) -> u32 {
         debug_assert!((place as usize) < self.cells.len());
         unsafe { *self.cells.get_unchecked(place as usize) } // it is masked
+    }
+
+    #[inline(always)]
+    fn set(&mut self, place: u32, cell: u32) {
+        debug_assert!((place as usize) < self.cells.len());
+        unsafe { *self.cells.get_unchecked_mut(place as usize) = cell } // as above
     }
 }
 

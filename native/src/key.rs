@@ -260,9 +260,9 @@ unsafe fn equal(a: Ptr, b: Ptr) -> bool {
     result == Py_True()
 }
 
-/// An exact int of at most two digits, read where it lies: calling for it costs as much as the whole look-up.
+/// An int of at most two digits, read where it lies: calling for it costs as much as the whole look-up.
 #[inline(always)]
-unsafe fn small(arg: Ptr) -> Option<i64> {
+pub unsafe fn small(arg: Ptr) -> Option<i64> {
     let head = *arg.cast::<u8>().add(HEAD).cast::<isize>();
     #[cfg(Py_3_12)]
     let (count, negative) = (head as usize >> 3, head & 3 == 2);

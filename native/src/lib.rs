@@ -29,7 +29,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 /// Changes whenever the Python side and this one would misunderstand each other; `cachekit.l1.native` compares.
-const ABI: i64 = 1;
+const ABI: i64 = 2;
 
 static mut METHODS: [PyMethodDef; 11] = [
     fast(c"install", state::install),

@@ -11,7 +11,7 @@
 use crate::class::*;
 use crate::core::{tuple_items, NEVER};
 use crate::key;
-use crate::memo::Memo;
+use crate::memo::{Absent, Memo};
 use crate::py::*;
 use crate::table::{self, Key, Table, Wish};
 use crate::values::{self, Mode};
@@ -32,7 +32,11 @@ struct Times {
     ttl: i64,
     spread: i64, // added to it at most, by lot
     cap: i64,    // what L1 allows
+    early: bool, // values that took time are refreshed before their end; when is decided in Python
 }
+
+/// What is loaded in less time, in ns, is not worth refreshing early.
+const SHORT: i64 = 1_000_000;
 
 struct Running {
     handle: u64, // no other load ever has it; another one may well come to lie at its address
@@ -42,6 +46,7 @@ struct Running {
     hooks: Owned,
     slot: u32,
     khash: u64,
+    absent: Option<Absent>,
     thread: usize,
     ticket: u64,
     began: i64,
@@ -73,13 +78,14 @@ unsafe fn here() -> Vec<*mut Running> {
 }
 
 impl Plan {
-    /// func, flights, observers, hooks, ttl, spread, cap
+    /// func, flights, observers, hooks, ttl, spread, cap, early
     pub unsafe fn of(given: &[Ptr]) -> Option<Plan> {
         if PyDict_Check(given[1]) == 0 || PyList_Check(given[2]) == 0 {
             return raise(PyExc_TypeError, c"flights are a dict, observers a list");
         }
         let held = |at: usize| Owned::of(given[at]);
-        let times = Times { ttl: i64_of(given[4])?, spread: i64_of(given[5])?, cap: i64_of(given[6])? };
+        let (ttl, spread, cap) = (i64_of(given[4])?, i64_of(given[5])?, i64_of(given[6])?);
+        let times = Times { ttl, spread, cap, early: truth_of(given[7])? };
         Some(Plan { func: held(0), flights: held(1), observers: held(2), hooks: held(3), times })
     }
 
@@ -93,6 +99,11 @@ impl Times {
         let life = if self.ttl == NEVER { NEVER } else { self.ttl.saturating_add(draw(self.spread)) };
         now.saturating_add(life.min(self.cap))
     }
+
+    /// Whether Python has to say when a value is refreshed that took so long, in ns.
+    fn left_to_python(&self, ns: i64) -> bool {
+        self.early && ns >= SHORT
+    }
 }
 
 /// A lot between 0 and `most` (xorshift64, Marsaglia 2003): it spreads expiries, nothing hangs on it.
@@ -104,7 +115,7 @@ fn draw(most: i64) -> i64 {
         RANDOM ^= RANDOM << 13;
         RANDOM ^= RANDOM >> 7;
         RANDOM ^= RANDOM << 17;
-        (RANDOM % most as u64) as i64
+        ((u128::from(RANDOM) * most as u128) >> 64) as i64
     }
 }
 
@@ -113,26 +124,45 @@ pub fn seed(random: u64) {
 }
 
 /// Load and keep the value of a call. `None`: not in here, nothing was done. Null: the function raised.
-pub unsafe fn run(this: *mut Memo, args: *const Ptr, nargsf: usize, kwnames: Ptr, array: &[Ptr]) -> Option<Ptr> {
+pub unsafe fn run(
+    this: *mut Memo,
+    args: *const Ptr,
+    nargsf: usize,
+    kwnames: Ptr,
+    array: &[Ptr],
+    absent: Option<Absent>,
+) -> Option<Ptr> {
+    let start = (*this).start;
     let plan = (*this).plan.as_deref()?;
-    if PyDict_Size(plan.flights.ptr()) != 0 || PyList_Size(plan.observers.ptr()) != 0 || stacks_are_switched() {
+    if size_of_dict(plan.flights.ptr()) != 0 || PyList_GET_SIZE(plan.observers.ptr()) != 0 || stacks_are_switched() {
         return None;
     }
-    let khash = key::hash_plain((*this).start, array)?;
+    let khash = match absent {
+        Some(absent) => absent.khash,
+        None => key::hash_plain((*this).start, array)?,
+    };
     let table = (*this).table;
-    if table.is_null() {
-        return None; // unbound from inside of this call
+    if table.is_null() || (*this).start != start {
+        return None; // unbound from inside of this call, or bound to another slot
+    }
+    if (*table).watched {
+        return None; // this caller may be without the cache, which is known in Python
     }
     if loads().iter().any(|&load| (*load).khash == khash && (*load).table.ptr() == table.cast()) {
         return None; // whether to wait for that one is decided in Python
     }
     // What is run from here on may bind the memo to another table, or drop it: take along what is needed.
     let (func, hooks, times, slot) = (plan.func.clone(), plan.hooks.clone(), plan.times, (*this).slot);
-    let kept = Owned::of(table.cast());
-    (*(*this).counts).misses += 1;
+    let (kept, counts) = (Owned::of(table.cast()), (*this).counts); // the table has the counts
     let single = array.len() == 1;
     let Some(key) = (if single { Some(Owned::of(array[0])) } else { tuple_of(array) }) else { return Some(null_mut()) };
     let Some(began) = (*table).time.exact() else { return Some(null_mut()) };
+    let object = key.ptr();
+    let compared = if single { std::slice::from_ref(&object) } else { tuple_items(object) };
+    if table::core_of(table).keeps(slot, key::end(khash), compared, began) {
+        return None; // whether the old value is used, or refreshed, is decided in Python
+    }
+    (*counts).misses += 1;
     LAST += 1;
     let mut running = Running {
         handle: LAST,
@@ -142,6 +172,7 @@ pub unsafe fn run(this: *mut Memo, args: *const Ptr, nargsf: usize, kwnames: Ptr
         hooks,
         slot,
         khash,
+        absent,
         thread: this_thread(),
         ticket: table::events_of(table).last,
         began,
@@ -181,11 +212,16 @@ unsafe fn tuple_of(array: &[Ptr]) -> Option<Owned> {
 unsafe fn stacks_are_switched() -> bool {
     static mut KNOWN: (Py_ssize_t, bool) = (0, false); // the answer, for as many modules
     let modules = PyImport_GetModuleDict();
-    let count = PyDict_Size(modules);
+    let count = size_of_dict(modules);
     if KNOWN.0 != count {
         KNOWN = (count, !PyDict_GetItemString(modules, c"greenlet".as_ptr()).is_null());
     }
     KNOWN.1
+}
+
+/// Where it lies: to ask for it costs as much as a whole look-up in the table.
+unsafe fn size_of_dict(dict: Ptr) -> Py_ssize_t {
+    (*dict.cast::<PyDictObject>()).ma_used
 }
 
 struct Ends(*mut Running);
@@ -197,7 +233,11 @@ impl Drop for Ends {
 }
 
 unsafe fn end(load: *mut Running) {
-    loads().retain(|&other| other != load);
+    if loads().last() == Some(&load) {
+        loads().pop(); // nearly always
+    } else {
+        loads().retain(|&other| other != load);
+    }
 }
 
 /// The function brought a value.
@@ -206,10 +246,11 @@ unsafe fn keep(load: *mut Running, value: Owned, times: Times) -> Option<Owned> 
     let Some(now) = (*table).time.exact() else { return failed(load) };
     let admitted = values::examine(value.ptr());
     let usable = admitted.mode != Mode::Opaque || ((*table).share && !serves_once(value.ptr()));
-    if (*load).entry.is_some() || !usable {
-        return finish(load, value, now - (*load).began);
+    let ns = now - (*load).began;
+    if (*load).entry.is_some() || !usable || times.left_to_python(ns) {
+        return finish(load, value, ns);
     }
-    table::core_of(table).slots[(*load).slot as usize].loaded(now - (*load).began);
+    table::core_of(table).slots[(*load).slot as usize].loaded(ns);
     let fresh_until = times.fresh_until(now);
     let wish = Wish {
         slot: (*load).slot,
@@ -218,13 +259,14 @@ unsafe fn keep(load: *mut Running, value: Owned, times: Times) -> Option<Owned> 
         ticket: (*load).ticket,
         khash: (*load).khash,
         weight: admitted.weight,
-        load_ms: ((now - (*load).began) / 1_000_000).max(0) as u64,
+        load_ms: (ns / 1_000_000).max(0) as u64,
         flags: if value.ptr() == Py_None() { crate::core::NEGATIVE } else { 0 },
         mode: admitted.mode,
     };
     let object = (*load).key.ptr();
     let args = if (*load).single { std::slice::from_ref(&object) } else { tuple_items(object) };
-    let key = Key { object, hash: key::end((*load).khash), plain: true };
+    let absent = (*load).absent.map(|absent| absent.generation);
+    let key = Key { object, hash: key::end((*load).khash), plain: true, absent };
     let stored = table::store(table, key, args, value.ptr(), null_mut(), wish, now);
     end(load);
     stored?;

@@ -109,6 +109,63 @@ pub unsafe fn init(module: Ptr) -> Option<()> {
 
 // ------------------------------------------------------------------------------------------------------------- calling
 
+/// What the interpreter calls. Where nearly every call is of one kind, a way that knows of no other.
+unsafe fn choose(this: *mut Memo) {
+    let table = (*this).table;
+    let one = (*this).expected != usize::MAX && (*this).expected == (*this).skip + 1;
+    let plain = one && !table.is_null() && (*table).time.python.is_null();
+    (*this).vectorcall = match (plain, (*this).is_async) {
+        (true, false) => call_with_one::<false>,
+        (true, true) => call_with_one::<true>,
+        (false, _) => call,
+    };
+}
+
+/// `call` for one argument that is compared, a table that is there, and the kernel's clock.
+unsafe extern "C" fn call_with_one<const ASYNC: bool>(
+    object: Ptr,
+    args: *const Ptr,
+    nargsf: usize,
+    kwnames: Ptr,
+) -> Ptr {
+    let this = object.cast::<Memo>();
+    if !kwnames.is_null() || PyVectorcall_NARGS(nargsf) as usize != (*this).expected {
+        return call_laid_out(this, args, nargsf, kwnames);
+    }
+    let arg = *args.add((*this).skip);
+    let Hashed::Plain(khash) = key::add((*this).start, arg) else { return call(object, args, nargsf, kwnames) };
+    let entry = table::core_of((*this).table).find_one((*this).slot, key::end(khash), arg);
+    if entry.is_null() {
+        return miss_with_one(this, args, nargsf, khash);
+    }
+    let value = fresh(this, entry);
+    if value.is_null() {
+        return look_closely_at_one(this, args, nargsf, entry);
+    }
+    if ASYNC {
+        return ready::make(value);
+    }
+    value
+}
+
+#[inline(never)]
+unsafe fn look_closely_at_one(this: *mut Memo, args: *const Ptr, nargsf: usize, entry: *mut Entry) -> Ptr {
+    let table = (*this).table;
+    let value = look_closely(table, table::core_of(table).number_of(entry));
+    if !value.is_null() {
+        return answer(this, value);
+    }
+    let array = std::slice::from_raw_parts(args.add((*this).skip), 1);
+    miss(this, args, nargsf, null_mut(), array, None)
+}
+
+#[inline(never)]
+unsafe fn miss_with_one(this: *mut Memo, args: *const Ptr, nargsf: usize, khash: u64) -> Ptr {
+    let absent = Absent { khash, generation: table::core_of((*this).table).generation };
+    let array = std::slice::from_raw_parts(args.add((*this).skip), 1);
+    miss(this, args, nargsf, null_mut(), array, Some(absent))
+}
+
 unsafe extern "C" fn call(object: Ptr, args: *const Ptr, nargsf: usize, kwnames: Ptr) -> Ptr {
     let this = object.cast::<Memo>();
     let count = PyVectorcall_NARGS(nargsf) as usize;
@@ -117,11 +174,16 @@ unsafe extern "C" fn call(object: Ptr, args: *const Ptr, nargsf: usize, kwnames:
             0 => &[], // of no arguments not even the address is given
             left => std::slice::from_raw_parts(args.add((*this).skip), left),
         };
-        let value = look(this, array);
+        let mut absent = None;
+        let value = if (*(*this).table).time.python.is_null() {
+            judge(this, array, find_many(this, array), &mut absent)
+        } else {
+            look_by_python(this, array)
+        };
         if !value.is_null() {
             return answer(this, value);
         }
-        return miss(this, args, nargsf, kwnames, array);
+        return miss(this, args, nargsf, kwnames, array, absent);
     }
     call_laid_out(this, args, nargsf, kwnames)
 }
@@ -132,11 +194,12 @@ unsafe fn call_laid_out(this: *mut Memo, args: *const Ptr, nargsf: usize, kwname
     let count = PyVectorcall_NARGS(nargsf) as usize;
     if !(*this).table.is_null() {
         if let Some(array) = laid_out(layout_of(this), args, count, kwnames, &mut room) {
-            let value = look(this, array);
+            let mut absent = None;
+            let value = look(this, array, &mut absent);
             if !value.is_null() {
                 return answer(this, value);
             }
-            return miss(this, args, nargsf, kwnames, array);
+            return miss(this, args, nargsf, kwnames, array, absent);
         }
     }
     shell(this, args, nargsf, kwnames)
@@ -151,12 +214,19 @@ unsafe fn answer(this: *mut Memo, value: Ptr) -> Ptr {
 }
 
 #[inline(never)]
-unsafe fn miss(this: *mut Memo, args: *const Ptr, nargsf: usize, kwnames: Ptr, array: &[Ptr]) -> Ptr {
-    if !PyErr_Occurred().is_null() {
+unsafe fn miss(
+    this: *mut Memo,
+    args: *const Ptr,
+    nargsf: usize,
+    kwnames: Ptr,
+    array: &[Ptr],
+    absent: Option<Absent>,
+) -> Ptr {
+    if absent.is_none() && !PyErr_Occurred().is_null() {
         if !raises_again() {
             return null_mut();
         }
-    } else if let Some(result) = load::run(this, args, nargsf, kwnames, array) {
+    } else if let Some(result) = load::run(this, args, nargsf, kwnames, array, absent) {
         return result;
     }
     shell(this, args, nargsf, kwnames)
@@ -177,57 +247,97 @@ unsafe fn raises_again() -> bool {
     PyErr_ExceptionMatches(PyExc_MemoryError) == 0 && forget(PyExc_Exception).is_some()
 }
 
-/// The value, a new reference, if it is a hit; or null, perhaps with an exception set.
+/// What a look at the table left behind if it holds no entry of these arguments, all of which are plain.
+#[derive(Clone, Copy)]
+pub struct Absent {
+    pub khash: u64,
+    /// Of the table; while it is this one there is still none.
+    pub generation: u64,
+}
+
+/// The value, a new reference, if it is a hit; or null, perhaps with an exception set, but never if it is `absent`.
 ///
 /// What is not needed by every hit is out of line: what the compiler has to remember meanwhile costs as much as it does.
 #[inline(always)]
-unsafe fn look(this: *mut Memo, array: &[Ptr]) -> Ptr {
-    let table = (*this).table;
-    if !(*table).time.python.is_null() {
+unsafe fn look(this: *mut Memo, array: &[Ptr], absent: &mut Option<Absent>) -> Ptr {
+    if !(*(*this).table).time.python.is_null() {
         return look_by_python(this, array);
     }
     let found = match array {
         [arg] => find_one(this, *arg),
         _ => find_many(this, array),
     };
-    let Ok(entry) = found else { return look_for_objects(this, array) };
+    judge(this, array, found, absent)
+}
+
+/// `look`, where it is known what was found.
+#[inline(always)]
+unsafe fn judge(this: *mut Memo, array: &[Ptr], found: Found, absent: &mut Option<Absent>) -> Ptr {
+    let table = (*this).table;
+    let Found { entry, khash } = found;
+    if entry == NOT_PLAIN {
+        return look_for_objects(this, array);
+    }
     if entry.is_null() {
+        *absent = Some(Absent { khash, generation: table::core_of(table).generation });
         return null_mut();
     }
-    let now = (*table).time.at_most(); // last, since nothing has to be kept over this call any more
-    if now < (*entry).fresh_until && now < (*table).alive_until && (*entry).flags & RARE == 0 {
-        let value = (*entry).value;
-        Py_INCREF(value);
-        (*entry).counter = ((*entry).counter + 1).min(3);
-        (*(*this).counts).hits += 1;
-        let core = table::core_of(table);
-        if core.lru {
-            core.used(entry);
-        }
+    let value = fresh(this, entry);
+    if !value.is_null() {
         return value;
     }
     look_closely(table, table::core_of(table).number_of(entry))
 }
 
-/// The argument is not plain.
-struct NotPlain;
+/// The value of an entry, a new reference, if nothing more has to be asked; or null.
+#[inline(always)]
+unsafe fn fresh(this: *mut Memo, entry: *mut Entry) -> Ptr {
+    let table = (*this).table;
+    let now = (*table).time.at_most(); // last, since nothing has to be kept over this call any more
+    if now >= (*entry).fresh_until || now >= (*table).alive_until || (*entry).flags & RARE != 0 {
+        return null_mut();
+    }
+    let value = (*entry).value;
+    Py_INCREF(value);
+    if (*entry).counter < 3 {
+        (*entry).counter += 1; // what is hit often is read alone
+    }
+    (*(*this).counts).hits += 1;
+    let core = table::core_of(table);
+    if core.lru {
+        core.used(entry);
+    }
+    value
+}
+
+/// An entry, or null, or `NOT_PLAIN`; two words, which are returned in registers.
+struct Found {
+    entry: *mut Entry,
+    khash: u64,
+}
+
+/// In the place of an entry: not all arguments are plain.
+const NOT_PLAIN: *mut Entry = std::ptr::NonNull::dangling().as_ptr();
 
 #[inline(always)]
-unsafe fn find_one(this: *mut Memo, arg: Ptr) -> Result<*mut Entry, NotPlain> {
+unsafe fn find_one(this: *mut Memo, arg: Ptr) -> Found {
     match key::add((*this).start, arg) {
-        Hashed::Plain(state) => Ok(table::core_of((*this).table).find_one((*this).slot, key::end(state), arg)),
-        Hashed::Object => Err(NotPlain),
+        Hashed::Plain(khash) => {
+            let entry = table::core_of((*this).table).find_one((*this).slot, key::end(khash), arg);
+            Found { entry, khash }
+        }
+        Hashed::Object => Found { entry: NOT_PLAIN, khash: 0 },
     }
 }
 
 #[inline(never)]
-unsafe fn find_many(this: *mut Memo, array: &[Ptr]) -> Result<*mut Entry, NotPlain> {
+unsafe fn find_many(this: *mut Memo, array: &[Ptr]) -> Found {
     match key::hash_plain((*this).start, array) {
-        Some(state) => {
-            let entry = table::core_of((*this).table).find((*this).slot, key::end(state), array);
-            Ok(entry.unwrap_or(null_mut()))
+        Some(khash) => {
+            let entry = table::core_of((*this).table).find((*this).slot, key::end(khash), array);
+            Found { entry: entry.unwrap_or(null_mut()), khash }
         }
-        None => Err(NotPlain),
+        None => Found { entry: NOT_PLAIN, khash: 0 },
     }
 }
 
@@ -236,7 +346,7 @@ unsafe fn find_many(this: *mut Memo, array: &[Ptr]) -> Result<*mut Entry, NotPla
 unsafe fn look_closely(table: *mut Table, number: u32) -> Ptr {
     let now = (*table).time.exact(); // the kernel's clock, which runs no Python code
     let table = Owned::of(table.cast()); // what is run may let go of it
-    or_null(now.and_then(|now| table::hit(table.ptr().cast(), number, now)).flatten())
+    or_null(now.and_then(|now| table::answer(table.ptr().cast(), number, now)).flatten())
 }
 
 /// `look` with a clock in Python, which may do anything to table and entries.
@@ -262,7 +372,7 @@ unsafe fn find_any(table: *mut Table, slot: u32, array: &[Ptr]) -> Option<Option
     let now = (*table).time.exact()?;
     let (state, plain) = key::hash(table::start_of(table, slot), array)?;
     match table::find(table, slot, key::end(state), plain, array)? {
-        Some(number) => table::hit(table, number, now),
+        Some(number) => table::answer(table, number, now),
         None => Some(None),
     }
 }
@@ -350,11 +460,11 @@ unsafe fn create(class: *mut PyTypeObject, args: Ptr) -> Option<Owned> {
     let object = Owned::take(PyType_GenericAlloc(class, 0))?;
     let this = object.ptr().cast::<Memo>();
     (&raw mut (*this).layout).write(ManuallyDrop::new(layout));
-    (*this).vectorcall = call;
     (*this).shell = if shell == Py_None() { null_mut() } else { Owned::of(shell).give() };
     (*this).is_async = is_async != 0;
     (*this).expected = if direct { total } else { usize::MAX };
     (*this).skip = skip;
+    choose(this);
     Some(object)
 }
 
@@ -423,6 +533,7 @@ unsafe extern "C" fn traverse(object: Ptr, visit: visitproc, arg: *mut c_void) -
 unsafe extern "C" fn clear(object: Ptr) -> c_int {
     let this = object.cast::<Memo>();
     let table = std::mem::replace(&mut (*this).table, null_mut());
+    choose(this);
     let held = [&raw mut (*this).dict, &raw mut (*this).shell, &raw mut (*this).face];
     let plan = (*this).plan.take();
     let gone = held.map(|held| Owned::take(std::mem::replace(&mut *held, null_mut())));
@@ -438,7 +549,7 @@ unsafe extern "C" fn probe(object: Ptr, args: *mut Ptr, count: Py_ssize_t) -> Pt
     let count = count as usize;
     if !(*this).table.is_null() && count == layout_of(this).names.len() && count <= MOST {
         let mut room = MaybeUninit::uninit();
-        let value = look(this, ordered(this, args, count, &mut room));
+        let value = look(this, ordered(this, args, count, &mut room), &mut None);
         if !value.is_null() {
             return value;
         }
@@ -474,16 +585,18 @@ unsafe extern "C" fn bind(object: Ptr, args: *mut Ptr, count: Py_ssize_t) -> Ptr
         (*this).slot = slot;
         (*this).start = table::start_of(table, slot);
         (*this).counts = &mut *table::core_of(table).slots[slot as usize]; // boxed, and kept as long as the table
-        drop(Owned::take(std::mem::replace(&mut (*this).table, new).cast()));
+        let old = std::mem::replace(&mut (*this).table, new);
+        choose(this);
+        drop(Owned::take(old.cast()));
         Some(())
     })())
 }
 
-/// loads_by(func, flights, observers, hooks, ttl, spread, cap): see `load::Plan`
+/// loads_by(func, flights, observers, hooks, ttl, spread, cap, early): see `load::Plan`
 unsafe extern "C" fn loads_by(object: Ptr, args: *mut Ptr, count: Py_ssize_t) -> Ptr {
     none_or_null((|| {
-        counted("loads_by", count, 7)?;
-        let plan = Plan::of(std::slice::from_raw_parts(args, 7))?;
+        counted("loads_by", count, 8)?;
+        let plan = Plan::of(std::slice::from_raw_parts(args, 8))?;
         drop((*object.cast::<Memo>()).plan.replace(Box::new(plan)));
         Some(())
     })())
@@ -496,8 +609,11 @@ unsafe extern "C" fn stop_loading(object: Ptr, _: Ptr) -> Ptr {
 }
 
 unsafe extern "C" fn unbind(object: Ptr, _: Ptr) -> Ptr {
-    drop((*object.cast::<Memo>()).plan.take());
-    drop(Owned::take(std::mem::replace(&mut (*object.cast::<Memo>()).table, null_mut()).cast()));
+    let this = object.cast::<Memo>();
+    let plan = (*this).plan.take();
+    let table = std::mem::replace(&mut (*this).table, null_mut());
+    choose(this);
+    drop((plan, Owned::take(table.cast())));
     none_or_null(Some(()))
 }
 

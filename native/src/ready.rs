@@ -13,6 +13,7 @@ use std::ptr::null_mut;
 struct Ready {
     base: PyObject,
     value: Ptr, // null: it was awaited
+    tracked: bool,
 }
 
 static mut CLASS: PyTypeObject =
@@ -57,6 +58,7 @@ pub unsafe fn init(module: Ptr) -> Option<()> {
 }
 
 /// Takes over the value.
+#[inline(always)]
 pub unsafe fn make(value: Ptr) -> Ptr {
     let object = if FREE_COUNT > 0 {
         FREE_COUNT -= 1;
@@ -64,20 +66,32 @@ pub unsafe fn make(value: Ptr) -> Ptr {
         _Py_NewReference(object);
         object
     } else {
-        let object = PyObject_GC_New::<Ready>(&raw mut CLASS).cast::<PyObject>();
+        let object = allocate();
         if object.is_null() {
             Py_DECREF(value);
             return null_mut();
         }
         object
     };
-    (*object.cast::<Ready>()).value = value;
-    PyObject_GC_Track(object.cast());
+    let this = object.cast::<Ready>();
+    (*this).value = value;
+    // What holds nothing makes no circle, so that the collector need not know of this one either.
+    (*this).tracked = (*Py_TYPE(value)).tp_flags & Py_TPFLAGS_HAVE_GC != 0;
+    if (*this).tracked {
+        PyObject_GC_Track(object.cast());
+    }
     object
 }
 
+#[cold]
+unsafe fn allocate() -> Ptr {
+    PyObject_GC_New::<Ready>(&raw mut CLASS).cast()
+}
+
 unsafe extern "C" fn dealloc(object: Ptr) {
-    PyObject_GC_UnTrack(object.cast());
+    if (*object.cast::<Ready>()).tracked {
+        PyObject_GC_UnTrack(object.cast());
+    }
     clear(object);
     #[cfg(Py_3_12)]
     forget_end(); // what was awaited is in the caller's hands by now
@@ -156,8 +170,10 @@ unsafe fn end(value: Owned) {
             return;
         }
     }
-    forget_end();
     let kept = STOP.cast::<PyStopIterationObject>();
+    if !(*kept).value.is_null() {
+        forget_end();
+    }
     let used = !(*kept).traceback.is_null() || !(*kept).context.is_null() || !(*kept).value.is_null();
     if Py_REFCNT(STOP) != 1 || used {
         return stop(value); // somebody looks at it, or did

@@ -31,7 +31,7 @@ pub struct Table {
     /// What hits go by: 0 while `watch` is on.
     pub alive_until: i64,
     alive: i64,
-    watched: bool,
+    pub watched: bool,
     pub share: bool,
     core: ManuallyDrop<Core>,
     numbers: ManuallyDrop<HashMap<u64, u32>>, // of a slot to its place in the core
@@ -40,11 +40,13 @@ pub struct Table {
 
 pub static mut CLASS: PyTypeObject = blank::<Table>(c"cachekit._native.Table", c"See `cachekit.l1.table`.");
 
-static mut METHODS: [PyMethodDef; 15] = [
+static mut METHODS: [PyMethodDef; 17] = [
     one(c"slot", slot),
     fast(c"get", get),
     fast(c"entry", entry),
     keywords(c"put", put),
+    fast(c"refreshed", refreshed),
+    one(c"mark_stale", mark_stale),
     fast(c"drop", drop_one),
     one(c"drop_key", drop_key),
     one(c"drop_slot", drop_slot),
@@ -306,6 +308,14 @@ pub unsafe fn hit(this: *mut Table, number: u32, now: i64) -> Option<Option<Owne
     Some(Some(value))
 }
 
+/// As `hit`, for a memo, which leaves some entries to the table.
+pub unsafe fn answer(this: *mut Table, number: u32, now: i64) -> Option<Option<Owned>> {
+    if core_of(this).at(number).flags & ASIDE != 0 {
+        return Some(None);
+    }
+    hit(this, number, now)
+}
+
 unsafe fn skips(this: *mut Table) -> Option<bool> {
     if (*this).skip.is_null() {
         return Some(false);
@@ -392,6 +402,8 @@ unsafe fn view(this: *mut Table, args: *const Ptr, count: Py_ssize_t) -> Option<
         Owned::of(values::mode_str(mode)),
         truth(flags & NEGATIVE != 0)?,
         Owned::take(PyLong_FromLongLong(now))?,
+        truth(flags & EARLY != 0)?,
+        truth(flags & DETACHED != 0)?,
     ];
     call(state().view, &fields)
 }
@@ -420,6 +432,8 @@ unsafe fn put_value(this: *mut Table, args: Ptr, kwargs: Ptr) -> Option<Owned> {
         c"load_ms",
         c"negative",
         c"detached",
+        c"early",
+        c"aside",
     ]
     .map(std::ffi::CStr::as_ptr)
     .to_vec();
@@ -429,11 +443,11 @@ unsafe fn put_value(this: *mut Table, args: Ptr, kwargs: Ptr) -> Option<Owned> {
         (null_mut::<PyObject>(), null_mut::<PyObject>(), null_mut::<PyObject>());
     let mut tags = null_mut::<PyObject>();
     let (mut fresh_until, mut keep_until, mut load_ms) = (null_mut::<PyObject>(), null_mut::<PyObject>(), 0_i64);
-    let (mut negative, mut detached): (c_int, c_int) = (0, 0);
+    let (mut negative, mut detached, mut early, mut aside): (c_int, c_int, c_int, c_int) = (0, 0, 0, 0);
     if PyArg_ParseTupleAndKeywords(
         args,
         kwargs,
-        c"OOO|$OOOOOOLpp:put".as_ptr(),
+        c"OOO|$OOOOOOLpppp:put".as_ptr(),
         names.as_mut_ptr().cast(),
         &mut slot as *mut Ptr,
         &mut array as *mut Ptr,
@@ -447,6 +461,8 @@ unsafe fn put_value(this: *mut Table, args: Ptr, kwargs: Ptr) -> Option<Owned> {
         &mut load_ms as *mut i64,
         &mut negative as *mut c_int,
         &mut detached as *mut c_int,
+        &mut early as *mut c_int,
+        &mut aside as *mut c_int,
     ) == 0
     {
         return None;
@@ -455,7 +471,8 @@ unsafe fn put_value(this: *mut Table, args: Ptr, kwargs: Ptr) -> Option<Owned> {
     if needed.into_iter().any(Ptr::is_null) || PyTuple_Check(admission) == 0 {
         return raise(PyExc_TypeError, c"put() needs khash, fresh_until, keep_until, ticket and admission");
     }
-    let flags = if negative != 0 { NEGATIVE } else { 0 } | if detached != 0 { DETACHED } else { 0 };
+    let asked = [(negative, NEGATIVE), (detached, DETACHED), (early, EARLY), (aside, ASIDE)];
+    let flags = asked.into_iter().filter(|&(on, _)| on != 0).fold(0, |flags, (_, flag)| flags | flag);
     let fresh_until = time_of(fresh_until)?;
     let wish = Wish {
         slot: place_of(this, slot)?,
@@ -474,7 +491,7 @@ unsafe fn put_value(this: *mut Table, args: Ptr, kwargs: Ptr) -> Option<Owned> {
     }
     let args = tuple_items(array);
     let (state, plain) = key::hash(start_of(this, wish.slot), args)?;
-    let key = Key { object: if args.len() == 1 { args[0] } else { array }, hash: key::end(state), plain };
+    let key = Key { object: if args.len() == 1 { args[0] } else { array }, hash: key::end(state), plain, absent: None };
     truth(store(this, key, args, value, tags, wish, now)?)
 }
 
@@ -501,6 +518,8 @@ pub struct Key {
     pub object: Ptr,
     pub hash: u32,
     pub plain: bool,
+    /// A generation of the table in which it held no such entry, if one is known.
+    pub absent: Option<u64>,
 }
 
 /// Keep a value. Some(false): refused. ``tags`` may be null.
@@ -524,7 +543,8 @@ pub unsafe fn store(
         })?,
         None => Box::default(),
     };
-    let old = find(this, wish.slot, key.hash, key.plain, args)?;
+    let absent = key.absent == Some(core_of(this).generation);
+    let old = if absent { None } else { find(this, wish.slot, key.hash, key.plain, args)? };
     // From here on no Python code runs: the old entry, the events and the table stay what they are.
     let flags = wish.flags | if args.len() == 1 { SINGLE } else { 0 } | if key.plain { 0 } else { OBJECTS };
     let new = New {
@@ -552,6 +572,30 @@ pub unsafe fn store(
 
 pub unsafe fn events_of<'a>(this: *mut Table) -> &'a mut Events {
     versions::events_of((*this).versions)
+}
+
+// ----------------------------------------------------------------------------------------------------------- freshness
+
+/// refreshed(slot, args, fresh_until): whether the caller is the one who refreshes an early entry
+unsafe extern "C" fn refreshed(object: Ptr, args: *mut Ptr, count: Py_ssize_t) -> Ptr {
+    let this = object.cast::<Table>();
+    or_null((|| {
+        counted("refreshed", count, 3)?;
+        let slot = place_of(this, *args)?;
+        let fresh_until = time_of(*args.add(2))?;
+        let now = (*this).time.exact()?; // before the look, after which no Python code may run
+        let found = look_up(this, slot, *args.add(1))?;
+        truth(found.is_some_and(|found| core_of(this).refreshed(found, fresh_until, now)))
+    })())
+}
+
+unsafe extern "C" fn mark_stale(object: Ptr, khash: Ptr) -> Ptr {
+    let this = object.cast::<Table>();
+    or_null((|| {
+        let khash = bits_of(khash)?;
+        let now = (*this).time.exact()?;
+        number(core_of(this).mark_stale(khash, now))
+    })())
 }
 
 // ------------------------------------------------------------------------------------------------------------ removing

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cachekit.cli import build
+from cachekit.config.spec import FRESHNESS_FIELDS
 
 BROKEN = '[profiles.users]\nttl = "5 parsecs"\nl1.max_entires = 5\n'
 QUIET = "namespace = 'shop'\n[metrics]\nallow = ['::1']\n"
@@ -158,6 +159,58 @@ def test_show_names_values_and_origins(project: Path, cachekit: Cachekit) -> Non
     assert cells["profiles.users.ttl"] == ["profiles.users.ttl", '"2h5m"', "cachekit.toml:2"]
     assert cells["backends.default.url"][1:] == ['"redis://***@h"', "env", "REDIS_URL"]
     assert cells["profiles.users.jitter"][1:] == ['"10%"', "default"]
+
+
+def test_show_tells_what_freshness_comes_to(project: Path, cachekit: Cachekit) -> None:
+    (project / "cachekit.toml").write_text(
+        "[profiles.users]\nstale_ttl = '1h'\nstale_unless = ['KeyError', 'app.Gone']\nsoft_timeout = 'auto'\n"
+        "[profiles.users.negative_exceptions]\n'app.errors.NotFound' = 30\n[profiles.other]\nstale_without_proof = 5\n"
+    )
+    shown = json.loads(cachekit("config", "show", "--json").stdout)
+    users = {
+        key.removeprefix("profiles.users."): value for key, value in shown.items() if key.startswith("profiles.users.")
+    }
+    assert {key: value for key, value in users.items() if key in FRESHNESS_FIELDS} == {
+        "stale_ttl": '"1h"', "stale_on_error": "true", "stale_unless": '["builtins.KeyError", "app.Gone"]',
+        "stale_throttle": '"30s"', "stale_without_proof": "as disconnected_ttl", "swr": "false",
+        "early_refresh": '"auto"', "soft_timeout": '"auto"', "hard_timeout": '"never"', "outage": '"call"',
+        "negative_exceptions": '{"app.errors.NotFound" = "30s"}',
+    }  # fmt: skip
+    assert shown["profiles.other.stale_on_error"] == "false"
+    assert shown["profiles.other.stale_without_proof"] == '"5s"'
+    assert shown["profiles.production.hard_timeout"] == '"30s"'
+    assert shown["profiles.minimal.early_refresh"] == '"off"'
+
+
+def test_check_wants_a_namespace_where_a_function_is_made_for_production(project: Path) -> None:
+    (project / "views.py").write_text(
+        "from cachekit import cache\n@cache.production\ndef f(x): return x\n"
+        "@cache.production(backend=None)\ndef g(x): return x\n"
+    )
+    text = "[metrics]\nallow = ['::1']\n[backends.default]\nurl = 'redis://h'\n"
+    (project / "cachekit.toml").write_text(text)
+    done = command("config", "check", "--import", "views")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == (
+        "views.f: profile 'production': what is made for production needs a namespace of its own; "
+        "set namespace, or CACHEKIT_NAMESPACE"
+    )
+    assert "views.g" not in done.stdout
+    (project / "cachekit.toml").write_text("namespace = 'shop'\n" + text)
+    assert command("config", "check", "--import", "views").returncode == 0
+
+
+def test_check_judges_the_options_of_functions_with_their_profile(project: Path) -> None:
+    options = ("profile='spare'", "soft_timeout=9", "swr=True")
+    functions = "".join(f"@cache({each})\ndef f{at}(x): return x\n" for at, each in enumerate(options))
+    (project / "views.py").write_text(f"from cachekit import cache\n{functions}")
+    profiles = "[profiles.default]\nhard_timeout = 5\n[profiles.spare]\noutage = 'fallback'\n"
+    (project / "cachekit.toml").write_text(QUIET + profiles)
+    assert command("config", "check", "--import", "views").stdout.splitlines() == [
+        "views.f0: outage = 'fallback' needs something to give: fallback=..., None if that is meant",
+        "views.f1: soft_timeout: longer than hard_timeout (5 s)",
+        "views.f2: swr: needs stale_ttl, the time for which a value may be given past its TTL",
+    ]
 
 
 def test_show_of_a_broken_configuration_prints_the_problems(project: Path, cachekit: Cachekit) -> None:

@@ -115,7 +115,7 @@ def test_json_has_the_same_as_numbers(run: Run, page: str) -> None:
     assert stats["url"] == page
     users = stats["regions"]["users"]
     assert users["functions"][SQUARE] == {
-        "l1_hits": 3, "l2_hits": 0, "misses": 3, "waited": 0, "loads": 3, "errors": 1, "hit_share": 0.5,
+        "l1_hits": 3, "l2_hits": 0, "misses": 3, "waited": 0, "loads": 3, "errors": 1, "stale": 0, "hit_share": 0.5,
     }  # fmt: skip
     assert (users["entries"], users["misses"], users["hit_share"]) == (2, 3, 0.5)
     assert users["bytes"] > 0
@@ -152,6 +152,44 @@ def test_backends_are_shown_as_the_application_finds_them(run: Run, cachekit_ser
         ["tracking", "0"],
         ["connecting", "1"],
     )
+
+
+def test_stale_answers_are_a_column_only_if_there_are_any() -> None:
+    from rich.console import Console
+
+    def shown(stale: int) -> list[list[str]]:
+        page = f"""
+cachekit_cache_hits_total{{region="r",tier="l1",function="f"}} 5
+cachekit_cache_loads_total{{region="r",function="f",result="ok"}} 7
+cachekit_cache_stale_total{{region="r",function="f"}} {stale}
+cachekit_cache_stale_total{{region="r",function="g"}} {2 * stale}
+"""
+        text = io.StringIO()
+        Console(width=120, file=text).print(render(Reading(parse(page, 0))))
+        return [line.split() for line in text.getvalue().splitlines()[1:]]
+
+    head, region, f, g = shown(3)
+    assert (head[-3:], region[-3:], f[-3:], g[-3:]) == (
+        ["loads", "errors", "stale"], ["7", "0", "9"], ["7", "0", "3"], ["0", "0", "6"],
+    )  # fmt: skip
+    head, region, f, _ = shown(0)
+    assert (head[-1], region[-2:], f[-2:]) == ("errors", ["7", "0"], ["7", "0"])
+
+
+def test_a_stale_answer_of_an_application_is_told(run: Run, service: Service) -> None:
+    @cache(profile="users", stale_ttl="1h", stale_throttle=0)
+    def flaky(n: int) -> int:
+        if flaky.cache_info().misses > 1:
+            raise OSError
+        return n
+
+    flaky(1)
+    flaky.mark_stale(1)
+    assert flaky(1) == 1
+    with serve(0) as server:
+        stats = json.loads(run("--url", f"http://127.0.0.1:{server.port}", "--json").stdout)
+    (counts,) = stats["regions"]["users"]["functions"].values()
+    assert (counts["stale"], counts["misses"], counts["errors"]) == (1, 2, 1)
 
 
 def backends_table(*lines: str) -> list[list[str]]:

@@ -185,7 +185,7 @@ def test_i4_the_local_step_of_an_invalidation_comes_last(make_world: MakeWorld, 
         async def forget_first(tiers: Any, calls: Any, port: Any) -> Outcome:
             for call in calls:
                 forget(tiers, call)
-            monkeypatch.setattr(invalidation, "forget", lambda *_: None)
+            monkeypatch.setattr(invalidation, "forget", lambda *_, **__: None)
             return await right(tiers, calls, port)
 
         monkeypatch.setattr(invalidation, "invalidate_keys", forget_first)
@@ -202,7 +202,7 @@ def test_s1_stamps_are_from_before_the_source_was_read(make_world: MakeWorld, mo
         store = operation.store
 
         async def with_new_stamps(call: Any, remote_: Any, value: Any, held: Any, _: Any, *rest: Any) -> bool:
-            fresh = await operation.sample(call, remote_, call.tags, rest[-1], known=False)
+            fresh = await operation.sample(call, remote_, call.tags, rest[-2], known=False)
             return await store(call, remote_, value, held, fresh, *rest)
 
         monkeypatch.setattr(operation, "store", with_new_stamps)

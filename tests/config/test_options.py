@@ -9,6 +9,7 @@ import pytest
 from cachekit.config.fields import L1, PROFILE, UNBUILT
 from cachekit.config.options import apply_options, check_options
 from cachekit.config.spec import RegionSpec
+from cachekit.config.units import BOOL_HINT, DURATION_HINT
 from cachekit.errors import ConfigError
 
 
@@ -80,16 +81,11 @@ def test_a_bad_value_is_a_config_error(option: str, value: object, message: str)
 
 
 ON = {
-    "stale_ttl": "1h", "stale_on_error": True, "stale_throttle": "30s", "swr": True, "early_refresh": "auto",
-    "soft_timeout": "1s", "hard_timeout": "30s", "outage": "fallback", "negative_exceptions": {"a.B": "5s"},
-    "stale_without_proof": "10s", "serializer": "pickle", "encrypt": True, "sign": True, "fail_closed": True,
-    "require_tenant": True, "rewrap": True,
+    "serializer": "pickle", "encrypt": True, "sign": True, "fail_closed": True, "require_tenant": True, "rewrap": True,
 }  # fmt: skip
 OFF = {
-    "stale_ttl": 0, "stale_on_error": False, "stale_throttle": 0, "swr": False, "early_refresh": "off",
-    "soft_timeout": "never", "hard_timeout": None, "outage": "call", "negative_exceptions": {},
-    "stale_without_proof": 0, "serializer": "msgpack", "encrypt": False, "sign": False, "fail_closed": False,
-    "require_tenant": False, "rewrap": False,
+    "serializer": "msgpack", "encrypt": False, "sign": False, "fail_closed": False, "require_tenant": False,
+    "rewrap": False,
 }  # fmt: skip
 
 
@@ -105,8 +101,6 @@ def test_a_feature_of_a_later_version_is_refused_unless_it_is_off(option: str) -
 
 
 def test_a_feature_of_a_later_version_is_first_checked_for_its_type() -> None:
-    with pytest.raises(ConfigError, match="not a duration"):
-        check_options({"hard_timeout": "5 parsecs"})
     with pytest.raises(ConfigError, match="not a boolean"):
         check_options({"encrypt": "perhaps"})
 
@@ -117,7 +111,9 @@ def test_every_option_changes_the_region() -> None:
         "backend": "other", "ttl": "1s", "jitter": "1s", "negative_ttl": "never", "cache_none": False,
         "tags": ["a"], "compression": "zstd", "compress_above": 5, "counters": True,
         "max_value_bytes": 5, "on_unstorable": "raise", "isolation": "copy",
-        "lease": "off", "lease_wait": 0,
+        "lease": "off", "lease_wait": 0, "stale_ttl": "1h", "stale_on_error": False, "stale_unless": "KeyError",
+        "stale_throttle": 0, "stale_without_proof": 0, "swr": True, "early_refresh": "off", "soft_timeout": "auto",
+        "hard_timeout": "30s", "outage": "fallback", "negative_exceptions": {KeyError: 5},
     }  # fmt: skip
     assert set(changed) == set(PROFILE) - set(UNBUILT)
     for option, value in changed.items():
@@ -125,6 +121,131 @@ def test_every_option_changes_the_region() -> None:
     for option, value in {"mode": "off", "max_entries": 5, "max_bytes": 5, "ttl": 5, "policy": "lru"}.items():
         assert option in L1
         assert apply_options(base, check_options({"l1": {option: value}})) != base, option
+
+
+class NotFound(LookupError):
+    """An exception that is an answer."""
+
+
+HERE = f"{__name__}.NotFound"
+END = "must have an end; write a duration such as '250ms' or '30s'"
+NO_TABLE = "not a table; write { 'package.module.NotFound' = '30s' }"
+NO_STALE_TTL = "needs stale_ttl, the time for which a value may be given past its TTL"
+NOT_ONE = "not an exception; write 'package.module.NotFound', or 'KeyError' for a built-in one"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "parsed"),
+    [
+        ("stale_ttl", "2h5m", 7500.0),
+        ("stale_ttl", 0, 0.0),
+        ("stale_throttle", timedelta(seconds=5), 5.0),
+        ("stale_without_proof", "250ms", 0.25),
+        ("early_refresh", "AUTO", "auto"),
+        ("early_refresh", "1.5", 1.5),
+        ("early_refresh", 2, 2.0),
+        ("soft_timeout", " Auto ", "auto"),
+        ("soft_timeout", "200ms", 0.2),
+        ("soft_timeout", "never", None),
+        ("hard_timeout", None, None),
+        ("hard_timeout", "never", None),
+        ("outage", "CALL", "call"),
+        ("stale_unless", "KeyError, app.errors.NotFound", ("builtins.KeyError", "app.errors.NotFound")),
+        ("stale_unless", ["builtins.KeyError", NotFound], ("builtins.KeyError", HERE)),
+        ("stale_unless", (), ()),
+        ("negative_exceptions", {KeyError: "30s", NotFound: 5}, (("builtins.KeyError", 30.0), (HERE, 5.0))),
+        ("negative_exceptions", {"app.Errors.notFound": "1m"}, (("app.Errors.notFound", 60.0),)),
+        ("negative_exceptions", {"app": {"errors": {"A": 1, "B": 2}}}, (("app.errors.A", 1.0), ("app.errors.B", 2.0))),
+        ("negative_exceptions", {KeyError: 1, "KeyError": 2}, (("builtins.KeyError", 2.0),)),
+        ("negative_exceptions", {}, ()),
+    ],
+)  # fmt: skip
+def test_an_option_of_freshness_is_parsed_and_may_be_parsed_again(option: str, value: object, parsed: object) -> None:
+    assert check_options({option: value}) == {option: parsed} == check_options({option: parsed})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("stale_ttl", "never", f"stale_ttl = 'never': {END}"),
+        ("stale_ttl", -1, f"stale_ttl = -1: not a duration; {DURATION_HINT}"),
+        ("stale_throttle", "never", f"stale_throttle = 'never': {END}"),
+        ("stale_without_proof", None, f"stale_without_proof = None: {END}"),
+        ("stale_on_error", "perhaps", f"stale_on_error = 'perhaps': not a boolean; {BOOL_HINT}"),
+        ("swr", "60s", f"swr = '60s': not a boolean; {BOOL_HINT}"),
+        ("early_refresh", 0, "early_refresh = 0: must be 'auto', 'off' or a number above 0"),
+        ("early_refresh", "inf", "early_refresh = 'inf': must be 'auto', 'off' or a number above 0"),
+        ("early_refresh", True, "early_refresh = true: must be 'auto', 'off' or a number above 0"),
+        ("early_refresh", "on", "early_refresh = 'on': must be 'auto', 'off' or a number above 0"),
+        ("soft_timeout", 0, "soft_timeout = 0: 0 is ambiguous; write 'never' for no end, or a duration above 0"),
+        ("soft_timeout", "atuo", f"soft_timeout = 'atuo': not a duration; {DURATION_HINT}"),
+        ("hard_timeout", 0, "hard_timeout = 0: 0 is ambiguous; write 'never' for no end, or a duration above 0"),
+        ("outage", "fallbak", "outage = 'fallbak': did you mean 'fallback'?"),
+        ("outage", "raise", "outage = 'raise': must be one of 'call', 'fallback'"),
+        ("stale_unless", KeyError,
+         "stale_unless = <type>: not a list of exceptions; write ['package.module.NotFound']"),
+        ("stale_unless", "NotFound", f"stale_unless = 'NotFound': {NOT_ONE}"),
+        ("stale_unless", "app..NotFound", f"stale_unless = 'app..NotFound': {NOT_ONE}"),
+        ("stale_unless", [KeyboardInterrupt], f"stale_unless = <list>: {NOT_ONE}"),
+        ("stale_unless", ["print"], f"stale_unless = <list>: {NOT_ONE}"),
+        ("negative_exceptions", [KeyError], f"negative_exceptions = <list>: {NO_TABLE}"),
+        ("negative_exceptions", (KeyError,), f"negative_exceptions = <tuple>: {NO_TABLE}"),
+        ("negative_exceptions", {SystemExit: 5}, f"negative_exceptions = <dict>: {NOT_ONE}"),
+        ("negative_exceptions", {7: 5}, f"negative_exceptions = <dict>: {NOT_ONE}"),
+        ("negative_exceptions", {"a.B": "5 parsecs"},
+         f"negative_exceptions = <dict>: a.B: not a duration; {DURATION_HINT}"),
+        ("negative_exceptions", {KeyError: "never"},
+         "negative_exceptions = <dict>: builtins.KeyError: must have an end; write a duration such as '30s'"),
+        ("negative_exceptions", {KeyError: 0},
+         "negative_exceptions = <dict>: builtins.KeyError: 0 is ambiguous; "
+         "write 'never' for no end, or a duration above 0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_of_freshness_says_what_to_write(option: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_options({option: value})
+    assert str(caught.value) == message
+
+
+def test_an_exception_that_cannot_be_found_by_its_name_is_not_remembered_but_may_be_an_answer() -> None:
+    class Local(Exception):
+        pass
+
+    with pytest.raises(ConfigError, match=r"Local is defined inside of a function, where no process can find it again"):
+        check_options({"negative_exceptions": {Local: 5}})
+    parsed = check_options({"stale_unless": [Local]})
+    assert parsed == check_options(parsed) == {"stale_unless": (f"{__name__}.{Local.__qualname__}",)}
+
+
+def test_remembered_exceptions_merge_key_by_key() -> None:
+    region = apply_options(RegionSpec(), check_options({"negative_exceptions": {KeyError: 5, NotFound: 6}}))
+    region = apply_options(region, check_options({"negative_exceptions": {NotFound: 7, OSError: 8}}))
+    assert region.freshness.negative_exceptions == (("builtins.KeyError", 5.0), (HERE, 7.0), ("builtins.OSError", 8.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"soft_timeout": "2s", "hard_timeout": "1s"}, "soft_timeout: longer than hard_timeout (1 s)"),
+        ({"swr": True, "stale_ttl": 0}, f"swr: {NO_STALE_TTL}"),
+        ({"stale_on_error": True, "stale_ttl": 0}, f"stale_on_error: {NO_STALE_TTL}"),
+    ],
+)  # fmt: skip
+def test_options_that_contradict_each_other_are_refused_at_once(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_options(options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"soft_timeout": "1s", "hard_timeout": "1s"}, {"soft_timeout": "auto", "hard_timeout": "1ms"},
+        {"soft_timeout": "2s"}, {"swr": True}, {"stale_on_error": True}, {"stale_on_error": False, "stale_ttl": 0},
+    ],
+)  # fmt: skip
+def test_options_that_a_profile_may_complete_pass(options: dict[str, object]) -> None:
+    check_options(options)
 
 
 def test_a_negative_ttl_of_never_differs_from_none_given() -> None:

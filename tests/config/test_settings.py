@@ -20,7 +20,9 @@ from cachekit.config.model import (
     json_schema,
 )
 from cachekit.config.settings import load, load_tree
-from cachekit.config.spec import ServiceSpec, default_service
+from cachekit.config.spec import FreshnessSpec, RegionSpec, ServiceSpec, default_service
+from cachekit.config.tree import FILE_ONLY
+from cachekit.config.units import DURATION_HINT
 from cachekit.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +120,7 @@ class TestInheritance:
         ("extends", "problem"),
         [
             ("usrs", "no such profile; did you mean 'users'?"),
-            ("production", "not yet available in this version"),
+            ("secure", "not yet available in this version"),
             ("a", "extends itself: a -> a"),
         ],
     )
@@ -195,16 +197,23 @@ class TestValues:
             "backend": "none", "ttl": "2h5m", "jitter": "5%", "negative_ttl": "never", "cache_none": "no",
             "tags": "a, b", "compression": "none", "compress_above": "2KiB",
             "counters": "yes", "max_value_bytes": "1000", "on_unstorable": "raise", "isolation": "share",
-            "lease": "on", "lease_wait": "2s",
+            "lease": "on", "lease_wait": "2s", "stale_ttl": "1h", "stale_on_error": "off",
+            "stale_unless": "KeyError, app.Gone", "stale_throttle": "1m", "stale_without_proof": "10s", "swr": "on",
+            "early_refresh": "1.5", "soft_timeout": "200ms", "hard_timeout": "30s", "outage": "fallback",
             "l1__mode": "off", "l1__max_entries": "7", "l1__max_bytes": "1MiB", "l1__ttl": "5s", "l1__policy": "lru",
         }  # fmt: skip
-        assert len(values) == len(fields.BUILT) + len(fields.L1)
+        assert {key for key in values if not key.startswith("l1__")} == set(fields.BUILT) - set(FILE_ONLY)
+        assert {key.removeprefix("l1__") for key in values if key.startswith("l1__")} == set(fields.L1)
         environ = {f"CACHEKIT_PROFILES__USERS__{key.upper()}": value for key, value in values.items()}
         users = loaded("[profiles.users]\n", environ).regions["users"]
         assert (users.ttl, users.jitter, users.jitter_is_share, users.negative_ttl_set) == (7500, 0.05, True, True)
         assert (users.tags, users.counters, users.cache_none) == (("a", "b"), True, False)
         assert (users.l1.mode, users.l1.max_entries, users.l1.max_bytes, users.l1.ttl) == ("off", 7, 2**20, 5)
         assert (users.codec.compression, users.codec.compress_above) == ("none", 2048)
+        assert users.freshness == FreshnessSpec(
+            stale_ttl=3600, stale_on_error=False, stale_unless=("builtins.KeyError", "app.Gone"), stale_throttle=60,
+            stale_without_proof=10, swr=True, early_refresh=1.5, soft_timeout=0.2, hard_timeout=30, outage="fallback",
+        )  # fmt: skip
 
     def test_every_key_of_a_backend_reaches_the_spec(self) -> None:
         spec = loaded(
@@ -243,9 +252,6 @@ class TestNotYet:
     @pytest.mark.parametrize(
         "setting",
         [
-            "stale_ttl = '1h'", "stale_on_error = true", "stale_throttle = '30s'", "swr = true",
-            "early_refresh = 'auto'", "early_refresh = 1.5", "soft_timeout = 'auto'", "hard_timeout = '30s'",
-            "outage = 'fallback'", "negative_exceptions = { 'a.B' = '5s' }", "stale_without_proof = '1m'",
             "serializer = 'pickle'", "serializer = 'mine'", "encrypt = true", "sign = true", "fail_closed = true",
             "require_tenant = true", "rewrap = true",
         ],
@@ -255,33 +261,143 @@ class TestNotYet:
         key = setting.partition(" ")[0]
         assert line.startswith(f"cachekit.toml:2: profiles.users.{key} = ")
         assert line.endswith(": not yet available in this version")
-        if key != "negative_exceptions":
-            value = tomllib.loads(setting)[key]
-            (line,) = problems("[profiles.users]\n", {f"CACHEKIT_PROFILES__USERS__{key.upper()}": str(value)})
-            assert line.endswith(": not yet available in this version")
+        value = tomllib.loads(setting)[key]
+        (line,) = problems("[profiles.users]\n", {f"CACHEKIT_PROFILES__USERS__{key.upper()}": str(value)})
+        assert line.endswith(": not yet available in this version")
 
     def test_off_is_accepted(self) -> None:
         spec = loaded(
-            "[profiles.users]\nstale_ttl = 0\nstale_on_error = false\nstale_throttle = 0\nswr = false\n"
-            "early_refresh = 'off'\nsoft_timeout = 'never'\nhard_timeout = 'never'\noutage = 'call'\n"
-            "negative_exceptions = {}\nstale_without_proof = 0\nserializer = 'msgpack'\nencrypt = false\n"
-            "sign = false\nfail_closed = false\nrequire_tenant = false\nrewrap = false\n"
+            "[profiles.users]\nserializer = 'msgpack'\nencrypt = false\nsign = false\nfail_closed = false\n"
+            "require_tenant = false\nrewrap = false\n"
         )
         assert spec.regions["users"].ttl == 300
 
-    @pytest.mark.parametrize("name", ["production", "secure"])
-    def test_profiles_of_a_later_version_are_refused_by_name(self, name: str) -> None:
-        assert problems(f"[profiles.{name}]\nttl = 5\n") == [
-            f"cachekit.toml:1: profiles.{name}: not yet available in this version"
+    def test_a_profile_of_a_later_version_is_refused_by_name(self) -> None:
+        assert problems("[profiles.secure]\nttl = 5\n") == [
+            "cachekit.toml:1: profiles.secure: not yet available in this version"
         ]
-        (line,) = problems("", {f"CACHEKIT_PROFILES__{name.upper()}__TTL": "5"})
-        assert line.endswith(f"profiles.{name}: not yet available in this version")
+        (line,) = problems("", {"CACHEKIT_PROFILES__SECURE__TTL": "5"})
+        assert line.endswith("profiles.secure: not yet available in this version")
 
     @pytest.mark.parametrize("key", ["master_key", "previous_keys", "signing_key"])
     @pytest.mark.parametrize("suffix", ["", "_FILE"])
     def test_keys_of_encryption_are_refused(self, key: str, suffix: str) -> None:
         variable = f"CACHEKIT_{key.upper()}{suffix}"
         assert problems("", {variable: "ab" * 32}) == [f"env {variable}: {key}: not yet available in this version"]
+
+
+NOT_ONE = "not an exception; write 'package.module.NotFound', or 'KeyError' for a built-in one"
+NO_TABLE = "not a table; write { 'package.module.NotFound' = '30s' }"
+NO_STALE_TTL = "needs stale_ttl, the time for which a value may be given past its TTL"
+
+
+class TestFreshness:
+    def test_remembered_exceptions_are_a_table_whose_names_keep_their_case(self) -> None:
+        text = (
+            "[profiles.default.negative_exceptions]\n'app.errors.NotFound' = '30s'\nKeyError = 5\n"
+            "[profiles.users.negative_exceptions]\napp.errors.NotFound = '1m'\napp.Errors.notfound = '2s'\n"
+            "[profiles.others]\n"
+        )
+        regions = loaded(text).regions
+        assert dict(regions["others"].freshness.negative_exceptions) == {
+            "app.errors.NotFound": 30.0, "builtins.KeyError": 5.0,
+        }  # fmt: skip
+        assert dict(regions["users"].freshness.negative_exceptions) == {
+            "app.errors.NotFound": 60.0, "builtins.KeyError": 5.0, "app.Errors.notfound": 2.0,
+        }  # fmt: skip
+
+    def test_remembered_exceptions_merge_across_layers(self) -> None:
+        Path("base.toml").write_text("[profiles.users.negative_exceptions]\n'a.B' = 1\n'a.C' = 1\n")
+        Path("prod.toml").write_text("[profiles.users.negative_exceptions]\n'a.C' = 2\n")
+        spec = load(
+            [Path("base.toml"), Path("prod.toml")],
+            environ={},
+            definitions={"users": {"negative_exceptions": {"a.D": 3}}},
+            settings={"profiles": {"users": {"negative_exceptions": {KeyError: 4}}}},
+        )
+        assert dict(spec.regions["users"].freshness.negative_exceptions) == {
+            "a.D": 3.0, "a.B": 1.0, "a.C": 2.0, "builtins.KeyError": 4.0,
+        }  # fmt: skip
+
+    def test_a_remembered_exception_has_no_variable(self) -> None:
+        variable = "CACHEKIT_PROFILES__USERS__NEGATIVE_EXCEPTIONS"
+        for name in (variable, f"{variable}__KEYERROR"):
+            assert problems("[profiles.users]\n", {name: "5"}) == [
+                f"env {name}: negative_exceptions has no variable; set it in the file"
+            ]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("stale_ttl = 'never'", "stale_ttl = 'never': must have an end; write a duration such as '250ms' or '30s'"),
+            ("early_refresh = -1", "early_refresh = -1: must be 'auto', 'off' or a number above 0"),
+            ("soft_timeout = 'soon'", f"soft_timeout = 'soon': not a duration; {DURATION_HINT}"),
+            ("outage = 'stale'", "outage = 'stale': must be one of 'call', 'fallback'"),
+            ("stale_unless = ['NotFound']", f"stale_unless = <list>: {NOT_ONE}"),
+            ("negative_exceptions = ['a.B']", f"negative_exceptions = <list>: {NO_TABLE}"),
+            ("negative_exceptions = { 'a.B' = '5 parsecs' }",
+             f"negative_exceptions = <dict>: a.B: not a duration; {DURATION_HINT}"),
+            ("negative_exceptions = { NotFound = 5 }", f"negative_exceptions = <dict>: {NOT_ONE}"),
+            ("soft_timeout = '2s'\nhard_timeout = '1s'", "soft_timeout: longer than hard_timeout (1 s)"),
+            ("swr = true", f"swr: {NO_STALE_TTL}"),
+            ("stale_on_error = true", f"stale_on_error: {NO_STALE_TTL}"),
+        ],
+    )  # fmt: skip
+    def test_a_problem_names_place_and_reason(self, text: str, problem: str) -> None:
+        assert problems(f"[profiles.users]\n{text}\n[profiles.heir]\nextends = 'users'\n") == [
+            f"cachekit.toml:2: profiles.users.{problem}"
+        ]
+
+    def test_what_an_heir_breaks_is_told_of_the_heir(self) -> None:
+        text = "[profiles.default]\nswr = true\nstale_ttl = '1h'\nsoft_timeout = '5s'\n[profiles.a]\n"
+        assert loaded(text).regions["a"].freshness.swr
+        assert problems(text + "stale_ttl = 0\nhard_timeout = '2s'\n") == [
+            "cachekit.toml:4: profiles.a.soft_timeout: longer than hard_timeout (2 s)",
+            f"cachekit.toml:2: profiles.a.swr: {NO_STALE_TTL}",
+        ]
+
+    def test_a_variable_is_judged_with_the_rest(self) -> None:
+        environ = {"CACHEKIT_PROFILES__USERS__SWR": "yes"}
+        (line,) = problems("[profiles.users]\n", environ)
+        assert line.startswith("env CACHEKIT_PROFILES__USERS__SWR: profiles.users.swr: needs stale_ttl")
+        assert loaded("[profiles.users]\nstale_ttl = 5\n", environ).regions["users"].freshness.swr
+
+
+class TestBuiltIn:
+    def test_minimal_costs_least(self) -> None:
+        minimal = loaded("").regions["minimal"]
+        assert (minimal.jitter, minimal.lease, minimal.freshness) == (0, "off", FreshnessSpec(early_refresh="off"))
+
+    def test_production_gives_stale_values_and_waits_half_a_minute(self) -> None:
+        assert loaded("").regions["production"] == RegionSpec(
+            name="production", backend="none", origin="built-in", needs_namespace=True,
+            freshness=FreshnessSpec(stale_ttl=3600, swr=True, hard_timeout=30),
+        )  # fmt: skip
+
+    def test_test_computes_nothing_behind_anybodys_back(self) -> None:
+        test = loaded("").regions["test"]
+        assert test.backend == "none"
+        assert test.freshness == FreshnessSpec(early_refresh="off")
+
+    @pytest.mark.parametrize(
+        ("text", "place"),
+        [
+            ("[profiles.production]\nttl = '1h'\n", "cachekit.toml:3: profiles.production"),
+            ("[profiles.users]\nextends = 'production'\n", "cachekit.toml:3: profiles.users"),
+        ],
+    )
+    def test_production_with_a_server_needs_a_namespace(self, text: str, place: str) -> None:
+        (line,) = problems(URL + text)
+        assert line == (
+            f"{place}: what is made for production needs a namespace of its own; set namespace, or CACHEKIT_NAMESPACE"
+        )
+        assert loaded("namespace = 'shop'\n" + URL + text).regions["production"].backend == "default"
+        assert loaded(URL + text, {"CACHEKIT_NAMESPACE": "cachekit"}).namespace_given
+        assert not loaded(text).namespace_given  # without a server nobody shares anything
+        assert loaded(URL + text + "backend = 'none'\n").regions["production"]
+
+    def test_production_that_nobody_uses_needs_nothing(self) -> None:
+        assert not loaded(URL).namespace_given
 
 
 class TestBackends:
@@ -394,7 +510,20 @@ def test_the_schema_knows_every_key_and_no_secret() -> None:
     assert set(schema["$defs"]["ProfileTable"]["properties"]) == {*fields.PROFILE, "extends", "l1"}
     assert "password" not in schema["$defs"]["BackendTable"]["properties"]
     assert "master_key" not in schema["properties"]
-    assert schema["$defs"]["ProfileTable"]["properties"]["jitter"]["default"] == "10%"
+    profile = schema["$defs"]["ProfileTable"]["properties"]
+    assert profile["jitter"]["default"] == "10%"
+
+
+def test_the_schema_says_what_the_keys_of_freshness_take() -> None:
+    profile = json_schema()["$defs"]["ProfileTable"]["properties"]
+    assert profile["negative_exceptions"]["type"] == "object"
+    assert profile["negative_exceptions"]["default"] == {}
+    assert profile["stale_unless"]["type"] == "array"
+    assert {each.get("type") for each in profile["early_refresh"]["anyOf"]} == {"string", "number"}
+    assert profile["early_refresh"]["default"] == "auto"
+    assert profile["outage"]["enum"] == ["call", "fallback"]
+    assert "auto" in str(profile["soft_timeout"])
+    assert profile["stale_on_error"]["type"] == "boolean"  # TOML has no null
 
 
 def test_no_variable_reaches_the_model_past_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,7 @@ class TestNames:
         assert len(found) == 1
         assert "profiles.User.Tokens: the same name as 'user-tokens' (configure())" in found[0]
 
-    @pytest.mark.parametrize("name", ["production", "Secure"])
+    @pytest.mark.parametrize("name", ["secure", "Secure"])
     def test_profiles_of_a_later_version_are_refused_by_name(self, name: str) -> None:
         assert problems({}, profiles={name: {}}) == [f"configure(): profiles.{name}: not yet available in this version"]
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from cachekit import MISS, Outcome, cache, invalidate_tags, region
 from cachekit.service import Service
 from cachekit.testing.clock import FrozenClock
@@ -30,6 +32,25 @@ def test_aiocache_decorators(cachekit_isolated: Service, cachekit_clock: FrozenC
     assert Shop().price({"id": 1, "name": "Ann"}) == 1
     cachekit_clock.advance(61)
     assert Shop().price({"id": 1, "name": "Ann"}) == 2
+
+
+def test_cashews_soft(cachekit_isolated: Service, cachekit_clock: FrozenClock) -> None:
+    runs = []
+
+    @cache(ttl=30, stale_ttl=30)
+    def rates() -> int:
+        runs.append(1)
+        if len(runs) > 1:
+            raise OSError
+        return 7
+
+    assert rates() == 7
+    cachekit_clock.advance(31)
+    assert rates() == 7
+    assert len(runs) == 2
+    cachekit_clock.advance(30)
+    with pytest.raises(OSError):
+        rates()
 
 
 async def test_aiocache_methods(cachekit_isolated: Service) -> None:

@@ -103,7 +103,7 @@ class Known:
     def __init__(self, number: int, fresh: int, keep: int, khash: int, tags: tuple[str, ...], ticket: int) -> None:
         self.number, self.fresh, self.keep, self.khash = number, fresh, keep, khash
         self.tags, self.ticket = tags, ticket
-        self.weight, self.detached, self.negative = 1, False, False
+        self.weight, self.negative, self.detached, self.early, self.aside = 1, False, False, False, False
 
 
 class Twins:
@@ -152,7 +152,7 @@ class Twins:
         return any(number > entry.ticket and kind == "tag" and what in entry.tags for number, kind, what in self.events)
 
     def over(self, entry: Known) -> bool:
-        return self.clock() >= max(entry.keep, entry.fresh)
+        return self.clock() >= entry.keep
 
     def usable(self, key: int, slot: str) -> int | None:
         """The number of the value that a hit must give."""
@@ -177,7 +177,7 @@ class Twins:
 
     def put(
         self, key: int, slot: str, ttl: int, keep: int, tags: list[str], ticket: int, weight: int, load_ms: int,
-        flags: tuple[bool, bool],
+        flags: tuple[bool, bool, bool, bool],
     ) -> None:  # fmt: skip
         key %= len(self.keys)
         self.numbers += 1
@@ -185,12 +185,13 @@ class Twins:
         born = self.tickets[-ticket] if 0 < ticket <= len(self.tickets) else self.sides[0].versions.ticket()
         fresh = NEVER if ttl == NEVER else now + ttl
         kept = NEVER if fresh == NEVER else fresh + keep
+        names = ("negative", "detached", "early", "aside")
 
         def act(side: Side) -> bool:
             stored: bool = side.table.put(
                 side.slots[slot], self.keys[key], Value(number, side.gone), khash=khash, fresh_until=fresh,
                 keep_until=kept, ticket=born, tags=tags, admission=Admission("opaque", weight, False),
-                load_ms=load_ms, negative=flags[0], detached=flags[1],
+                load_ms=load_ms, **dict(zip(names, flags, strict=True)),
             )  # fmt: skip
             return stored
 
@@ -217,8 +218,9 @@ class Twins:
             else "invalidated" if self.outdated(entry) else "capacity" if crowded else None,
         )  # fmt: skip
         if stored:
-            entry = self.known[slot, key] = Known(number, fresh, kept, khash, tuple(tags), born)
-            entry.weight, entry.negative, entry.detached = weight, *flags
+            entry = self.known[slot, key] = Known(number, fresh, max(fresh, kept), khash, tuple(tags), born)
+            entry.weight = weight
+            entry.negative, entry.detached, entry.early, entry.aside = flags
 
     # --------------------------------------------------------------------------------------------------------- looking
 
@@ -237,7 +239,9 @@ class Twins:
     def call(self, key: int, by_name: bool) -> None:
         """A memo over the first slot."""
         array = self.keys[key % len(self.keys)]
-        expected = self.usable(key % len(self.keys), "f") if self.bound else None
+        entry = self.known.get(("f", key % len(self.keys)))
+        answers = self.bound and not (entry is not None and entry.aside)
+        expected = self.usable(key % len(self.keys), "f") if answers else None
 
         def act(side: Side) -> Any:
             call = side.memos[len(array)].call
@@ -271,8 +275,28 @@ class Twins:
             assert view is None
         else:
             fresh = entry.fresh if entry.detached else min(entry.fresh, self.alive)
-            assert view[:3] == (entry.number, fresh, max(entry.keep, entry.fresh))
+            assert view[:3] == (entry.number, fresh, entry.keep)
             assert (view[3], view[4], view[6], view[8]) == (entry.ticket, entry.tags, entry.khash, entry.negative)
+            assert view[10:12] == (entry.early, entry.detached)
+
+    # ------------------------------------------------------------------------------------------------------- freshness
+
+    def refreshed(self, key: int, slot: str, ahead: int, times: int) -> None:
+        key %= len(self.keys)
+        fresh = NEVER if ahead == NEVER else self.clock() + ahead
+        entry = self.known.get((slot, key))
+        for _ in range(times):
+            expected = entry is not None and entry.early and not self.over(entry) and not self.outdated(entry)
+            assert self.both(lambda side: side.table.refreshed(side.slots[slot], self.keys[key], fresh)) is expected
+            if entry is not None and expected:
+                entry.fresh, entry.early = min(fresh, entry.keep), False
+
+    def mark_stale(self, key: int) -> None:
+        khash = self.khash(key % len(self.keys))
+        same = [entry for entry in self.known.values() if entry.khash == khash]
+        for entry in same:
+            entry.fresh, entry.early = min(entry.fresh, self.clock()), False
+        assert self.both(lambda side: side.table.mark_stale(khash)) == len(same)
 
     # -------------------------------------------------------------------------------------------------------- removing
 

@@ -85,6 +85,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("twin", TWINS)
 def test_pythons_own_tests_of_lru_cache(twin: str, tmp_path: Path) -> None:
     """Exactly those pass that are not in the table above; those in it fail, in the words that it says."""
@@ -92,7 +93,7 @@ def test_pythons_own_tests_of_lru_cache(twin: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("lru_suite.py"))], cwd=tmp_path, text=True, capture_output=True,
         env={**os.environ, "CACHEKIT_PURE": str(+(twin == "pure")), "CACHEKIT_NATIVE": str(+(twin == "native"))},
-        timeout=120,
+        timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-20_000:]
     told = json.loads(done.stdout.splitlines()[-1])

@@ -78,12 +78,15 @@ STEPS: list[Callable[[Twins, Bytes], None]] = [
     *[
         lambda t, b: t.put(
             b.below(100), b.one_of(SLOTS), b.one_of([NEVER, 0, 1, 5, 30]), b.below(20) - 5, b.some_of(TAGS, 2),
-            b.below(5), b.one_of([0, 1, 1, 2, 9, 40, 99, 101]), b.one_of([0, 5, 65_535, 65_536]), (b.flag(), b.flag()),
+            b.below(5), b.one_of([0, 1, 1, 2, 9, 40, 99, 101]), b.one_of([0, 5, 65_535, 65_536]),
+            (b.flag(), b.flag(), b.flag(), b.below(4) == 0),
         )
     ] * 6,
     *[lambda t, b: t.get(b.below(100), b.one_of(SLOTS), 1 + b.below(4))] * 3,
     *[lambda t, b: t.call(b.below(100), b.flag())] * 3,
     lambda t, b: t.view(b.below(100), b.one_of(SLOTS)),
+    lambda t, b: t.refreshed(b.below(100), b.one_of(SLOTS), b.one_of([NEVER, -1, 0, 1, 9]), 1 + b.below(2)),
+    lambda t, b: t.mark_stale(b.below(100)),
     lambda t, b: t.drop(b.below(100), b.one_of(SLOTS)),
     lambda t, b: t.drop_key(b.below(100), b.flag()),
     lambda t, b: t.drop_slot(b.one_of(SLOTS), b.flag()) if b.below(4) == 0 else None,
@@ -178,7 +181,8 @@ class World:
         operation = data.below(20)
         key, number = self.key()
         if operation < 6:
-            r.put(key, value=Value(self, number), khash=number, tags=data.some_of(TAGS, 1), admission=LIGHT)
+            value, flags = Value(self, number), {"early": data.flag(), "aside": data.below(4) == 0}
+            r.put(key, value=value, khash=number, tags=data.some_of(TAGS, 1), admission=LIGHT, **flags)
         elif operation < 9:
             self.right(r.get(key), number)
         elif operation < 11:
@@ -191,6 +195,8 @@ class World:
         elif operation == 13:
             r.table.drop(r.slot, (key,))
             r.table.drop_key(number)
+            r.table.refreshed(r.slot, (key,), NEVER)
+            r.table.mark_stale(number + 1)
         elif operation == 14:
             data.one_of([r.table.clear, lambda: r.table.sweep(3), lambda: r.table.drop_slot(r.slot)])()
         elif operation == 15:

@@ -720,8 +720,8 @@ ODD: list[Any] = [
 
 
 METHODS = [
-    "slot", "get", "entry", "put", "drop", "drop_key", "drop_slot", "clear", "alive", "watch", "sweep", "stats",
-    "reset",
+    "slot", "get", "entry", "put", "refreshed", "mark_stale", "drop", "drop_key", "drop_slot", "clear", "alive",
+    "watch", "sweep", "stats", "reset",
 ]  # fmt: skip
 
 
@@ -735,7 +735,7 @@ def test_wrong_arguments_of_a_table_raise_and_nothing_else(method: str) -> None:
             _tolerated(call, *[ODD[(start + 7 * position) % len(ODD)] for position in range(count)])
     for thing in ODD:
         _tolerated(call, **{"slot": thing})
-        for name in [*good, "tags", "load_ms", "negative", "detached", "nonsense"]:
+        for name in [*good, "tags", "load_ms", "negative", "detached", "early", "aside", "nonsense"]:
             _tolerated(call, r.slot, (1,), "value", **{**good, name: thing})
     r.table.watch(False)
     r.table.alive(NEVER)

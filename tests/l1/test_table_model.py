@@ -24,7 +24,7 @@ tags = st.lists(st.sampled_from(TAGS), unique=True, max_size=2)
 
 
 class Model(RuleBasedStateMachine):
-    """Entries by (slot, number of the key): value, fresh_until, keep_until, khash, tags, ticket."""
+    """Entries by (slot, number of the key): value, fresh_until, keep_until, khash, tags, ticket, early."""
 
     twin = "pure"
 
@@ -33,7 +33,7 @@ class Model(RuleBasedStateMachine):
         self.rig = Rig(import_module(f"cachekit.l1.{self.twin}"), max_entries=1000)
         self.table, self.versions = self.rig.table, self.rig.versions
         self.slots = {name: self.table.slot(name) for name in SLOTS}
-        self.known: dict[tuple[str, int], tuple[Any, int, int, int, tuple[str, ...], int]] = {}
+        self.known: dict[tuple[str, int], tuple[Any, int, int, int, tuple[str, ...], int, bool]] = {}
         self.tickets = [self.versions.ticket()]
         self.events: list[tuple[int, str, Any]] = []  # number, kind, what
         self.alive = NEVER
@@ -63,21 +63,26 @@ class Model(RuleBasedStateMachine):
         tags=tags,
         old=st.booleans(),
         mutable=st.booleans(),
+        early=st.booleans(),
+        aside=st.booleans(),
     )
-    def put(self, key: int, slot: str, ttl: int, keep: int, tags: list[str], old: bool, mutable: bool) -> None:
+    def put(
+        self, key: int, slot: str, ttl: int, keep: int, tags: list[str], old: bool, mutable: bool, early: bool,
+        aside: bool,
+    ) -> None:  # fmt: skip
         ticket = self.tickets[-1] if old else self.versions.ticket()
         value: Any = [len(self.events), ttl] if mutable else (key, ttl)
         admission = Admission("copy" if mutable else "share", 1, True)
         now = self.rig.clock()
         stored = self.table.put(
             self.slots[slot], KEYS[key], value, khash=self.khash(key), fresh_until=now + ttl,
-            keep_until=now + ttl + keep, ticket=ticket, tags=tags, admission=admission,
+            keep_until=now + ttl + keep, ticket=ticket, tags=tags, admission=admission, early=early, aside=aside,
         )  # fmt: skip
         allowed = not self.covered_since(ticket, self.khash(key), tuple(tags), slot)
         assert stored == allowed
         if allowed:
             copy = list(value) if mutable else value
-            self.known[slot, key] = (copy, now + ttl, now + ttl + keep, self.khash(key), tuple(tags), ticket)
+            self.known[slot, key] = (copy, now + ttl, now + ttl + keep, self.khash(key), tuple(tags), ticket, early)
         if mutable:
             value.append("changed by the caller")
 
@@ -112,6 +117,22 @@ class Model(RuleBasedStateMachine):
             assert (found.value, found.fresh_until, found.keep_until, found.khash, found.tags, found.born) == (
                 entry[0], min(entry[1], self.alive), entry[2], entry[3], entry[4], entry[5],
             )  # fmt: skip
+            assert found.early == entry[6]
+
+    @rule(key=keys, slot=slots, ahead=st.integers(-5, 40))
+    def refresh(self, key: int, slot: str, ahead: int) -> None:
+        entry, now = self._find(key, slot), self.rig.clock()
+        expected = entry is not None and entry[6] and now < entry[2]
+        assert self.table.refreshed(self.slots[slot], KEYS[key], now + ahead) == expected
+        if entry is not None and expected:
+            self.known[slot, key] = (entry[0], min(now + ahead, entry[2]), *entry[2:6], False)
+
+    @rule(key=keys)
+    def mark_stale(self, key: int) -> None:
+        same = {name: entry for name, entry in self.known.items() if entry[3] == self.khash(key)}
+        for name, entry in same.items():
+            self.known[name] = (entry[0], min(entry[1], self.rig.clock()), *entry[2:6], False)
+        assert self.table.mark_stale(self.khash(key)) <= len(same)  # some may have expired and been removed
 
     @rule(steps=st.integers(1, 20))
     def wait(self, steps: int) -> None:

@@ -31,12 +31,19 @@ class Machine(Twins, RuleBasedStateMachine):
         ticket=st.integers(0, 5),
         weight=st.integers(0, 40),
         load_ms=st.sampled_from([0, 1, 65_535, 65_536, 10**9]),
-        flags=st.tuples(st.booleans(), st.booleans()),
+        flags=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
     )(Twins.put)
     get = rule(key=st.integers(0, 99), slot=st.sampled_from(SLOTS), times=st.integers(1, 4))(Twins.get)
     call = rule(key=st.integers(0, 99), by_name=st.booleans())(Twins.call)
     bind = rule()(Twins.bind)
     view = rule(key=st.integers(0, 99), slot=st.sampled_from(SLOTS))(Twins.view)
+    refreshed = rule(
+        key=st.integers(0, 99),
+        slot=st.sampled_from(SLOTS),
+        ahead=st.integers(-5, 30) | st.just(NEVER),
+        times=st.integers(1, 2),
+    )(Twins.refreshed)
+    mark_stale = rule(key=st.integers(0, 99))(Twins.mark_stale)
     drop = rule(key=st.integers(0, 99), slot=st.sampled_from(SLOTS))(Twins.drop)
     drop_key = rule(key=st.integers(0, 99), bump=st.booleans())(Twins.drop_key)
     drop_slot = rule(slot=st.sampled_from(SLOTS), bump=st.booleans())(Twins.drop_slot)
@@ -167,6 +174,8 @@ ACTS: dict[str, Callable[[Any, Any], object]] = {
     "nothing": lambda side, key: None,
     "drop the stored": lambda side, key: side.table.drop(side.rig.slot, (key,)),
     "drop by hash": lambda side, key: side.table.drop_key(3),
+    "mark as stale": lambda side, key: side.table.mark_stale(3),
+    "refresh": lambda side, key: side.table.refreshed(side.rig.slot, (key,), NEVER),
     "drop slot": lambda side, key: side.table.drop_slot(side.rig.slot),
     "clear": lambda side, key: side.table.clear(),
     "replace": lambda side, key: side.rig.put(key, value="from inside", khash=3, admission=LIGHT),
@@ -184,6 +193,7 @@ DOINGS: dict[str, Callable[[Any, Any], object]] = {
     "get": lambda side, key: side.table.get(side.rig.slot, (key,)),
     "entry": lambda side, key: (view := side.table.entry(side.rig.slot, (key,))) and view.value,
     "drop": lambda side, key: side.table.drop(side.rig.slot, (key,)),
+    "refresh": lambda side, key: side.table.refreshed(side.rig.slot, (key,), NEVER),
     "put": lambda side, key: side.rig.put(key, value="put", khash=3, admission=LIGHT),
     "put with a tag": lambda side, key: side.rig.put(key, value="put", khash=3, tags=["t"], admission=LIGHT),
     "call": lambda side, key: side.memos[1].call(key),
@@ -201,7 +211,7 @@ def test_twins_agree_when_a_key_comes_back_into_the_table(doing: str, act: str, 
         side = Side(name, Clock(), bool, max_entries=10)
         stored, asked = Hostile(1), Hostile(2 if when == "comparison with another" else 1)
         twin = Hostile(1)
-        side.rig.put(stored, value="stored", khash=3, admission=LIGHT)
+        side.rig.put(stored, value="stored", khash=3, early=True, admission=LIGHT)
 
         def armed(side: Side = side, twin: Hostile = twin) -> None:
             ACTS[act](side, twin)
@@ -271,7 +281,8 @@ class Meddling(RuleBasedStateMachine):
     def operation(self, kind: str, number: int) -> object:
         table, slot = self.table, self.rig.slot
         if kind == "put":
-            return self.rig.put(self.key(number), value=Last(number, self.act), khash=number, admission=LIGHT)
+            value = Last(number, self.act)
+            return self.rig.put(self.key(number), value=value, khash=number, early=number % 2 == 0, admission=LIGHT)
         if kind == "get":
             found = self.rig.get(self.key(number))
             assert found is MISS or found.number == number, "the value of another key"
@@ -280,16 +291,18 @@ class Meddling(RuleBasedStateMachine):
             return table.drop(slot, (self.key(number),))
         if kind == "drop_key":
             return table.drop_key(number)
+        if kind == "refreshed":
+            return table.refreshed(slot, (self.key(number),), NEVER)
         if kind == "raise":
             raise ZeroDivisionError
         return {"clear": table.clear, "sweep": lambda: table.sweep(5)}[kind]()
 
     @rule(
-        kind=st.sampled_from(["put", "put", "put", "get", "get", "drop", "drop_key"]),
+        kind=st.sampled_from(["put", "put", "put", "get", "get", "drop", "drop_key", "refreshed"]),
         number=st.integers(0, 9),
         inside=st.lists(
             st.tuples(
-                st.sampled_from(["put", "get", "drop", "drop_key", "clear", "sweep", "raise"]),
+                st.sampled_from(["put", "get", "drop", "drop_key", "refreshed", "clear", "sweep", "raise"]),
                 st.integers(0, 9),
             ),
             max_size=5,

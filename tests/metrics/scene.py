@@ -30,12 +30,26 @@ def thrashing(n: int) -> int:
     return n
 
 
+@cache(profile="tiny", max_entries=10, ttl="50ms", stale_ttl="1h", swr=True)
+def behind(n: int) -> int:
+    time.sleep(0.002)
+    return n
+
+
+@cache(profile="tiny", ttl="50ms", hard_timeout="1ms", fallback=0)
+def slow(n: int) -> int:
+    time.sleep(0.01)
+    return n
+
+
 def turn(number: int, pool: ThreadPoolExecutor) -> None:
     list(pool.map(square, [number % 50] * 4))
     square.invalidate(-1)
     lock(number % 50)
     for n in range(20):
         thrashing(n)
+    behind(1)
+    slow(number)
     try:
         failing(number)
     except LookupError:

@@ -12,10 +12,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from cachekit import cache
 from cachekit.config.spec import default_service as default_spec
 from cachekit.engine.events import Tally
 from cachekit.metrics import attach, exposition, register
 from cachekit.metrics.prometheus import Instruments, _tally_readings
+from cachekit.process import replace_default
 from cachekit.service import Service
 from cachekit.testing.servers import start_server
 
@@ -59,6 +61,79 @@ def test_what_a_function_counted_is_scraped_under_the_promised_names(make_servic
     assert value(scraped, "cachekit_cache_hit_latency_seconds_count", **OF) == 2
     assert value(scraped, "cachekit_cache_hit_latency_seconds_bucket", le="0.00025", **OF) == 1
     assert value(scraped, "cachekit_cache_miss_latency_seconds_sum", **OF) == 1.5
+
+
+@pytest.mark.parametrize("accept", [None, OPENMETRICS], ids=["none", "openmetrics"])
+def test_what_stood_in_for_fresh_values_is_scraped_under_the_promised_names(make_service, count, accept):
+    service = make_service()
+    tally = count(service, fallbacks=3, l2_hits=4)
+    tally.served_stale(2.0)
+    tally.served_stale(700.0)
+    for trigger, result in (("early", "stored"), ("swr", "failed"), ("swr", "failed")):
+        tally.refreshed(trigger, result)
+    tally.gave_up("soft")
+    tally.ran(0.5)
+    tally.ran(1.5)
+    scraped = samples(service, accept)
+    assert value(scraped, "cachekit_cache_stale_total", **OF) == 2
+    assert value(scraped, "cachekit_cache_fallbacks_total", **OF) == 3
+    assert value(scraped, "cachekit_cache_refreshes_total", trigger="early", result="stored", **OF) == 1
+    assert value(scraped, "cachekit_cache_refreshes_total", trigger="swr", result="failed", **OF) == 2
+    assert value(scraped, "cachekit_cache_timeouts_total", kind="soft", **OF) == 1
+    assert value(scraped, "cachekit_cache_saved_seconds_total", **OF) == 4.0  # four hits, a second on average
+    assert value(scraped, "cachekit_cache_load_latency_seconds_sum", **OF) == 2.0
+    assert value(scraped, "cachekit_cache_stale_age_seconds_count", **OF) == 2
+    assert value(scraped, "cachekit_cache_stale_age_seconds_bucket", le="5.0", **OF) == 1
+    assert value(scraped, "cachekit_cache_stale_age_seconds_sum", **OF) == 702.0
+    again = samples(service, accept)
+    assert value(again, "cachekit_cache_stale_age_seconds_count", **OF) == 2
+    assert value(again, "cachekit_cache_saved_seconds_total", **OF) == 4.0
+
+
+def test_time_saved_never_goes_back(make_service, count):
+    """Slow runs are followed by fast ones: the average falls, and what was shown stays."""
+    service = make_service()
+    tally = count(service, l2_hits=10)
+    tally.ran(1.0)
+    assert value(samples(service), "cachekit_cache_saved_seconds_total", **OF) == 10.0
+    for _ in range(9):
+        tally.ran(0.0)
+    assert value(samples(service), "cachekit_cache_saved_seconds_total", **OF) == 10.0
+    count(service, l2_hits=100)
+    assert value(samples(service), "cachekit_cache_saved_seconds_total", **OF) == 11.0
+
+
+def test_a_call_of_each_kind_counts_what_the_page_says(make_service):
+    """A stale answer at once is no miss, one after a failure is a miss besides; a refresh behind is a miss."""
+    service = make_service(users={"stale_ttl": "1h", "swr": True, "stale_throttle": 0})
+    before, runs = replace_default(service), []
+
+    @cache(profile="users")
+    def load(n):
+        runs.append(n)
+        if len(runs) == 3:
+            raise OSError
+        return n
+
+    def counts():
+        (tally,) = [tally for tally in service.tallies() if tally.function]
+        tally.take_in()
+        return tally.l1_hits(), tally.misses, tally.stale, dict(tally.refreshes)
+
+    try:
+        load(1)
+        load(1)
+        assert counts() == (1, 1, 0, {})
+        load.mark_stale(1)
+        load(1)
+        assert service.workers.settle()
+        assert counts() == (1, 2, 1, {("swr", "stored"): 1})
+        load.mark_stale(1)
+        load(1)
+        assert service.workers.settle()
+        assert counts() == (1, 3, 2, {("swr", "stored"): 1, ("swr", "failed"): 1})
+    finally:
+        replace_default(before)
 
 
 def test_hits_misses_and_the_table_of_a_region_are_scraped(make_service):

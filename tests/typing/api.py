@@ -29,6 +29,7 @@ from cachekit import (
     configure,
     current_entry,
     define,
+    disabled,
     health,
     invalidate_tags,
     region,
@@ -62,6 +63,7 @@ def blocking() -> None:
     assert_type(f.refresh(7), User)
     assert_type(f.put(User(), 7, full=True), None)
     assert_type(f.invalidate(7), Outcome)
+    assert_type(f.mark_stale(7, full=True), Outcome)
     assert_type(f.invalidate_all(), Outcome)
     assert_type(f.key(7), EntryKey)
     assert_type(f.region, Region)
@@ -96,6 +98,7 @@ async def awaited() -> None:
     assert_type(await g.refresh(7), User)
     assert_type(await g.put(User(), 7, full=True), None)
     assert_type(await g.invalidate(7), Outcome)
+    assert_type(await g.mark_stale(7, full=True), Outcome)
     assert_type(await g.invalidate_all(), Outcome)
     assert_type(await g.__wrapped__(7), User)
     assert_type(g.key(7), EntryKey)  # this and what follows touches no server and is never awaited
@@ -131,11 +134,46 @@ async def twins() -> None:
     assert_type(await g.twin().twin()(7), User)
 
 
+async def views() -> None:
+    assert_type(f.using(force_refresh=True)(7, full=True), User)
+    assert_type(f.using(skip_l1=True, skip_l2=True).peek(7), User | Literal[Miss.MISS])
+    assert_type(f.using(read_only=True, allow_stale=False).refresh(7), User)
+    assert_type(f.using(allow_stale=None).using(allow_stale=True)(7), User)
+    assert_type(await g.using(allow_stale=True)(7, full=True), User)
+    assert_type(await g.using(read_only=True).put(User(), 7), None)
+    as_argument: CachedFunction[..., User] = f.using(skip_l1=True)
+    as_argument(7)
+
+
+# The switch for all of it
+
+
+@disabled()
+def uncached(user_id: int) -> User:
+    with disabled():
+        return f(user_id)
+
+
+@disabled("users", "rates")
+async def uncached_async(user_id: int) -> User:
+    with disabled("users"):
+        return await g(user_id)
+
+
+async def switched_off() -> None:
+    assert_type(uncached(7), User)
+    assert_type(await uncached_async(7), User)
+
+
 # Options
 
 
 def user_tags(user_id: int) -> list[str]:
     return [f"user:{user_id}"]
+
+
+def make_user(user_id: int) -> User:
+    return User()
 
 
 def five_minutes(value: object) -> Duration:
@@ -190,6 +228,31 @@ def test(user_id: int) -> User:
 
 @cache(backend="other", compress_above="4KiB", counters=True, max_value_bytes=1024, on_unstorable="raise")
 def other(user_id: int) -> User:
+    return User()
+
+
+@cache.production(stale_ttl="1h", stale_on_error=True, stale_unless=[KeyError, "app.errors.NotFound"])
+def production(user_id: int) -> User:
+    return User()
+
+
+@cache(stale_ttl=60, stale_throttle="10s", stale_without_proof=timedelta(seconds=5), swr=True, early_refresh="off")
+async def refreshed(user_id: int) -> User:
+    return User()
+
+
+@cache(early_refresh=1.5, soft_timeout="auto", hard_timeout=None, outage="fallback", fallback=None)
+def limited(user_id: int) -> User | None:
+    return User()
+
+
+@cache(negative_exceptions={KeyError: "30s", LookupError: 5}, stale_unless="KeyError, app.errors.NotFound")
+def remembers(user_id: int) -> User:
+    return User()
+
+
+@cache(negative_exceptions={"app.errors.NotFound": timedelta(seconds=5), KeyError: 30}, fallback=make_user)
+async def remembers_async(user_id: int) -> User:
     return User()
 
 
@@ -253,6 +316,11 @@ async def decorated() -> None:
     assert_type(await dev(7, object()), User)
     assert_type(test(7), User)
     assert_type(other(7), User)
+    assert_type(production(7), User)
+    assert_type(await refreshed(7), User)
+    assert_type(limited(7), User | None)
+    assert_type(remembers(7), User)
+    assert_type(await remembers_async(7), User)
     assert_type(on_top_of_another(7), User)
     assert_type(in_region(7), User)
     assert_type(in_region.invalidate(7), Outcome)
@@ -398,6 +466,11 @@ def inside(user_id: int) -> User:
     entry.ttl = None
     entry.tags.add(f"user:{user_id}")
     assert_type(entry.no_store(), None)
+    assert_type((entry.etag, entry.last_modified), tuple[str | None, str | None])
+    entry.etag, entry.last_modified = '"abc"', None
+    assert_type(entry.stale_value, Any)
+    if entry.stale_value is not MISS:
+        return entry.not_modified()  # type: ignore[no-any-return]  # what lies there is of any type
     return User()
 
 
@@ -429,6 +502,9 @@ def region_methods() -> None:
     assert_type(users.incr("n", by=2, ttl="1h"), int)
     assert_type(users.delete("a"), Outcome)
     assert_type(users.delete_many(["a", 7]), Outcome)
+    assert_type(users.mark_stale("a"), Outcome)
+    assert_type(users.using(allow_stale=True, skip_l1=True), Region)
+    assert_type(users.using(read_only=True).get_or_set("a", make), User)
     assert_type(users.clear(), Outcome)
     assert_type(users.invalidate_tags("a", "b"), Outcome)
     assert_type(users.info(), dict[str, Any])
@@ -448,6 +524,8 @@ async def region_methods_awaited() -> None:
     assert_type(await users.aincr("n"), int)
     assert_type(await users.adelete("a"), Outcome)
     assert_type(await users.adelete_many(["a"]), Outcome)
+    assert_type(await users.amark_stale("a"), Outcome)
+    assert_type(await users.using(force_refresh=True, skip_l2=True).aget_or_set("a", fetch), User)
     assert_type(await users.aclear(), Outcome)
     assert_type(await users.ainvalidate_tags("a"), Outcome)
 

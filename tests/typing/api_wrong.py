@@ -4,7 +4,7 @@ there; a mark without its error is an error too. Read by type checkers, never ru
 from typing import assert_type
 
 import cachekit
-from cachekit import MISS, cache, current_entry, define, health, invalidate_tags, region
+from cachekit import MISS, cache, current_entry, define, disabled, health, invalidate_tags, region
 
 
 class User:
@@ -36,6 +36,12 @@ def wrong_arguments() -> None:
     f.put(User())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     f.put(User(), "7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     f.put(value=User(), user_id=7)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    f.mark_stale("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    f.mark_stale()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    f.using(True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    f.using(stale=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    f.using(skip_l1=True)("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    f.using(skip_l1=True).invalidate()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     f.invalidate_all(7)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
@@ -47,6 +53,8 @@ async def wrong_arguments_awaited() -> None:
     await g.invalidate("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await g.put("user", 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await g.put(User())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await g.using(allow_stale=True)("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await g.mark_stale("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     g.key("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await f.twin()("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     g.twin()("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -64,6 +72,8 @@ async def async_is_awaited(repository: "Repository") -> None:
     g(7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     g.invalidate(7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     g.put(User(), 7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    g.mark_stale(7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    g.using(skip_l1=True)(7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     f.twin().invalidate(7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     repository.async_method.invalidate(7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
     users.aset("a", 7)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
@@ -138,6 +148,16 @@ cache(tags=7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentTy
 cache(tags=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 cache(profile=7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 cache(backend=7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(stale_ttl=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(stale_on_error="yes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(stale_unless=KeyError)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(stale_unless=[KeyboardInterrupt])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+cache(swr="60s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(early_refresh=["auto"])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(soft_timeout=[1])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(hard_timout=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+cache(outage=False)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(negative_exceptions=[KeyError])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 cache.local(maxsize=100)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 cache.invalidates()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 cache.invalidates(tags=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -179,6 +199,12 @@ async def elsewhere() -> None:
     users.invalidate_tags(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     invalidate_tags(["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     current_entry().ttl = ["5m"]  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    current_entry().etag = 7  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    current_entry().stale_value = 7  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    current_entry().no_store(True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    disabled(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    users.using(allow_stale="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    users.mark_stale(1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     current_entry().stored_at  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     define(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     health().okay  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -1,0 +1,111 @@
+"""Exceptions that are answers ("there is no such user"), kept like values: the fact, never the traceback."""
+
+import sys
+from contextlib import suppress
+from typing import Any, Final
+
+from cachekit.config.fields import dotted
+from cachekit.config.spec import RegionSpec
+from cachekit.errors import Unstorable
+from cachekit.l1.table import admit, isolate
+from cachekit.l1.values import Admission
+
+RAISED: Final = Admission("share", 256, False)
+KINDS: Final = ("share", "copy")
+NOTES: Final = "__notes__"  # of one way that the exception took, as its traceback is
+
+
+class Raised:
+    """That the function raised: the class, the arguments, and what else the instance had."""
+
+    __slots__ = ("_mode", "args", "kind", "state")
+
+    def __init__(self, kind: type[Exception], args: tuple[Any, ...], state: dict[str, Any]) -> None:
+        self.kind = kind
+        self.args = args
+        self.state = state
+        self._mode = admit([args, state]).mode
+
+    def check(self) -> "Raised":
+        """This. Raises `Unstorable` if not each caller could have one that nobody else changes."""
+        if self._mode not in KINDS:
+            raise Unstorable("its arguments or attributes cannot be copied")
+        try:
+            self.error()
+        except Exception as failure:
+            raise Unstorable(f"it cannot be made again: {failure!r}") from failure
+        return self
+
+    def error(self) -> Exception:
+        """A fresh instance, so that neither traceback nor arguments are shared.
+
+        Its own `__init__` is not run: it may take other arguments than those that the exception keeps.
+        """
+        kind = self.kind
+        args, state = isolate([self.args, self.state], self._mode)
+        made = kind.__new__(kind, *args)
+        built_in: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+        with suppress(TypeError):
+            built_in.__init__(made, *args)
+        made.args = args
+        vars(made).update(state)
+        return made
+
+
+def remembered(error: BaseException, spec: RegionSpec) -> float | None:
+    """For how many seconds an exception is kept, by the nearest of its classes that has a name there; None: not."""
+    if isinstance(error, Exception) and spec.freshness.negative_exceptions:
+        known = dict(spec.freshness.negative_exceptions)
+        for base in type(error).__mro__:
+            if dotted(base) in known:
+                return known[dotted(base)]
+    return None
+
+
+def raised_by(error: BaseException) -> Raised:
+    """What to keep of an exception. Raises `Unstorable` if it could not be raised again as it is."""
+    kind, state = _class(dotted(type(error))), {key: value for key, value in vars(error).items() if key != NOTES}
+    if kind is None or kind is not type(error):
+        raise Unstorable(f"its class cannot be found as {dotted(type(error))}")
+    return Raised(kind, error.args, state).check()
+
+
+def read(value: Any, spec: RegionSpec) -> Raised | None:
+    """What another process wrote of an exception; None unless this process has the class, and remembers such."""
+    if not isinstance(value, list) or list(map(type, value)) != [str, tuple, dict]:
+        return None
+    kind = _class(value[0])
+    known = [name for name, _ in spec.freshness.negative_exceptions]
+    if kind is None or not _named(kind, known) or not all(type(key) is str for key in value[2]):
+        return None
+    try:
+        return Raised(kind, value[1], value[2]).check()
+    except Unstorable:  # the class is another one here
+        return None
+
+
+def written(raised: Raised) -> list[Any]:
+    """What L2 keeps of it."""
+    return [dotted(raised.kind), raised.args, raised.state]
+
+
+def is_one_of(error: BaseException, names: "tuple[str, ...] | list[str]") -> bool:
+    """Whether the class of an exception, or one of its bases, has one of these dotted names."""
+    return _named(type(error), names)
+
+
+def _named(kind: type, names: "tuple[str, ...] | list[str]") -> bool:
+    return any(dotted(base) in names for base in kind.__mro__)
+
+
+def _class(name: str) -> type[Exception] | None:
+    """The class of this name, if its module is loaded; nothing is imported because of what a store holds."""
+    parts = name.split(".")
+    for at in range(len(parts) - 1, 0, -1):
+        found: Any = sys.modules.get(".".join(parts[:at]))
+        if found is None:
+            continue
+        for part in parts[at:]:
+            found = vars(found).get(part) if isinstance(found, type) or hasattr(found, "__dict__") else None
+        return found if isinstance(found, type) and issubclass(found, Exception) else None
+    return None
