@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from cachekit.codec.envelope import Header
-from cachekit.engine.entries import Sample, alive_ns, result_of, soft_ns, view_of, without_proof
+from cachekit.engine.entries import Sample, alive_ns, result_of, soft_ns, unheard, view_of, without_proof
 from cachekit.engine.freshness import NEVER_NS
 from cachekit.engine.miss import MISS
 from cachekit.engine.ports import Old, Port, Result
@@ -194,11 +194,16 @@ def after_limit(call: Call, port: Port, kind: str) -> Result:
 def after_error(call: Call, port: Port, result: Result) -> Result:
     """The function raised: what the caller gets instead, if there is anything, and the source is left alone a while."""
     fresh = call.tiers.spec.freshness
+    instead = None
     if call.aged is not None:
         call.tiers.pauses.failed(call.ident, port.now(), fresh.stale_throttle)
         if fresh.serves_on_error and (aged := _servable(call, port.now())) is not None:
-            return given(call, aged)
-    return result if call.fallback is MISS else fallback(call)
+            instead = given(call, aged)
+    if instead is None and call.fallback is not MISS:
+        instead = fallback(call)
+    if result.error is not None and (instead is not None or call.answered):
+        unheard(call, result.error)
+    return instead or result
 
 
 def without_l2(call: Call, port: Port) -> Result | None:

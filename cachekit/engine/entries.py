@@ -118,6 +118,16 @@ def unstorable(call: Call, why: str, *, raising: bool = True) -> None:
         logger.warning("%s: %s; the value is returned but not shared through L2", where, why)
 
 
+def unheard(call: Call, error: BaseException) -> None:
+    """Nobody gets this exception: something stands in for it, or nobody waits. Logged once, until all is well again."""
+    if not call.tally.failing:
+        call.tally.failing = True
+        where = call.tally.function or f"a factory in region {call.tiers.spec.name!r}"
+        logger.warning(
+            "%s raised, and no caller gets the exception; not logged again until it ends well", where, exc_info=error
+        )
+
+
 def put_in_l1(
     call: Call,
     port: Port,

@@ -16,9 +16,9 @@ class Tally:
     """
 
     __slots__ = (
-        "_take_loads", "before", "errors", "fallbacks", "function", "hit_seconds", "impatient", "l1_hits", "l2_hits",
-        "lease_waits", "load_errors", "load_seconds", "loads", "miss_seconds", "misses", "refreshes", "region", "spent",
-        "stale", "stale_ages", "stores", "timeouts", "times", "waited",
+        "_take_loads", "before", "errors", "failing", "fallbacks", "function", "hit_seconds", "impatient", "l1_hits",
+        "l2_hits", "lease_waits", "load_errors", "load_seconds", "loads", "miss_seconds", "misses", "refreshes",
+        "region", "spent", "stale", "stale_ages", "stores", "timeouts", "times", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -33,6 +33,7 @@ class Tally:
         self.l1_hits = l1_hits
         self._take_loads = take_loads
         self.times = Times()  # of the function's runs
+        self.failing = False  # its last run that nobody else learns of failed, and that was logged
         self.restart()
 
     def restart(self) -> None:
@@ -84,6 +85,7 @@ class Tally:
 
     def ran(self, seconds: float) -> None:
         """The function ended well after so long."""
+        self.failing = False
         self.loads += 1
         self.spent += seconds
         self.load_seconds.append(seconds)

@@ -73,6 +73,43 @@ def test_stale_on_error_can_be_switched_off(world: Any) -> None:
     assert len(process.runs) == 3
 
 
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if "no caller gets the exception" in each.getMessage()]
+
+
+def test_an_exception_that_no_caller_gets_is_logged_once_until_all_is_well_again(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = expired(world, stale_throttle=0.0)
+    error = world.source.fail()
+    for turn in (1, 2):
+        for _ in range(3):
+            assert process.call() in ("old", "new")
+        assert len(told(caplog)) == turn
+        assert caplog.records[-1].exc_info is not None and caplog.records[-1].exc_info[1] is error
+        world.source.recover()
+        assert process.call() == "new"
+        world.advance(TTL)
+        error = world.source.fail()
+
+
+def test_a_refresh_that_fails_behind_is_logged_once_too(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    process = expired(world, swr=True, stale_throttle=0.0)
+    world.source.fail()
+    for _ in range(3):
+        assert process.call() == "old"
+        process.settle()
+    assert len(told(caplog)) == 1
+
+
+def test_an_exception_that_a_caller_gets_is_not_logged(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    process = world.process()
+    error = world.source.fail()
+    with pytest.raises(type(error)):
+        process.call()
+    assert told(caplog) == []
+
+
 class Refused(PermissionError):
     """An answer, not a failure."""
 
