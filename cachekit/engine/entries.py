@@ -195,7 +195,14 @@ def _times(
     eagerness = beta(spec, call.ttl if isinstance(call.ttl, float) else ends.soft)
     if not eagerness or ends.soft <= 0:
         return until, keep, False
-    return now + early(ends.soft, load_ms / 1000, eagerness, draw()), keep, True
+    seconds = load_ms / 1000
+    return now + early(ends.soft, seconds, eagerness, draw(), _demand(call, now) * seconds), keep, True
+
+
+def _demand(call: Call, now: float) -> float:
+    """Requests per second for an entry of this function, as far as L1 counted them."""
+    table, slot = call.tiers.table, call.slot
+    return 0.0 if table is None else call.tally.demand(now, lambda: table.stats(slot).entries)
 
 
 def without_proof(call: Call) -> float:

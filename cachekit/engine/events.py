@@ -16,9 +16,9 @@ class Tally:
     """
 
     __slots__ = (
-        "_take_loads", "before", "errors", "failing", "fallbacks", "function", "hit_seconds", "impatient", "l1_hits",
-        "l2_hits", "lease_waits", "load_errors", "load_seconds", "loads", "miss_seconds", "misses", "refreshes",
-        "region", "spent", "stale", "stale_ages", "stores", "timeouts", "times", "waited",
+        "_demand", "_take_loads", "before", "errors", "failing", "fallbacks", "function", "hit_seconds", "impatient",
+        "l1_hits", "l2_hits", "lease_waits", "load_errors", "load_seconds", "loads", "miss_seconds", "misses",
+        "refreshes", "region", "spent", "stale", "stale_ages", "stores", "timeouts", "times", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +34,7 @@ class Tally:
         self._take_loads = take_loads
         self.times = Times()  # of the function's runs
         self.failing = False  # its last run that nobody else learns of failed, and that was logged
+        self._demand = (0.0, 0, 0.0)  # when and at how many hits it was looked at, requests per second and entry
         self.restart()
 
     def restart(self) -> None:
@@ -104,6 +105,16 @@ class Tally:
         """A caller waited no longer: soft, or hard."""
         self.timeouts.setdefault(kind, 0)
         self.timeouts[kind] += 1
+
+    def demand(self, now: float, entries: Callable[[], int]) -> float:
+        """Requests per second for one entry, on average, since it was last looked at; at most once a second."""
+        since, before, rate = self._demand
+        if now - since < 1.0:
+            return rate
+        hits = self.l1_hits()
+        rate = max(0, hits - before) / (now - since) / max(1, entries()) if since else 0.0
+        self._demand = (now, hits, rate)
+        return rate
 
     def error(self, operation: str, reason: str) -> None:
         """Count a failure; operation is get, store, invalidate, load, ...; reason a bounded label."""

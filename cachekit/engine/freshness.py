@@ -57,14 +57,16 @@ def beta(spec: RegionSpec, ttl: float | None) -> float:
     return wanted
 
 
-def early(soft: float, load_seconds: float, eagerness: float, draw: float) -> float:
+def early(soft: float, load_seconds: float, eagerness: float, draw: float, requests: float = 0.0) -> float:
     """Seconds from now at which an entry that ends after ``soft`` should be refreshed, never in the first half.
 
     XFetch (Vattani, Chierichetti, Lowenstein: "Optimal probabilistic cache stampede prevention", VLDB 2015), with the
-    draw made once when the entry is stored and not at each hit, which is the same law for one caller: the share of
-    entries refreshed at least ``t`` before their end is exp(-t / (load * beta)). ``draw`` is in [0, 1).
+    draw made once when the entry is stored and not at each hit. For one caller that is the same law: the share of
+    entries refreshed at least ``t`` before their end is exp(-t / (load * beta)). Of many callers the earliest draw
+    counts, and the expected greatest of n exponential draws is about ln n: ``requests`` is how many come while a load
+    takes its time, so that the more of them there are, the surer the refresh ends in time. ``draw`` is in [0, 1).
     """
-    return max(soft + load_seconds * eagerness * math.log1p(-draw), soft / 2)
+    return max(soft + load_seconds * eagerness * (math.log1p(-draw) - math.log1p(requests)), soft / 2)
 
 
 def left(created_ms: int, end_ms: int, now_ms: float, hard_ms: int) -> float | None:

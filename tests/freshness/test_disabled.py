@@ -446,7 +446,8 @@ def test_afterwards_hits_are_not_looked_at_any_more(world: World, mode: str, mon
 
 @choose("sync-native")
 @pytest.mark.skipif(core is None, reason="there is no native core")
-def test_afterwards_the_core_runs_loads_by_itself_again(world: World) -> None:
+def test_afterwards_the_core_runs_loads_by_itself_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "greenlet", raising=False)  # other tests use it
     load = world.cached(world.service())
     running = []
     load.source.inside = lambda: running.append(core.running())

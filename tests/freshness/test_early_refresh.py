@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cachekit.config.spec import RegionSpec, built_in_regions
+from cachekit.engine.events import Tally
 from cachekit.engine.freshness import MAX_JITTER, beta, early, life
 from cachekit.l1.versions import Versions
 
@@ -351,11 +352,31 @@ def test_at_ten_thousand_requests_a_second_every_one_is_a_hit_and_one_load_runs_
 
 @only("tiers", ["l1"])
 @only("face", ["sync"])
+def test_at_ten_thousand_requests_a_second_no_refresh_begins_too_late(world: Any, twin: str) -> None:
+    """The first end comes before anything is known of the traffic."""
+    ttl, load, seconds = 1.0, 0.05, 40
+    process = world.process(ttl=ttl, stale_ttl=0.0, early_refresh=1.0, seed=9)
+    world.source.takes = load
+    process.call()
+    world.source.takes = 0.0
+    Traffic(process, load).meanwhile(3)
+    runs, traffic = len(process.runs), Traffic(process, load)
+    traffic.meanwhile(seconds)
+    assert (traffic.waits, traffic.alone) == ([], 0), "no request came past the end"
+    fills = [at for _, at in process.runs[runs:]]
+    gaps = [later - before for before, later in itertools.pairwise(fills)]
+    assert len(gaps) > seconds
+    assert min(gaps) >= ttl / 2, "one load per expiry"
+
+
+@only("tiers", ["l1"])
+@only("face", ["sync"])
 @only("eagerness", [1.0, 4.0])
 def test_if_a_refresh_begins_too_late_callers_wait_for_what_is_left_of_it_and_none_computes(
-    world: Any, eagerness: float
+    world: Any, eagerness: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One draw per entry: the share of refreshes that end in time is exp(-1 / beta), whatever the traffic."""
+    """Where nothing is known of the traffic: the share of refreshes that end in time is exp(-1 / beta)."""
+    monkeypatch.setattr(Tally, "demand", lambda *_: 0.0)
     ttl, load, seconds = 1.0, 0.05, 50
     process = world.process(ttl=ttl, stale_ttl=0.0, early_refresh=eagerness, seed=9)
     world.source.takes = load
@@ -385,9 +406,6 @@ def test_with_swr_a_refresh_that_begins_too_late_is_felt_by_nobody(world: Any, t
     assert traffic.alone == 0
     fills = [at for _, at in process.runs]
     assert len(fills) > 25
-    print(
-        [(round(a, 4), round(b - a, 4)) for a, b in itertools.pairwise(fills) if b - a < 0.5], process.tally.refreshes
-    )
     assert min(later - before for before, later in itertools.pairwise(fills)) >= ttl / 2
     assert process.tally.misses == len(fills)
     assert process.tally.stale > 0
