@@ -210,13 +210,14 @@ unsafe fn tuple_of(array: &[Ptr]) -> Option<Owned> {
 
 /// Whether there may be greenlets, whose loads do not end in the order in which they began.
 unsafe fn stacks_are_switched() -> bool {
-    static mut KNOWN: (Py_ssize_t, bool) = (0, false); // the answer, for as many modules
+    static mut WITHOUT: Py_ssize_t = -1; // there were none when so many modules were loaded
     let modules = PyImport_GetModuleDict();
     let count = size_of_dict(modules);
-    if KNOWN.0 != count {
-        KNOWN = (count, !PyDict_GetItemString(modules, c"greenlet".as_ptr()).is_null());
+    if WITHOUT != count {
+        let found = !PyDict_GetItemString(modules, c"greenlet".as_ptr()).is_null();
+        WITHOUT = if found { -1 } else { count };
     }
-    KNOWN.1
+    WITHOUT < 0
 }
 
 /// Where it lies: to ask for it costs as much as a whole look-up in the table.
