@@ -34,7 +34,7 @@ class Tally:
         self._take_loads = take_loads
         self.times = Times()  # of the function's runs
         self.failing = False  # its last run that nobody else learns of failed, and that was logged
-        self._demand = (0.0, 0, 0.0)  # when and at how many hits it was looked at, requests per second and entry
+        self._demand = (0.0, 0.0, 0, 0.0)  # of `demand`: when it is due, when it was looked at, hits then, the answer
         self.restart()
 
     def restart(self) -> None:
@@ -107,13 +107,14 @@ class Tally:
         self.timeouts[kind] += 1
 
     def demand(self, now: float, entries: Callable[[], int]) -> float:
-        """Requests per second for one entry, on average, since it was last looked at; at most once a second."""
-        since, before, rate = self._demand
-        if now - since < 1.0:
+        """Requests per second for one entry, on average, since it was last looked at: once in a while, since pure
+        Python adds up all entries for it."""
+        due, since, before, rate = self._demand
+        if now < due:
             return rate
-        hits = self.l1_hits()
-        rate = max(0, hits - before) / (now - since) / max(1, entries()) if since else 0.0
-        self._demand = (now, hits, rate)
+        hits, count = self.l1_hits(), max(1, entries())
+        rate = max(0, hits - before) / (now - since) / count if due else 0.0
+        self._demand = (now + 1.0 + count / 1000, now, hits, rate)
         return rate
 
     def error(self, operation: str, reason: str) -> None:
