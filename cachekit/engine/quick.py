@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cachekit.context import Entry
-from cachekit.engine import flow
+from cachekit.engine import loading
 from cachekit.engine.flight import Flight, Lead
 from cachekit.engine.ports import Port, Result, drive
 from cachekit.engine.tiers import Call
@@ -58,7 +58,7 @@ class Hooks:
         call, port = self._call(args), self._port()
         lead = self._lead(args, flight)
         try:
-            result = drive(flow.ended(call, port, Result(value), entry or self.entry(), ticket, began, seconds))
+            result = drive(loading.ended(call, port, Result(value), entry or self.entry(), ticket, began, seconds))
         except BaseException:
             lead.hand_over()
             raise
@@ -84,4 +84,4 @@ class Hooks:
 
 def _land(lead: Lead, result: Result) -> None:
     if (waiting := lead.end()) is not None:
-        flow.land(waiting, result)
+        loading.land(waiting, result)

@@ -260,9 +260,9 @@ def test_who_asks_for_a_refresh_when_one_has_just_ended_begins_no_other(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = expired(world)
-    begin, held = flow._refresh_behind, []
+    begin, held = flow.refresh_behind, []
     with monkeypatch.context() as patched:
-        patched.setattr(flow, "_refresh_behind", lambda *args: held.append(args))
+        patched.setattr(flow, "refresh_behind", lambda *args: held.append(args))
         assert process.call() == "old"
     assert process.call() == "old"
     process.settle()
