@@ -8,6 +8,7 @@ from weakref import WeakSet
 import pytest
 
 from cachekit.l1 import pure
+from cachekit.process import Project
 from cachekit.testing.plugin import configures
 from cachekit.testing.servers import Server, available, start_server
 
@@ -34,9 +35,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def own_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """configure() and start() judge every decorated function; those of other tests are none of this test's business."""
+def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests decorated is not judged by configure() and start() here, and no project of theirs is read."""
     monkeypatch.setattr("cachekit.function._functions", WeakSet())
+    monkeypatch.setattr("cachekit.process._project", Project())
 
 
 @pytest.fixture
