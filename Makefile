@@ -6,8 +6,10 @@ ENVIRONMENT := $(PYTHON) tools/environment.py
 # Tests mostly wait, so more processes than cores; the tests of one file share servers and stay together.
 PYTEST := $(BIN)/pytest -n 4 --dist loadfile
 
+FUZZ_SECONDS ?= 30
+
 .NOTPARALLEL:
-.PHONY: help demo native test test-all test-slow test-twins test-redis-versions test-pythons test-comparison test-nightly
+.PHONY: help demo native test test-all test-slow test-twins test-redis-versions test-pythons test-comparison test-nightly fuzz
 .PHONY: lint native-checks format types bench bench-peers docs clean
 
 help: ## this list
@@ -30,6 +32,7 @@ test-all: test test-slow ## all tests but nightly ones, other versions of redis-
 test-slow: ## what make test leaves out
 	tools/system-packages
 	@$(ENVIRONMENT) .venv '.[types]'
+	@$(ENVIRONMENT) .venv 'pyarrow>=17' # as in the extra "arrow"; too large for make test
 	$(PYTEST) -m "slow and not nightly" --ignore=tests/comparison $(ARGS)
 	$(MAKE) test-twins test-redis-versions test-pythons test-comparison docs
 
@@ -48,8 +51,12 @@ test-comparison: ## that other caches do what docs/comparison.md says, in an env
 	@$(ENVIRONMENT) .venv '.[types]'
 	$(BIN)/pytest tests/comparison
 
+fuzz: ## stored bytes and configuration under a fuzzer, FUZZ_SECONDS=30
+	@$(ENVIRONMENT) .venv '.[test,fuzz]'
+	$(BIN)/python tests/fuzz/run_fuzz.py --seconds $(FUZZ_SECONDS) $(ARGS)
+
 test-nightly: ## the tests that take hours
-	@$(ENVIRONMENT) .venv '.[test]'
+	@$(ENVIRONMENT) .venv '.[test,fuzz]'
 	$(BIN)/pytest -m nightly $(ARGS) || test $$? -eq 5 # 5: there are none
 
 lint: native-checks ## style and likely mistakes

@@ -12,14 +12,12 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from time import perf_counter_ns
 from typing import Any
 
 import msgpack
 import redis
 import redis.asyncio
-from interleave import ROUNDS, Row, awake, interleave, loop, report
+from interleave import ROUNDS, Row, awaited, awake, interleave, loop, report
 
 from cachekit import cache, configure
 from cachekit.metrics import attach, exposition
@@ -69,18 +67,6 @@ async def afetch(key: int) -> dict[str, Any]:
     global runs
     runs += 1
     return RECORD
-
-
-def awaited(runner: asyncio.Runner, function: Callable[[], Any], calls: int = 200) -> Callable[[], float]:
-    """ns of one await inside a running loop."""
-
-    async def run() -> float:
-        start = perf_counter_ns()
-        for _ in range(calls):
-            await function()
-        return (perf_counter_ns() - start) / calls
-
-    return lambda: runner.run(run())
 
 
 def import_ms(rounds: int = 15) -> Row:

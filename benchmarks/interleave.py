@@ -4,6 +4,7 @@ Each round runs every piece once for a short while; the minimum over the rounds 
 ratios within one run are worth comparing.
 """
 
+import asyncio
 import gc
 import json
 import os
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROUNDS = 60
 
@@ -60,6 +61,18 @@ def make({", ".join(names)}):
     assert callable(make)
     run = make(**names)
     return lambda: run(range(calls), perf_counter_ns) / calls
+
+
+def awaited(runner: asyncio.Runner, function: Callable[[], Any], calls: int = 200) -> Callable[[], float]:
+    """ns of one await inside a running loop."""
+
+    async def run() -> float:
+        start = perf_counter_ns()
+        for _ in range(calls):
+            await function()
+        return (perf_counter_ns() - start) / calls
+
+    return lambda: runner.run(run())
 
 
 def interleave(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cachekit.config.units import Duration as Duration
     from cachekit.context import current_entry as current_entry
     from cachekit.context import disabled as disabled
+    from cachekit.context import tenant as tenant
     from cachekit.decorator import cache as cache
     from cachekit.engine.miss import MISS as MISS
     from cachekit.engine.outcome import Outcome as Outcome
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from cachekit.regions import ainvalidate_tags as ainvalidate_tags
     from cachekit.regions import invalidate_tags as invalidate_tags
     from cachekit.regions import region as region
+    from cachekit.registration import register as register
 
 __version__ = "0.1.0"
 
 _HOME = {
     "cachekit.config.units": ("Duration",),
-    "cachekit.context": ("current_entry", "disabled"),
+    "cachekit.context": ("current_entry", "disabled", "tenant"),
     "cachekit.cached": ("AsyncCachedFunction", "CachedFunction"),
     "cachekit.decorator": ("cache",),
     "cachekit.engine.miss": ("MISS",),
@@ -54,10 +56,10 @@ _HOME = {
     ),
     "cachekit.function": ("CacheInfo",),
     "cachekit.regions": ("Region", "ainvalidate_tags", "invalidate_tags", "region"),
+    "cachekit.registration": ("register",),
     "cachekit.process": ("aclose", "close", "configure", "define", "health"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
-_LATER = frozenset({"tenant", "register"})
 
 __all__ = [  # the names above
     "MISS",
@@ -86,6 +88,8 @@ __all__ = [  # the names above
     "health",
     "invalidate_tags",
     "region",
+    "register",
+    "tenant",
 ]
 
 
@@ -94,8 +98,6 @@ if not TYPE_CHECKING:  # type checkers would take it for a promise that every na
     def __getattr__(name: str) -> Any:
         module = _MODULE.get(name)
         if module is None:
-            if name in _LATER:
-                raise AttributeError(f"cachekit.{name} is not yet available in this version")
             raise AttributeError(f"module 'cachekit' has no attribute {name!r}")
         from importlib import import_module
 

@@ -54,9 +54,7 @@ class _Kind(type):
         return super().__new__(cls, name, bases, {**body, "__doc__": _Doc(body.get("__doc__"))})
 
     def __instancecheck__(cls, instance: object) -> bool:
-        if isinstance(
-            type(instance), _Kind
-        ):  # a twin finds the attributes of the function, of which it is the other kind
+        if isinstance(type(instance), _Kind):  # a twin has the function's attributes, and is the other kind of it
             return super().__instancecheck__(instance)
         return super().__instancecheck__(getattr(instance, "__cachekit__", None))
 
@@ -158,24 +156,31 @@ class CachedFunction(_Partial, Generic[P, R], metaclass=_Kind):
         return cast(Outcome, self._run(self._function.mark_stale(self._port(), self._all(args), kwargs)))
 
     def invalidate_all(self) -> Outcome:
-        """Remove every entry of this function."""
+        """Remove every entry of this function; inside `tenant`, every one of that tenant.
+
+        Where a tenant is required and there is none, `MissingTenant` is raised; `cache_clear` reaches all of them.
+        """
         return cast(Outcome, self._run(self._function.invalidate_all(self._port())))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> EntryKey:
         """The key of this call's entry, which every method of a region takes."""
         at = self._function.at()
-        place = at.place(self._all(args), kwargs)
-        text = at.text(place)
+        place, tenant = at.place(self._all(args), kwargs)
+        whose = at.whose(tenant)
+        text = at.text(place, whose.digest)
         if text is None:
             raise UncacheableArgument(f"{self._function.name}: an argument has no stable identity, so there is no key")
-        return EntryKey.of(text, slot=at.slot, args=place, stamp_names=at.stamp_names, tiers=at.tiers)
+        return EntryKey.of(text, slot=at.slot, args=place, stamp_names=at.stamp_names, tiers=at.tiers, whose=whose)
 
     def cache_info(self) -> CacheInfo:
         """As of `functools.lru_cache`: hits and misses in this process since `cache_clear`, maxsize and currsize."""
         return self._function.info()
 
     def cache_clear(self) -> None:
-        """Forget every entry of this function, in this process at once, in L2 before it is used again; count anew."""
+        """Forget every entry of this function, in this process at once, in L2 before it is used again; count anew.
+
+        Of all tenants, wherever it is called.
+        """
         self._function.clear()
 
     def cache_parameters(self) -> dict[str, Any]:
@@ -277,10 +282,10 @@ class _Awaited(AsyncCachedFunction[P, R]):
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         function = self._function
         at, every = function.at(), self._all(args)
-        place = at.place(every, kwargs)
-        value = at.quick(place)
+        given = at.place(every, kwargs)
+        value = at.quick(*given)
         if value is MISS:
-            value = (await flow.get_or_load(function.call(at, every, kwargs, place), at.service.async_port)).unwrap()
+            value = (await flow.get_or_load(function.call(at, every, kwargs, given), at.service.async_port)).unwrap()
         return cast(R, value)
 
     def twin(self) -> Any:
@@ -293,10 +298,10 @@ class _Blocking(CachedFunction[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         function = self._function
         at, every = function.at(), self._all(args)
-        place = at.place(every, kwargs)
-        value = at.quick(place)
+        given = at.place(every, kwargs)
+        value = at.quick(*given)
         if value is MISS:
-            value = drive(flow.get_or_load(function.call(at, every, kwargs, place), at.service.sync_port)).unwrap()
+            value = drive(flow.get_or_load(function.call(at, every, kwargs, given), at.service.sync_port)).unwrap()
         return cast(R, value)
 
     def twin(self) -> Any:
@@ -310,29 +315,26 @@ def _view(kind: Any, face: CachedFunction[Any, Any], switches: Switches) -> Any:
     return made
 
 
-class _View(CachedFunction[P, R]):
-    """What `using` makes of a blocking face."""
+class _Switched(CachedFunction[P, R]):
+    """What `using` makes of a face: bound, or turned into its twin, it keeps its switches."""
 
     def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
         bound = super().__get__(instance, owner)
         return bound if bound is self else _view(type(self), bound, self._switches)
 
     def twin(self) -> Any:
-        return _view(_AsyncView, self, self._switches)
+        return _view(_View if isinstance(self, AsyncCachedFunction) else _AsyncView, self, self._switches)
+
+
+class _View(_Switched[P, R]):
+    """A blocking face with switches."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast(R, self._run(self._function.load(self._port(), self._switches, self._all(args), kwargs)))
 
 
-class _AsyncView(AsyncCachedFunction[P, R]):
-    """What `using` makes of an awaited face."""
-
-    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
-        bound = super().__get__(instance, owner)
-        return bound if bound is self else _view(type(self), bound, self._switches)
-
-    def twin(self) -> Any:
-        return _view(_View, self, self._switches)
+class _AsyncView(_Switched[P, Coroutine[Any, Any, R]], AsyncCachedFunction[P, R]):
+    """An awaited face with switches."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast(R, await self._function.load(self._port(), self._switches, self._all(args), kwargs))

@@ -1,4 +1,4 @@
-"""What the context says: the loads it is inside of, `current_entry()`, and whether the cache is switched off."""
+"""What the context says: the loads it is inside of, `current_entry()`, the tenant, and whether the cache is off."""
 
 import functools
 import inspect
@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 from cachekit.engine.flight import Chain
 from cachekit.engine.miss import MISS
@@ -23,6 +23,8 @@ NOT_MODIFIED: Final = object()  # what a function returns whose source says so
 
 OFF: "ContextVar[tuple[_Scope, ...]]" = ContextVar("cachekit_off", default=())  # the `disabled` that hold here
 LOADING: ContextVar[Chain | None] = ContextVar("cachekit_loading", default=None)
+TENANT: ContextVar[str | None] = ContextVar("cachekit_tenant", default=None)
+_WITHIN: "ContextVar[tuple[_Within, ...]]" = ContextVar("cachekit_within", default=())  # outermost first
 ENTRY: "ContextVar[Entry | None]" = ContextVar("cachekit_entry", default=None)
 
 
@@ -94,8 +96,81 @@ class disabled:
         return cast(F, called)
 
 
+class tenant:
+    """Work for one tenant: ``with tenant("acme"):``. The name is part of every key in both tiers, and of the keys of
+    encryption.
+
+    It holds for this thread or task and for what has a copy of its context, as tasks and `asyncio.to_thread` have, also
+    after the block. A new thread and a Celery task have not: there a region with ``require_tenant = true`` raises
+    `MissingTenant`. Around the ``yield`` of a generator it holds for whoever iterates, too, until the block ends.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = check_tenant(name)
+
+    def __enter__(self) -> None:
+        global _tenants
+        with _lock:
+            if not _tenants:
+                _tenants = True
+                _tell()
+        _WITHIN.set((*_WITHIN.get(), _Within(self, self.name)))
+        TENANT.set(self.name)
+
+    def __exit__(self, *exception: object) -> None:
+        # Blocks of generators may end in another order than they began, or in another context, which is left as it is.
+        within = _WITHIN.get()
+        for at in reversed(range(len(within))):
+            if within[at].owner is self:
+                rest = (*within[:at], *within[at + 1 :])
+                _WITHIN.set(rest)
+                TENANT.set(rest[-1].name if rest else None)
+                return
+
+
+class _Within(NamedTuple):
+    """One ``with tenant(...):`` that was entered."""
+
+    owner: tenant
+    name: str
+
+
+def within(name: str, function: Callable[..., Any], is_async: bool) -> Callable[..., Any]:
+    """A function run for a tenant, so that what it calls is computed for the one whose entry it fills."""
+
+    @functools.wraps(function)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        with tenant(name):
+            return await function(*args, **kwargs)
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with tenant(name):
+            return function(*args, **kwargs)
+
+    return awaited if is_async else called
+
+
+def check_tenant(name: object) -> str:
+    """The name of a tenant, or TypeError or ValueError."""
+    if not isinstance(name, str):
+        raise TypeError(f"a tenant is a str, not {type(name).__qualname__}: write str(...)")
+    if not name:
+        raise ValueError("a tenant must not be empty")
+    return str.__str__(name)
+
+
+def for_nobody(look: Callable[[int, tuple[Any, ...]], Any], slot: int, place: tuple[Any, ...]) -> Any:
+    """Ask L1 for a place with its tenant in it. Other hits are refused to tenants, whom they do not know."""
+    outside = TENANT.set(None)
+    try:
+        return look(slot, place)
+    finally:
+        TENANT.reset(outside)
+
+
 class Watcher(Protocol):
-    """Who must look at each hit while somebody may have switched the cache off."""
+    """Who must look at each hit while somebody may have switched the cache off, or may work for a tenant."""
 
     def off(self, somewhere: bool) -> None:
         """Whether that may be so."""
@@ -103,6 +178,7 @@ class Watcher(Protocol):
 
 _lock = threading.RLock()
 _count = 0  # how many `disabled` hold in all threads and tasks
+_tenants = False  # whether there ever was one: contexts are copied, so nobody knows when the last of them ends
 _watchers: "weakref.WeakSet[Watcher]" = weakref.WeakSet()
 
 
@@ -110,20 +186,24 @@ def watch_for_off(watcher: Watcher) -> None:
     """Tell a service's `Nesting` when hits must be looked at."""
     with _lock:
         _watchers.add(watcher)
-        watcher.off(_count > 0)
+        watcher.off(switched_off())
 
 
 def _switched(by: int) -> None:
     global _count
     before, _count = _count, max(0, _count + by)
     if (before > 0) != (_count > 0):
-        for watcher in list(_watchers):
-            watcher.off(_count > 0)
+        _tell()
+
+
+def _tell() -> None:
+    for watcher in list(_watchers):
+        watcher.off(switched_off())
 
 
 def switched_off() -> bool:
-    """Whether any `disabled` holds in this process."""
-    return _count > 0
+    """Whether any hit may have to be refused: a `disabled` holds in this process, or there are tenants in it."""
+    return _count > 0 or _tenants
 
 
 def _after_fork() -> None:

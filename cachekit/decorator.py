@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from cachekit.cached import AsyncCachedFunction, CachedFunction
-from cachekit.config.spec import BUILT_IN, NOT_YET_BUILT_IN
+from cachekit.config.spec import BUILT_IN
 from cachekit.engine.keys import check_tag
 from cachekit.engine.ports import drive
-from cachekit.errors import ConfigError
 from cachekit.function import Function
 from cachekit.options import Options, check, tag_names
 from cachekit.process import default_service
@@ -97,8 +96,6 @@ class _Cache:
         return lambda function: _writer(function, fixed)
 
     def __getattr__(self, name: str) -> Any:
-        if name in NOT_YET_BUILT_IN:
-            raise ConfigError(f"cache.{name}: not yet available in this version")
         if name in BUILT_IN and name != "default":
             return _Cache(name)
         raise AttributeError(

@@ -6,8 +6,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
-from cachekit.config.options import apply_options, unfit
+from cachekit.config.options import ONLY_ON, apply_options, loosened, unfit, unsafe
 from cachekit.config.spec import NEEDS_NAMESPACE, RegionSpec
+from cachekit.context import TENANT, check_tenant, for_nobody, within
 from cachekit.engine import flow, invalidation, keys, reading, writes
 from cachekit.engine.events import Tally
 from cachekit.engine.freshness import beta, longest
@@ -16,7 +17,7 @@ from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Load, Port, drive
 from cachekit.engine.quick import Hooks
 from cachekit.engine.raised import Raised
-from cachekit.engine.tiers import ORDINARY, Call, Switches, Tiers
+from cachekit.engine.tiers import ORDINARY, Call, Switches, Tiers, missing_tenant
 from cachekit.errors import CacheKitError, ConfigError, UncacheableArgument
 from cachekit.l1.table import compile_memo, is_plain
 from cachekit.options import NEEDS_FALLBACK, Options, tag_names
@@ -123,19 +124,23 @@ class Function:
         self.memo.loads_by(self.fn, tiers.flights.running, tiers.observers, hooks, *times, early=early)
 
     def call(
-        self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any], place: tuple[Any, ...] | None = None
+        self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any], given: "tuple[Any, str | None] | None" = None
     ) -> Call:
         """The key and everything else that the flow needs to know about one call."""
-        if place is None:
-            place = at.place(args, kwargs)
+        place, tenant = given or at.place(args, kwargs)
         options, tiers = self.options, at.tiers
         tags = tiers.spec.tags
         if options.tags is not None:
             tags = (*tags, *map(keys.check_tag, tag_names(options.tags(*args, **kwargs))))
         ttl = tiers.spec.ttl if options.ttl is None else self._ttl_of
-        load = Load(self.fn, args, kwargs, self.is_async)
+        fn = self.fn if options.tenant is None or tenant is None else within(tenant, self.fn, self.is_async)
+        load = Load(fn, args, kwargs, self.is_async)
+        whose = at.whose(tenant)
         # By position: with names it would cost twice as much.
-        call = Call(tiers, at.text(place), at.slot, place, at.tally, at.stamp_names, load, tags, ttl, options.condition)
+        call = Call(
+            tiers, at.text(place, whose.digest), at.slot, place, at.tally, at.stamp_names, load, tags, ttl,
+            options.condition, whose,
+        )  # fmt: skip
         if options.fallback is not MISS:
             call.fallback = options.fallback
         return call
@@ -157,24 +162,26 @@ class Function:
             self.at()
             return self.memo.call(*args, **kwargs)  # it may need no more than that now
         at = self.bound or self.at()
-        place = at.place(args, kwargs)
-        if at.tiers.table is not None and (value := at.quick(place)) is not MISS:
+        given = at.place(args, kwargs)
+        if at.tiers.table is not None and (value := at.quick(*given)) is not MISS:
             return value
-        return drive(flow.get_or_load(self.call(at, args, kwargs, place), at.service.sync_port)).unwrap()
+        return drive(flow.get_or_load(self.call(at, args, kwargs, given), at.service.sync_port)).unwrap()
 
     async def slow_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `slow`, for an async function."""
         at = self.bound or self.at()
-        place = at.place(args, kwargs)
-        if at.tiers.table is not None and (value := at.quick(place)) is not MISS:
+        given = at.place(args, kwargs)
+        if at.tiers.table is not None and (value := at.quick(*given)) is not MISS:
             return value
-        return (await flow.get_or_load(self.call(at, args, kwargs, place), at.service.async_port)).unwrap()
+        return (await flow.get_or_load(self.call(at, args, kwargs, given), at.service.async_port)).unwrap()
 
     async def load(self, port: Port, switches: Switches, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call through `using()`."""
         call = self.call_with(switches, args, kwargs)
-        if not (switches.skip_l1 or switches.force_refresh) and (value := self.at().quick(call.args)) is not MISS:
-            return value
+        if not (switches.skip_l1 or switches.force_refresh):
+            value = self.at().quick(call.args, call.tenant or None)
+            if value is not MISS:
+                return value
         return (await flow.get_or_load(call, port)).unwrap()
 
     async def peek(self, port: Port, switches: Switches, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -198,6 +205,10 @@ class Function:
 
     async def invalidate_all(self, port: Port) -> Outcome:
         at = self.at()
+        tenant = at.tenant_here()
+        if tenant is not None:
+            mine = keys.tag_digest(at.whose(tenant).tags[-1], at.tiers.name_key)
+            return await invalidation.clear_own(at.tiers, [mine], at.tiers.remotes, port)
         return await invalidation.clear_stamps(at.tiers.remotes, [at.stamp], at.tiers.versions, at.drop, port)
 
     def clear(self) -> None:
@@ -226,8 +237,8 @@ class Bound:
     """A function bound to the tiers of its region: profile and options resolved against a service."""
 
     __slots__ = (
-        "__weakref__", "binder", "fast", "key", "name", "prefix", "service", "slot", "stamp", "stamp_names", "tally",
-        "tiers",
+        "__weakref__", "binder", "fast", "fn_id", "key", "name", "prefix", "service", "slot", "stamp", "stamp_names",
+        "tally", "tenant_of", "tiers",
     )  # fmt: skip
 
     def __init__(self, function: Function, service: Service) -> None:
@@ -247,7 +258,9 @@ class Bound:
         self.prefix = keys.call_prefix(service.spec.namespace, spec.name, fn_id)
         self.stamp = keys.function_stamp(service.spec.namespace, spec.name, fn_id)
         self.stamp_names = (self.tiers.region_stamp, self.stamp)
+        self.fn_id = fn_id
         self.name = function.name
+        self.tenant_of = options.tenant
         self.binder = function.binder
         self.key = options.key
         table = self.tiers.table
@@ -256,7 +269,7 @@ class Bound:
         if self.tiers.remote is not None:
             self.tiers.remote.reach.owns(self.stamp, self.slot, table)
         # A key= callable decides what is compared, so the arguments themselves must not.
-        self.fast = table is not None and options.key is None and service.spec.enabled
+        self.fast = table is not None and options.key is None and service.spec.enabled and not self.by_tenant
         if own and table is not None:  # nobody finds these entries any more when this is gone
             weakref.finalize(self, table.clear).atexit = False
 
@@ -284,15 +297,40 @@ class Bound:
         if self.tiers.table is not None:
             self.tiers.table.drop_slot(self.slot)
 
-    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """What L1 compares, one for all spellings of a call: the argument array, or its digest if it is not plain."""
+    @property
+    def by_tenant(self) -> bool:
+        """Whether every call is for some tenant."""
+        return self.tenant_of is not None or self.tiers.spec.require_tenant
+
+    def tenant_here(self) -> str | None:
+        """The tenant that the context says. Raises `MissingTenant` where there must be one."""
+        tenant = TENANT.get()
+        if tenant is None and self.tiers.spec.require_tenant:
+            raise missing_tenant(self.tiers.spec, self.name)
+        return tenant
+
+    def whose(self, tenant: str | None) -> keys.Whose:
+        """A tenant as keys and entries know it."""
+        return keys.whose(tenant, self.tiers.name_key, self.tiers.spec.name, self.fn_id)
+
+    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], str | None]:
+        """What L1 compares, and the tenant."""
+        tenant = None if self.tenant_of is None else self.tenant_of(*args, **kwargs)
+        tenant = self.tenant_here() if tenant is None else check_tenant(tenant)
+        return self._place(args, kwargs, tenant), tenant
+
+    def _place(self, args: tuple[Any, ...], kwargs: dict[str, Any], tenant: str | None) -> tuple[Any, ...]:
+        """One for all spellings of a call: the tenant if there is one and the argument array, or the digest of all that
+        if it is not plain."""
         array = self.binder.array(*args, **kwargs)  # wrong arguments are the function's TypeError
         if self.key is not None:
             array = (self.key(*args, **kwargs),)
+        if tenant is not None:
+            array = (tenant, *array)
         if is_plain(array):
             return array
         try:
-            return (keys.digest(array, self.binder.names),)
+            return (keys.digest(array, self._names(tenant)),)
         except UncacheableArgument:
             if self.tiers.remote is not None:
                 raise
@@ -305,26 +343,34 @@ class Bound:
             ) from None
         return array
 
-    def quick(self, place: tuple[Any, ...]) -> Any:
+    def _names(self, tenant: str | None) -> tuple[str, ...]:
+        return self.binder.names if tenant is None else ("tenant", *self.binder.names)
+
+    def quick(self, place: tuple[Any, ...], tenant: str | None) -> Any:
         """L1 alone."""
         table = self.tiers.table
-        value = MISS if table is None or not self.tiers.enabled else table.get(self.slot, place)
+        if table is None or not self.tiers.enabled:
+            return MISS
+        value = table.get(self.slot, place) if tenant is None else for_nobody(table.get, self.slot, place)
         if type(value) is Raised:
             raise value.error()
         return value
 
-    def text(self, place: tuple[Any, ...]) -> str | None:
+    def text(self, place: tuple[Any, ...], tenant: str = "") -> str | None:
         """The key in L2; None when the arguments have no stable identity and there is no L2."""
         try:
-            return f"{self.prefix}{keys.hex_digest(place, self.binder.names)}}}"
+            digest = keys.hex_digest(place, self._names(tenant or None), self.tiers.name_key)
         except UncacheableArgument:  # `place` let it pass, so there is no L2
             return None
+        return f"{self.prefix}{tenant}:{digest}}}" if tenant else f"{self.prefix}{digest}}}"
 
 
 def _settings(function: Function, profile: RegionSpec) -> RegionSpec:
     """The profile with the options of a function. Raises `ConfigError` if they do not go together."""
+    for name in loosened(profile, function.options.parsed):
+        raise ConfigError(f"{function.name}: {name} = false: {ONLY_ON}")
     spec = apply_options(profile, function.options.parsed)
-    for name, problem in unfit(spec.freshness):
+    for name, problem in (*unfit(spec.freshness), *unsafe(spec)):
         raise ConfigError(f"{function.name}: {name}: {problem}")
     if spec.freshness.outage == "fallback" and function.options.fallback is MISS:
         raise ConfigError(f"{function.name}: {NEEDS_FALLBACK}")
@@ -354,6 +400,8 @@ def _problems(service: Service) -> list[str]:
         except CacheKitError as error:
             found.append(str(error))
         else:
+            if missing := service.missing_key(spec):
+                found.append(f"{function.name}: profile {spec.name!r}: {missing}")
             if spec.needs_namespace and spec.backend in service.spec.backends and not service.spec.namespace_given:
                 found.append(f"{function.name}: profile {spec.name!r}: {NEEDS_NAMESPACE}")
     return found

@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from cachekit.config.options import check_options
-from cachekit.config.spec import NO_BACKEND, NOT_YET_BUILT_IN
+from cachekit.config.spec import NO_BACKEND
 from cachekit.engine.miss import MISS
 from cachekit.errors import ConfigError
 
-LATER: Final = frozenset({"tenant"})  # options of features that are not built yet
 NEEDS_FALLBACK = "outage = 'fallback' needs something to give: fallback=..., None if that is meant"
 
 
@@ -26,17 +25,14 @@ class Options(NamedTuple):
     ttl: Callable[[Any], Any] | None  # of the value
     backend: object  # a backend object, or None
     fallback: object  # a value, or a callable of the arguments; MISS: there is none
+    tenant: Callable[..., str | None] | None
 
 
 def check(options: Mapping[str, Any], profile: str = "default") -> Options:
     """Check names and types of a decorator's options; reads no configuration."""
     given = dict(options)
-    for name in LATER & given.keys():
-        raise ConfigError(f"{name}=: not yet available in this version")
     profile = _text("profile", given.pop("profile", profile))
-    if profile in NOT_YET_BUILT_IN:
-        raise ConfigError(f"profile {profile!r}: not yet available in this version")
-    own: dict[str, Any] = {name: given.pop(name, None) for name in ("key", "condition")}
+    own: dict[str, Any] = {name: given.pop(name, None) for name in ("key", "condition", "tenant")}
     for name, value in own.items():
         if value is not None and not callable(value):
             raise TypeError(f"{name}= must be callable, not {type(value).__name__}")

@@ -5,9 +5,11 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from cachekit.config.options import apply_options, check_options, unfit
+from cachekit.config.options import ONLY_ON, apply_options, check_options, loosened, unfit, unsafe
+from cachekit.config.secret import hidden
 from cachekit.config.spec import ServiceSpec
 from cachekit.config.spec import default_service as built_in_service
 from cachekit.errors import ConfigError
@@ -66,7 +68,8 @@ def configure(path: "str | os.PathLike[str] | None" = None, /, *, replace: bool 
     service; regions and decorated functions follow the new one.
     """
     global _configured
-    wanted = (None if path is None else os.fspath(path), repr(sorted(settings.items())))
+    settings = hidden(settings)
+    wanted = (None if path is None else os.fspath(path), _known_by(settings))
     with _default_lock:
         if _configured == wanted and _default is not None and not replace:
             return
@@ -79,6 +82,11 @@ def configure(path: "str | os.PathLike[str] | None" = None, /, *, replace: bool 
         _configured = wanted
     if before is not None:
         before.close()
+
+
+def _known_by(settings: Mapping[str, Any]) -> bytes:
+    """What tells these settings from others, and does not show them."""
+    return blake2b(repr(sorted(settings.items())).encode()).digest()
 
 
 def define(name: str, /, **profile_fields: Any) -> None:
@@ -111,8 +119,10 @@ def _with_profile(spec: ServiceSpec, name: str, fields: Mapping[str, Any]) -> Se
         return spec
     base = spec.regions[str(fields.get("extends", "default"))]
     parsed = check_options({key: value for key, value in fields.items() if key != "extends"})
+    for key in loosened(base, parsed):
+        raise ConfigError(f"define({name!r}): {key} = false: {ONLY_ON}")
     added = apply_options(base.but(name=name, origin="define()"), parsed)
-    for key, problem in unfit(added.freshness):
+    for key, problem in (*unfit(added.freshness), *unsafe(added)):
         raise ConfigError(f"define({name!r}): {key}: {problem}")
     return replace(spec, regions={**spec.regions, name: added})
 
@@ -126,7 +136,7 @@ def _load(path: "str | os.PathLike[str] | None", settings: Mapping[str, Any]) ->
     start = _project.directory
     if start is None or not find_files(os.environ, start).files:
         start = Path.cwd()
-    given = path is not None or settings or _definitions or _project.layers
+    given = any((path is not None, settings, _definitions, _project.layers))
     if not given and not needs_loading(os.environ, start):
         return _counting(built_in_service())
     from cachekit.config.settings import load  # pydantic, on first use only
@@ -144,7 +154,7 @@ class Project:
     """
 
     directory: "Path | None" = None
-    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # may hold secrets
     counting: frozenset[str] = frozenset()
 
 
@@ -209,6 +219,7 @@ def framework_service(
 
     from cachekit.config.settings import load  # pydantic, on first use only
 
+    layers = hidden(layers)
     paths = None if files is None else [Path(file) for file in files]
     return Service(load(paths, definitions=_definitions, layers=layers), private=True)
 
@@ -218,6 +229,7 @@ def application_service(config: "str | os.PathLike[str] | Mapping[str, Any]") ->
     from cachekit.config.settings import load  # pydantic, on first use only
 
     if isinstance(config, Mapping):
+        config = hidden(config)
         return Service(load([], settings=config, definitions=_definitions), private=True)
     from pathlib import Path
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union, cast, overload
 
 from cachekit.config.units import Duration, parse_duration
+from cachekit.context import TENANT, for_nobody
 from cachekit.engine import flow, invalidation, keys, reading, writes
 from cachekit.engine.entries import good_view_of
 from cachekit.engine.keys import EntryKey
@@ -16,7 +17,7 @@ from cachekit.engine.miss import MISS, Miss
 from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Load, Port, drive
 from cachekit.engine.raised import Raised
-from cachekit.engine.tiers import ORDINARY, Call, Tiers
+from cachekit.engine.tiers import ORDINARY, Call, Tiers, missing_tenant
 from cachekit.errors import ConfigError, UnsupportedOperation
 from cachekit.l1.table import is_plain
 from cachekit.l2 import operation
@@ -236,13 +237,17 @@ class Region:
         """As `mark_stale`."""
         return await self._mark_stale(key, self._at().service.async_port)
 
-    def clear(self) -> Outcome:
-        """Remove everything in this region, cached functions' entries included. Nothing outside of it is touched."""
-        return drive(self._clear(self._at().service.sync_port))
+    def clear(self, *, all_tenants: bool = False) -> Outcome:
+        """Remove everything in this region, cached functions' entries included. Nothing outside of it is touched.
 
-    async def aclear(self) -> Outcome:
+        Inside `tenant` only what is that tenant's, unless ``all_tenants``. Where the region requires a tenant and there
+        is none, `MissingTenant` is raised.
+        """
+        return drive(self._clear(all_tenants, self._at().service.sync_port))
+
+    async def aclear(self, *, all_tenants: bool = False) -> Outcome:
         """As `clear`."""
-        return await self._clear(self._at().service.async_port)
+        return await self._clear(all_tenants, self._at().service.async_port)
 
     def invalidate_tags(self, *tags: str) -> Outcome:
         """Remove every entry of the namespace that carries one of these tags, in all regions."""
@@ -307,7 +312,8 @@ class Region:
         tiers, slot, args = _place(at, key)
         if tiers.table is None or self._switches.skip_l1 or (loads and self._switches.force_refresh):
             return MISS
-        value = tiers.table.get(slot, args)
+        known = TENANT.get() is None  # else the place has the tenant in it, or the key says whose it is
+        value = tiers.table.get(slot, args) if known else for_nobody(tiers.table.get, slot, args)
         return MISS if type(value) is Raised else value
 
     def _call(
@@ -321,9 +327,10 @@ class Region:
     ) -> Call:
         tiers, slot, args = _place(at, key)
         if isinstance(key, EntryKey):
-            text, stamp_names = str.__str__(key), key.stamp_names
+            text, stamp_names, whose = str.__str__(key), key.stamp_names, key.whose
         else:
-            text = f"{tiers.namespace}:v:{{{self.name}:{keys.region_ident(key)}}}"
+            whose = keys.whose(_tenant(tiers), tiers.name_key, self.name)
+            text = _text(tiers, key, whose.digest)
             stamp_names = (tiers.region_stamp,)
         named = tuple(keys.check_tag(tag) for tag in tag_names(tags))
         call = Call(
@@ -336,6 +343,7 @@ class Region:
             load=load,
             tags=(*tiers.spec.tags, *named),
             ttl=_ttl(tiers, ttl),
+            whose=whose,
         )
         call.elsewhere = isinstance(key, EntryKey) and args is not key.args
         return call if self._switches == ORDINARY else call.using(self._switches)
@@ -380,16 +388,20 @@ class Region:
         call = self._call(self._at(), key)
         return await invalidation.invalidate_keys(call.tiers, [call], port, soft=True)
 
-    async def _clear(self, port: Port) -> Outcome:
+    async def _clear(self, all_tenants: bool, port: Port) -> Outcome:
         at = self._at()
         tiers = at.tiers
+        remotes = at.service.remotes_of(self.name)
+        tenant = None if all_tenants else _tenant(tiers)
+        if tenant is not None:
+            names = [(keys.whose(tenant, key, self.name).tags[0], key) for key in at.service.name_keys()]
+            return await invalidation.clear_own(tiers, [keys.tag_digest(*name) for name in names], remotes, port)
 
         def local() -> None:
             tiers.versions.bump_region(self.name)
             for table in tiers.tables:
                 table.clear()
 
-        remotes = at.service.remotes_of(self.name)
         return await invalidation.clear_stamps(remotes, [tiers.region_stamp], tiers.versions, local, port)
 
     async def _remaining(self, key: Key, port: Port) -> "float | Miss | None":
@@ -440,8 +452,34 @@ def _place(at: _Bound, key: Key) -> tuple[Tiers, int, tuple[Any, ...]]:
         if home is not None and home.versions is at.tiers.versions and home.spec.name == at.tiers.spec.name:
             return home, key.slot, key.args
         return at.tiers, at.slot, (keys.Digest(key.encode()),)  # from another process, service or region
-    args = (key,)
-    return at.tiers, at.slot, args if is_plain(args) else (keys.Digest(keys.region_ident(key).encode()),)
+    tenant = _tenant(at.tiers)
+    args = (key,) if tenant is None else (tenant, key)
+    if not is_plain(args):
+        ident = keys.Digest(keys.region_ident(key).encode())
+        args = (ident,) if tenant is None else (tenant, ident)
+    return at.tiers, at.slot, args
+
+
+def _tenant(tiers: Tiers) -> str | None:
+    tenant = TENANT.get()
+    if tenant is None and tiers.spec.require_tenant:
+        raise missing_tenant(tiers.spec, f"region({tiers.spec.name!r})")
+    return tenant
+
+
+def _text(tiers: Tiers, key: Key, tenant: str) -> str:
+    """The key in L2."""
+    ident = keys.region_ident(key)
+    if tiers.name_key is not None:
+        ident = keys.hidden(ident, tiers.name_key)
+    if tenant and not ident.startswith("="):
+        tenant += ":"
+    return f"{tiers.namespace}:v:{{{tiers.spec.name}:{tenant}{ident}}}"
+
+
+def text_of(tiers: Tiers, key: Key, tenant: str | None) -> str:
+    """A tenant's key in L2, or nobody's."""
+    return _text(tiers, key, keys.whose(tenant, tiers.name_key, tiers.spec.name).digest)
 
 
 def _left_in_l1(call: Call) -> "float | Miss | None":
@@ -464,8 +502,9 @@ async def clear_tags(service: Service, tags: Iterable[str], port: Port) -> Outco
     if not names:
         return Outcome.DONE
     namespace = service.spec.namespace
-    stamps = [keys.tag_stamp(namespace, keys.tag_digest(name)) for name in names]
-    ids = [keys.tag_id(name) for name in names]
+    digests = [keys.tag_digest(name, key) for name in names for key in service.name_keys()]
+    stamps = [keys.tag_stamp(namespace, digest) for digest in digests]
+    ids = [digest.hex() for digest in digests]
     remotes = service.remotes_in_use()
     stamps.insert(0, keys.clock_stamp(namespace))
 

@@ -19,9 +19,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cachekit.config.spec import DEFAULT_BACKEND, NEEDS_NAMESPACE, NO_BACKEND, RegionSpec, ServiceSpec
+from cachekit.config.spec import (
+    DEFAULT_BACKEND,
+    NEEDS_MASTER_KEY,
+    NEEDS_NAMESPACE,
+    NEEDS_SIGNING_KEY,
+    NO_BACKEND,
+    RegionSpec,
+    ServiceSpec,
+)
 from cachekit.config.units import nearest
-from cachekit.context import LOADING, inside_load, is_off, switched_off, watch_for_off
+from cachekit.context import LOADING, OFF, TENANT, inside_load, is_off, switched_off, watch_for_off
 from cachekit.engine.events import Observer, Tally
 from cachekit.engine.flight import Flight, Flights, around
 from cachekit.engine.pauses import Pauses, Validators
@@ -35,7 +43,7 @@ from cachekit.l2.reclaim import PAUSE, Reclaim
 from cachekit.l2.remote import Remote, Unavailable
 
 if TYPE_CHECKING:
-    pass
+    from cachekit.codec.keyring import Keyring
 
 logger = logging.getLogger("cachekit")
 
@@ -112,6 +120,7 @@ class Service:
         self.observers: list[Observer] = []
         self.rng: Callable[[], float] = random.SystemRandom().random  # forked children must not draw the same
         self._async_port: AsyncPort | None = None
+        self._keyring: Keyring | None = None
         self._remotes: dict[str, Remote] = {}
         self._objects: dict[int, Remote] = {}  # by the id of the backend, which its Remote keeps alive
         self._reclaims: dict[Remote, Reclaim] = {}
@@ -153,6 +162,29 @@ class Service:
         if self._async_port is None:
             self._async_port = AsyncPort(self.clock.now, self.clock.wall)
         return self._async_port
+
+    def keyring(self) -> "Keyring":
+        """The keys of encryption and signatures; with cryptography, so loaded on first use."""
+        if self._keyring is None:
+            from cachekit.codec.keyring import Keyring
+
+            with self._lock:
+                self._keyring = self._keyring or Keyring(self.spec.keys, self.spec.namespace, self.clock.now)
+        return self._keyring
+
+    def name_keys(self) -> "tuple[bytes | None, ...]":
+        """What digests of names are made with in the regions of this service: no key, or one where names are hidden,
+        also by processes that have not followed a rotation yet."""
+        return (None, *self.keyring().name_keys) if self.spec.keys.names_hidden else (None,)
+
+    def missing_key(self, spec: RegionSpec) -> str:
+        """Why a region cannot be used for want of a key; empty if it can."""
+        keys, codec = self.spec.keys, spec.codec
+        if codec.encrypt and keys.master_key is None:
+            return NEEDS_MASTER_KEY
+        if codec.sign and keys.master_key is None and keys.signing_key is None:
+            return NEEDS_SIGNING_KEY
+        return ""
 
     # Regions
 
@@ -204,12 +236,18 @@ class Service:
                 pauses=self._pauses,
                 unstored=self._unstored,
                 validators=self._validators,
+                keyring=self.keyring,
                 enabled=self.spec.enabled,
             )
 
     def _table(self, spec: RegionSpec, shared: bool) -> Table:
+        tenant, off, loading, name = TENANT.get, OFF.get, LOADING.get, spec.name
+
         def skip() -> bool:
-            return is_off(spec.name) or (shared and inside_load())
+            """Asked at each hit once there are tenants, so it looks before it calls."""
+            if tenant() is not None:
+                return True
+            return (off() != () and is_off(name)) or (shared and loading() is not None and inside_load())
 
         return Table(
             region=spec.name,
@@ -521,6 +559,8 @@ class Service:
         for tally in self.tallies():
             tally.restart()
         self._reclaims.clear()
+        if self._keyring is not None:
+            self._keyring.after_fork()
         for remote in [*self._remotes.values(), *self._objects.values()]:
             remote.after_fork()
         for function in tuple(self._on_fork):

@@ -45,6 +45,8 @@ class Options(TypedDict, total=False):
     """Time to live of None."""
     cache_none: bool
     """False keeps None out."""
+    serializer: str
+    """How values become bytes: ``msgpack``, ``json``, ``pickle`` (signed or encrypted), or one of another package."""
     compression: str
     """Of stored bytes: ``lz4``, ``zstd`` or ``none``."""
     compress_above: int | str
@@ -85,6 +87,18 @@ class Options(TypedDict, total=False):
     """Exceptions that are remembered, as classes or dotted names, and for how long."""
     fallback: object
     """A value, or a callable of the call's arguments, for when nothing else can be given; never stored."""
+    tenant: Callable[..., str | None]
+    """A callable of the call's arguments: whose entry it is. None: that of `cachekit.tenant`, if there is one."""
+    require_tenant: bool
+    """True: without a tenant the call raises `MissingTenant`. Only ever turned on."""
+    encrypt: bool
+    """True: entries in L2 are encrypted, their names hidden. Only ever turned on."""
+    sign: bool
+    """True: entries in L2 are signed. Only ever turned on."""
+    fail_closed: bool
+    """True: an entry that somebody tampered with raises `TamperedEntry`; else it is a miss. Only ever turned on."""
+    rewrap: bool
+    """Whether entries that an older key closed are stored under the present one when they are read."""
 
 class CachedClassMethod(CachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
     """A cached class method: bound to the class however it is reached."""
@@ -141,6 +155,8 @@ class Cache(CachedIn, Protocol):
     def minimal(self) -> Cache: ...
     @property
     def production(self) -> Cache: ...
+    @property
+    def secure(self) -> Cache: ...
     @property
     def dev(self) -> Cache: ...
     @property

@@ -36,9 +36,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests decorated is not judged by configure() and start() here, and no project of theirs is read."""
+    """What other tests decorated is not judged by configure() and start() here, no project of theirs is read, and hits
+    are not looked at for the sake of their tenants."""
     monkeypatch.setattr("cachekit.function._functions", WeakSet())
     monkeypatch.setattr("cachekit.process._project", Project())
+    monkeypatch.setattr("cachekit.context._tenants", False)  # of other tests
 
 
 @pytest.fixture

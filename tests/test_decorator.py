@@ -456,14 +456,9 @@ def test_the_twin_of_an_async_function_runs_it_where_no_loop_runs() -> None:
     assert load.cache_info().misses == 1
 
 
-def test_what_is_not_built_yet_says_so() -> None:
-    for options in ({"encrypt": True}, {"tenant": len}, {"serializer": "pickle"}):
-        with pytest.raises(ConfigError, match="not yet available"):
-            cache(**options)  # type: ignore[call-overload]
-    with pytest.raises(ConfigError, match="not yet available"):
-        cache.secure  # the look is the act
-    with pytest.raises(ConfigError, match="not yet available"):
-        cache(profile="secure")
+def test_a_tenant_is_told_by_a_callable() -> None:
+    with pytest.raises(TypeError, match="tenant= must be callable, not str"):
+        cache(tenant="acme")  # type: ignore[call-overload]
 
 
 def test_options_that_contradict_each_other_are_refused_at_decoration() -> None:

@@ -15,11 +15,10 @@ import pytest
 
 import cachekit
 from cachekit import CachedFunction, Region, cache
-from cachekit.config.fields import BUILT
+from cachekit.config.fields import PROFILE
 from cachekit.config.options import DECORATOR_OPTIONS
 from cachekit.config.spec import BUILT_IN
 from cachekit.context import Entry
-from cachekit.options import LATER
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = "tests/typing"
@@ -100,7 +99,7 @@ def in_stub(name: str) -> ast.ClassDef:
 
 def test_type_checkers_know_the_options_that_exist() -> None:
     known = {node.target.id for node in in_stub("Options").body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
-    assert known == {*BUILT, "l1", *DECORATOR_OPTIONS} - LATER
+    assert known == {*PROFILE, "l1", *DECORATOR_OPTIONS}
 
 
 def test_type_checkers_know_the_profiles_that_are_attributes() -> None:

@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cachekit.integrations.flask": (),
     "cachekit.integrations.django": (),
     "cachekit.backends.base": ("BaseBackend", "AsyncBaseBackend", "Faces", "Leased"),
+    "cachekit.codec.base": ("Serializer",),
 }
 # What public functions return, and what belongs to a class that is made of several.
 BESIDE: dict[str, tuple[str, ...]] = {

@@ -131,7 +131,10 @@ class BaseBackend:
     def store_if(
         self, key: str, data: bytes, ttl_ms: int | None, seen: bytes | None, absent: bool, *, budget: float
     ) -> bool:
-        """Store if the value is absent (with ``absent``) or still begins with ``seen``."""
+        """Store if the value is absent (with ``absent``) or still begins with ``seen``.
+
+        Without ``absent`` it is the same value once more, so a load in flight keeps its right to store.
+        """
         raise NotImplementedError
 
     def incr(

@@ -76,7 +76,10 @@ class MemoryBackend(BaseBackend):
             there = self.values.get(key)
             if not (absent if there is None else seen is not None and there.startswith(seen)):
                 return False
-            self._put(key, data, ttl_ms)
+            if absent:
+                self._put(key, data, ttl_ms)
+            else:  # the same value once more
+                self.values.put(key, data, ttl_ms)
             return True
 
     def invalidate(self, keys: Sequence[str], *, budget: float) -> None:

@@ -178,7 +178,7 @@ def _backend_rows(backend: "BackendSpec") -> Iterator[tuple[tuple[str, ...], str
 def _region_rows(region: "RegionSpec") -> Iterator[tuple[tuple[str, ...], str]]:
     from cachekit.config import fields
 
-    for key, field in fields.BUILT.items():
+    for key, field in fields.PROFILE.items():
         if key == "jitter":
             value: Any = fields.Jitter(region.jitter, region.jitter_is_share)
         elif key == "negative_ttl" and not region.negative_ttl_set:

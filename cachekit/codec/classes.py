@@ -11,10 +11,15 @@ from enum import Enum, Flag
 from types import MemberDescriptorType
 from typing import Any, Final
 
-from cachekit.foreign import foreign_for
+from cachekit.codec.envelope import Damaged
+from cachekit.codec.fingerprints import fingerprint
+from cachekit.errors import Unstorable
+from cachekit.foreign import foreign_for, models
+from cachekit.foreign.registered import registered_as, registered_for
 
 # Ext codes; the table in `serializers` names them all.
-NAMEDTUPLE, DATACLASS, ATTRS, PYDANTIC, FOREIGN = 48, 49, 50, 51, 52
+NAMEDTUPLE, DATACLASS, ATTRS, PYDANTIC, FOREIGN, REGISTERED, MODEL = range(48, 55)
+_BY_PARTS = frozenset((FOREIGN, REGISTERED, MODEL))
 _MANY_PLANS = 10_000
 
 
@@ -27,6 +32,21 @@ class Refused(Exception):
         self.what = what
         self.path: list[str] = []  # innermost first
 
+    def unstorable(self) -> Unstorable:
+        """What the caller is told."""
+        path = "".join(reversed(self.path)).removeprefix(".")
+        message = f"cannot store {self.what}"
+        return Unstorable(f"{path}: {message}" if path else message, self.reason)
+
+
+def at(key: Any) -> str:
+    """A key as a path shows it. Only names and numbers are shown: a key may be personal data, and paths are logged."""
+    if type(key) is str and key.isidentifier() and len(key) <= 40:
+        return f".{key}"
+    if type(key) is int and abs(key) < 1_000_000:
+        return f"[{key}]"
+    return f"[<{type(key).__name__}>]"
+
 
 class Unset:
     """Stands for a field that an instance does not have."""
@@ -38,20 +58,47 @@ UNSET: Final = Unset()
 
 
 class Plan:
-    """How instances of one class are taken apart and rebuilt. ``marker`` is class and fields as the wire names them."""
+    """How instances of one class are taken apart and rebuilt.
 
-    __slots__ = ("cls", "foreign", "kind", "marker", "names", "slots")
+    ``marker`` is how the wire names the class: with a fingerprint, so that what a class of other fields or annotations
+    wrote is not read. ``old_marker`` has the names of the fields instead, as the first entries had. ``layout`` is what
+    the native core needs to do that by itself, None where it must not.
+    """
+
+    __slots__ = ("cls", "foreign", "kind", "layout", "marker", "names", "old_marker", "slots")
 
     def __init__(self, cls: type, kind: int, names: tuple[str, ...]) -> None:
         self.cls = cls
         self.kind = kind
         self.names = names
-        self.marker = "\0".join((name_of(cls), *names)).encode()
+        self.marker, self.old_marker = _markers(cls, kind, names)
         self.slots = {} if kind == NAMEDTUPLE else _slots(cls)
-        self.foreign = foreign_for(cls) if kind == FOREIGN else None
+        self.foreign = foreign_for(cls) if kind in _BY_PARTS else None
+        self.layout = _layout(self)
 
+
+def _markers(cls: type, kind: int, names: tuple[str, ...]) -> tuple[bytes, bytes]:
+    if kind == REGISTERED:
+        registration = registered_for(cls)
+        assert registration is not None
+        name = registration.name.encode()
+        return name, name
+    if kind == MODEL:
+        try:
+            marker = b"\0\0".join((models.label_of(cls).encode(), models.fingerprint_of(cls)))
+        except TypeError as error:
+            raise Refused("type", f"{describe(cls)}: {error}") from None
+        return marker, marker
+    name = name_of(cls).encode()
+    if kind == FOREIGN:
+        return name, name
+    return b"\0\0".join((name, fingerprint(cls, names))), b"\0".join((name, *map(str.encode, names)))
+
+
+Layout = tuple[int, bytes, tuple[str, ...], tuple[MemberDescriptorType | None, ...], bool]
 
 _plans: dict[type, Plan] = {}
+layouts: dict[type, Layout] = {}  # of the plans that have one
 
 
 def plan_for(cls: type) -> Plan:
@@ -60,17 +107,34 @@ def plan_for(cls: type) -> Plan:
     if plan is None:
         if len(_plans) >= _MANY_PLANS:  # only code that makes and drops classes all the time gets here
             _plans.clear()
+            layouts.clear()
         plan = _plans[cls] = _compile(cls)
+        if plan.layout is not None:
+            layouts[cls] = plan.layout
     return plan
 
 
 def plan_of(kind: int, marker: bytes) -> Plan:
-    """The plan that a marker names. Raises LookupError or `Refused` unless class, kind and fields are as recorded."""
+    """The plan that a marker names. Raises LookupError or `Refused` unless it is that of a class of this kind, and
+    `Damaged` unless the fields of the class are as recorded."""
     name, _, _ = marker.partition(b"\0")
-    plan = plan_for(find(name.decode()))
-    if plan.kind != kind or plan.marker != marker:
-        raise LookupError("another class of that name")
+    plan = plan_for(_named(kind, name.decode()))
+    if plan.kind != kind:
+        raise LookupError("another kind of class of that name")
+    if marker not in (plan.marker, plan.old_marker):
+        raise Damaged("fingerprint")
     return plan
+
+
+def _named(kind: int, name: str) -> type:
+    if kind == REGISTERED:
+        return registered_as(name)
+    if kind != MODEL:
+        return find(name)
+    model: type | None = models.model_named(name)
+    if model is None:
+        raise LookupError("no such model")
+    return model
 
 
 def name_of(cls: type) -> str:
@@ -135,6 +199,17 @@ def take_apart(plan: Plan, value: Any) -> tuple[Iterable[Any], dict[str, Any]]:
     return [state.pop(name, UNSET) for name in plan.names], state
 
 
+def rebuild(plan: Plan, items: list[Any]) -> Any:
+    """An instance from what follows its marker. Raises when that cannot be its parts."""
+    if plan.foreign is not None:
+        return plan.foreign.make(plan.cls, items)
+    count = len(plan.names)
+    others = dict(zip(items[count::2], items[count + 1 :: 2], strict=True))
+    if count + 2 * len(others) != len(items):
+        raise ValueError("a name twice, or too few fields")
+    return put_together(plan, items[:count], others)
+
+
 def put_together(plan: Plan, values: list[Any], others: dict[Any, Any]) -> Any:
     """An instance with these values. Raises when they cannot be its parts."""
     if plan.kind == NAMEDTUPLE:
@@ -172,7 +247,7 @@ def _check_pydantic(others: dict[str, Any]) -> None:
 def _compile(cls: type) -> Plan:
     kind, names = _kind(cls)
     plan = Plan(cls, kind, names)
-    if kind == FOREIGN:
+    if kind in _BY_PARTS:
         return plan
     try:
         if kind == NAMEDTUPLE:
@@ -187,6 +262,8 @@ def _compile(cls: type) -> Plan:
 
 def _kind(cls: type) -> tuple[int, tuple[str, ...]]:
     """What kind of class this is, and the names of its fields."""
+    if registered_for(cls) is not None:
+        return REGISTERED, ()
     pydantic = sys.modules.get("pydantic.main")  # a model cannot exist before pydantic is imported
     if pydantic is not None and issubclass(cls, pydantic.BaseModel):
         return PYDANTIC, tuple(_static(cls, "__pydantic_fields__") or ())
@@ -195,8 +272,9 @@ def _kind(cls: type) -> tuple[int, tuple[str, ...]]:
         return ATTRS, tuple(attribute.name for attribute in attributes)
     if isinstance(_static(cls, "__dataclass_fields__"), dict):
         return DATACLASS, tuple(field.name for field in dataclasses.fields(cls))
-    if foreign_for(cls) is not None:
-        return FOREIGN, ()
+    foreign = foreign_for(cls)
+    if foreign is not None:
+        return (MODEL if foreign is models.DJANGO_MODEL else FOREIGN), ()
     names = _static(cls, "_fields")
     if issubclass(cls, tuple) and isinstance(names, tuple) and all(type(name) is str for name in names):
         return NAMEDTUPLE, names
@@ -210,6 +288,17 @@ def _static(cls: type, name: str) -> Any:
         if name in namespace:
             return namespace[name]
     return None
+
+
+def _layout(plan: Plan) -> Layout | None:
+    """Kind, marker, names of the fields, the slot of each, and whether instances have a ``__dict__``."""
+    has_dict = plan.cls.__dictoffset__ != 0
+    if plan.kind == NAMEDTUPLE:
+        simple = not has_dict
+    else:
+        simple = plan.kind in (DATACLASS, ATTRS) and plan.slots.keys() <= set(plan.names)
+    slots = tuple([plan.slots.get(name) for name in plan.names])
+    return (plan.kind, plan.marker, plan.names, slots, has_dict) if simple else None
 
 
 def _slots(cls: type) -> dict[str, MemberDescriptorType]:

@@ -1,12 +1,15 @@
 """One profile's way from values to stored bytes and back: serializer, compression, envelope."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cachekit.codec import serializers
 from cachekit.codec.compress import Compressor
 from cachekit.codec.envelope import Header, pack, unpack
+from cachekit.codec.registry import open_serializer
 from cachekit.config.spec import CodecSpec
-from cachekit.errors import ConfigError, Unstorable
+from cachekit.errors import Unstorable
+
+if TYPE_CHECKING:
+    from cachekit.codec.seal import Lock
 
 _ZERO = bytes(8)
 
@@ -14,12 +17,11 @@ _ZERO = bytes(8)
 class Codec:
     """Values to bytes and back, as a profile's `CodecSpec` says. Safe to share between threads."""
 
-    __slots__ = ("_compressor", "_limit")
+    __slots__ = ("_compressor", "_dump", "_limit", "_load")
 
     def __init__(self, spec: CodecSpec) -> None:
         """Raise ConfigError for a serializer or a compression that is not available."""
-        if spec.serializer != "msgpack":
-            raise ConfigError(f"serializer = {spec.serializer!r} is not yet available; use msgpack")
+        self._dump, self._load = open_serializer(spec)
         self._compressor = Compressor(spec)
         self._limit = spec.max_value_bytes
 
@@ -41,6 +43,7 @@ class Codec:
         last_modified: str | None = None,
         fingerprint: bytes | None = None,
         plain: bool = False,
+        lock: "Lock | None" = None,
     ) -> bytes:
         """The bytes to store for ``key``; the fields are those of `Header`, times in wall clock milliseconds.
 
@@ -48,36 +51,32 @@ class Codec:
         dict with str keys, each of exactly that type, at every level. Above all no bytearray or memoryview: the quick
         encoder, which is used then, would turn them into bytes. A tuple, a subclass, an int beyond 64 bits, a lone
         surrogate and any depth do no harm: the quick encoder refuses them and the thorough one takes over. When in
-        doubt, leave it False.
+        doubt, leave it False. The native encoder looks for itself.
 
         Raises `Unstorable`, whose ``reason`` is type, depth or size and whose text names the place and the type.
         """
-        codec, payload = serializers.dump(value, plain=plain, limit=self._limit)
+        codec, payload = self._dump(value, plain=plain, limit=self._limit)
         compression, payload = self._compressor.shrink(payload)
         header = Header(
             codec, id, created, soft, hard, load_ms, compression, False, negative, region_stamp, function_stamp, tags,
             etag, last_modified, fingerprint,
         )  # fmt: skip
         try:
-            return pack(header, payload, key)
+            return pack(header, payload, key, lock)
         except ValueError as error:
             raise Unstorable(f"cannot store the entry: {error}", "size") from error
 
-    def loads(self, data: bytes, key: str) -> tuple[Any, Header]:
+    def loads(self, data: bytes, key: str, lock: "Lock | None" = None) -> tuple[Any, Header]:
         """Value and header of what was stored for ``key``. Raises `Damaged` and nothing else, whatever the bytes."""
-        header, payload = unpack(data, key)
+        header, payload = unpack(data, key, lock)
         return self.decode(header, payload), header
 
-    def open(self, data: bytes, key: str) -> tuple[Header, bytes | memoryview]:
-        """Header and payload, checked against key and checksum, for `decode` once the header was judged."""
-        return unpack(data, key)
-
-    def peek(self, data: bytes, key: str) -> Header:
-        """As `open`, the header alone."""
-        return unpack(data, key)[0]
-
     def decode(self, header: Header, payload: bytes | memoryview) -> Any:
-        """The value of a payload that `open` returned with this header. Raises `Damaged` and nothing else."""
+        """The value of a payload that `unpack` returned with this header. Raises `Damaged` and nothing else.
+
+        Never give it another one: where the profile signs or encrypts, what `unpack` returned is proven to be written
+        by one who holds the key, and unpickled on the strength of that.
+        """
         if header.compression:
-            return serializers.load(header.codec, self._compressor.expand(header.compression, payload))
-        return serializers.load(header.codec, payload)
+            payload = self._compressor.expand(header.compression, payload)
+        return self._load(header.codec, payload)

@@ -13,16 +13,25 @@ offset    field (integers are little-endian; "never" is 2**63 - 1)              
 68        if flagged: tags (u16 count; digest and stamp of 8 bytes each, sorted)
           if flagged: etag, last_modified (u16 length and UTF-8 text each; empty: None)
           if flagged: fingerprint                                                                             8
+          if sealed or signed: id of the key                                                                  4
+          if sealed: nonce                                                                                   12
 end       xxh3_64 over the full key, the header with the stale mark read as 0, and the payload                8
 ========  ==============================================================================================  =====
 
 The payload follows. Only the stale mark is outside the checksum: setting it can make an entry stale and nothing else.
+
+A sealed or signed entry has no checksum there, but 16 bytes after the payload: the tag of AES-GCM, or a MAC. They bind
+the same things, and the payload of a sealed one is encrypted (`seal`). `unpack` returns payloads that were verified,
+and no others.
 """
 
 from struct import Struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xxhash import xxh3_64, xxh3_64_intdigest
+
+if TYPE_CHECKING:
+    from cachekit.codec.seal import Lock
 
 NEVER = 2**63 - 1
 MAGIC = b"\xcaK"  # not the beginning of any UTF-8 text or number
@@ -30,7 +39,13 @@ FORMAT = 1
 SEEN = 24
 STALE_MARK = 5  # offset
 
-_COMPRESSION, _SEALED, _SIGNED, _NEGATIVE, _ETAG, _TAGS, _FINGERPRINT = 0b11, 4, 8, 16, 32, 64, 128
+SEALED: Final = 4
+SIGNED: Final = 8
+_COMPRESSION, _NEGATIVE, _ETAG, _TAGS, _FINGERPRINT = 0b11, 16, 32, 64, 128
+_LOCKED = SEALED | SIGNED
+_EXTRA = {0: 0, SEALED: 16, SIGNED: 4, _LOCKED: 0}  # bytes at the end of the header: id of the key, nonce
+_KEY_ID = 4  # bytes at the end of its header, before the nonce
+_LOCK_TAG = 16  # bytes after the payload of a sealed or signed entry
 _OPTIONAL = _ETAG | _TAGS | _FINGERPRINT
 _HEAD = Struct("<2sBBBBH16sIQQQ8s8s")
 _CHECKSUM = Struct("<Q")
@@ -42,11 +57,20 @@ _COPY_BELOW = 32 * 1024  # one hash call over a copy is faster than three calls 
 _new = tuple.__new__
 
 
+FORGED: Final = frozenset({
+    "empty", "magic", "format", "truncated", "header", "stale_mark", "checksum",
+    "sealed",  # in a region that is not
+    "unsealed",  # or signed, in a region that is
+    "key",  # sealed or signed with one that is not known here
+    "tampered",  # the tag does not fit
+})  # fmt: skip
+
+
 class Damaged(Exception):
     """Stored bytes are not an entry of this key that this process can use: a counted miss.
 
-    ``reason`` is one of a fixed set of labels: empty, magic, format, truncated, header, stale_mark, checksum, sealed,
-    codec, compression, depth, payload.
+    ``reason`` is one of a fixed set of labels: those of `FORGED`, which say that the bytes are not what was written
+    here; and codec, compression, weight, depth, payload, fingerprint, which say that this process cannot use what was.
     """
 
     def __init__(self, reason: str) -> None:
@@ -72,12 +96,13 @@ class Header(NamedTuple):
     etag: str | None = None
     last_modified: str | None = None  # as the source spelt it, so that it can be sent back unchanged
     fingerprint: bytes | None = None
+    key_id: bytes = b""  # of what the entry is sealed or signed with; `pack` takes that of its lock
 
 
-def pack(header: Header, payload: bytes, key: str) -> bytes:
+def pack(header: Header, payload: bytes, key: str, lock: "Lock | None" = None) -> bytes:
     """The bytes to store for ``key``. Raises ValueError for a field that the format cannot hold."""
     (codec, ident, created, soft, hard, load_ms, compression, stale, negative, region, function, tags, etag, modified,
-     fingerprint) = header  # fmt: skip
+     fingerprint, _) = header  # fmt: skip
     if len(ident) != 16 or len(region) != 8 or len(function) != 8:
         raise ValueError("id has 16 bytes, stamps have 8")
     flags = compression | _NEGATIVE if negative else compression
@@ -85,20 +110,32 @@ def pack(header: Header, payload: bytes, key: str) -> bytes:
     if tags or etag or modified or fingerprint:
         more, optional = _pack_optional(tags, etag, modified, fingerprint)
         flags |= more
+    if lock is not None:
+        flags |= lock.flag
+        mark = lock.mark()
+        optional += mark
     length = _HEAD.size + len(optional)
     if length > 0xFFFF:
         raise ValueError(f"a header of {length} bytes; at most 65535: fewer tags or a shorter etag are needed")
     load_ms = min(load_ms, 0xFFFF_FFFF)
     head = _HEAD.pack(MAGIC, FORMAT, codec, flags, 0, length, ident, load_ms, created, soft, hard, region, function)
     head += optional
-    checksum = _CHECKSUM.pack(_digest(key, head, payload))
+    if lock is not None:
+        rest = lock.close(mark, key.encode() + head, payload)
+    else:
+        rest = _CHECKSUM.pack(_digest(key, head, payload)) + payload
     if stale:
         head = head[:STALE_MARK] + b"\1" + head[STALE_MARK + 1 :]
-    return b"".join((head, checksum, payload))
+    return head + rest
 
 
-def unpack(data: bytes, key: str) -> tuple[Header, bytes | memoryview]:
-    """Header and payload of what was stored for ``key``. Raises `Damaged` and nothing else, whatever the bytes."""
+def unpack(data: bytes, key: str, lock: "Lock | None" = None) -> tuple[Header, bytes | memoryview]:
+    """Header and payload of what was stored for ``key``. Raises `Damaged` and nothing else, whatever the bytes.
+
+    With a lock only what was closed by it is opened, without one only what is not closed.
+    """
+    if lock is not None:
+        return unlock(data, key, lock)
     size = len(data)
     if size < _SHORTEST.size:
         raise Damaged(_too_short(data))
@@ -120,8 +157,49 @@ def unpack(data: bytes, key: str) -> tuple[Header, bytes | memoryview]:
         raise Damaged("header")
     return _new(Header, (
         codec, ident, created, soft, hard, load_ms, flags & _COMPRESSION, mark == 1, flags & _NEGATIVE != 0,
-        region, function, tags, etag, modified, fingerprint,
+        region, function, tags, etag, modified, fingerprint, b"",
     )), payload  # fmt: skip
+
+
+def unlock(data: bytes, key: str, lock: "Lock") -> tuple[Header, bytes]:
+    """As `unpack`: nothing that is not verified gets out of here, and of the header no more than is needed for that."""
+    size = len(data)
+    if size < _HEAD.size:
+        raise Damaged(_too_short(data))
+    magic, form, codec, flags, mark, length, ident, load_ms, created, soft, hard, region, function = _HEAD.unpack_from(
+        data
+    )
+    if magic != MAGIC or form != FORMAT or mark > 1:
+        _check_form(magic, form, mark)
+    if flags & _LOCKED != lock.flag:
+        raise Damaged("unsealed")
+    end = length - lock.extra
+    if end < _HEAD.size:
+        raise Damaged("header")
+    if length + _LOCK_TAG > size:
+        raise Damaged("truncated")
+    head = data[:STALE_MARK] + b"\0" + data[STALE_MARK + 1 : length] if mark else data[:length]
+    key_id = data[end : end + _KEY_ID]
+    payload = lock.open(key_id, data[end + _KEY_ID : length], key.encode() + head, data[length:])
+    tags: tuple[tuple[bytes, bytes], ...] = ()
+    etag = modified = fingerprint = None
+    if flags & _OPTIONAL:
+        tags, etag, modified, fingerprint = _unpack_optional(head[:end], flags)
+    elif end != _HEAD.size:
+        raise Damaged("header")
+    return _new(Header, (
+        codec, ident, created, soft, hard, load_ms, flags & _COMPRESSION, mark == 1, flags & _NEGATIVE != 0,
+        region, function, tags, etag, modified, fingerprint, key_id,
+    )), payload  # fmt: skip
+
+
+def _check_form(magic: bytes, form: int, mark: int) -> None:
+    if magic != MAGIC:
+        raise Damaged("magic")
+    if form != FORMAT:
+        raise Damaged("format")
+    if mark > 1:
+        raise Damaged("stale_mark")
 
 
 class Marks(NamedTuple):
@@ -137,13 +215,28 @@ def glance(head: bytes) -> Marks | None:
     if len(head) < _HEAD.size:
         return None
     magic, form, _, flags, _, length, *_, region, function = _HEAD.unpack_from(head)
-    if magic != MAGIC or form != FORMAT or length < _HEAD.size or flags & (_SEALED | _SIGNED):
+    if magic != MAGIC or form != FORMAT or length < _HEAD.size:
         return None
     if not flags & _TAGS or length < (at := _HEAD.size + _COUNT.size):
         return Marks(region, function, ())
     there = min(len(head), length) - at  # a header may be longer than what was read of it
     count = max(0, min(int.from_bytes(head[_HEAD.size : at], "little"), there // _PAIR.size))
     return Marks(region, function, tuple(_PAIR.iter_unpack(head[at : at + count * _PAIR.size])))
+
+
+def closed_by(head: bytes) -> tuple[int, bytes] | None:
+    """What the first bytes of an entry say of its lock, unverified: `SEALED`, `SIGNED` or 0, and the id of its key.
+
+    Without the id when the header is longer than what was read of it. None: not an entry.
+    """
+    if len(head) < _HEAD.size:
+        return None
+    magic, form, _, flags, _, length, *_ = _HEAD.unpack_from(head)
+    use = flags & _LOCKED
+    at = length - _EXTRA[use]
+    if magic != MAGIC or form != FORMAT or at < _HEAD.size or use == _LOCKED:
+        return None
+    return (use, head[at : at + 4]) if use and length <= len(head) else (use, b"")
 
 
 def _digest(key: str, head: bytes, payload: bytes | memoryview) -> int:
@@ -157,14 +250,9 @@ def _digest(key: str, head: bytes, payload: bytes | memoryview) -> int:
 
 def _checksum(data: bytes, magic: bytes, form: int, flags: int, mark: int, length: int) -> int:
     """What is written as the checksum. Raises `Damaged` for a header that this process cannot read."""
-    if magic != MAGIC:
-        raise Damaged("magic")
-    if form != FORMAT:
-        raise Damaged("format")
-    if flags & (_SEALED | _SIGNED):
+    _check_form(magic, form, mark)
+    if flags & _LOCKED:
         raise Damaged("sealed")
-    if mark > 1:
-        raise Damaged("stale_mark")
     if length < _HEAD.size:
         raise Damaged("header")
     if length + _CHECKSUM.size > len(data):

@@ -191,7 +191,13 @@ def enum_parts(value: Enum) -> tuple[int, bytes]:
         return FLAG, f"{name_of(cls)}\0{value._value_:d}".encode()
     if cls._member_map_.get(value._name_) is not value:
         raise Refused("type", f"a {describe(cls)} that is not a member of its class")
-    return ENUM, text_bytes(f"{name_of(cls)}\0{value._name_}")
+    return ENUM, _member(cls, value._name_)
+
+
+@lru_cache(maxsize=4096)
+def _member(cls: type[Enum], name: str) -> bytes:
+    """Asked once for each member: to make sure that the class is found again takes longer than all the rest."""
+    return text_bytes(f"{name_of(cls)}\0{name}")
 
 
 def _read_enum(data: bytes) -> Enum:

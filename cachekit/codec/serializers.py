@@ -15,26 +15,33 @@ code  scalar       bytes                                     code  marker       
 10    timedelta    days, seconds, microseconds               50    attrs          fields, then name, value, ...
 11    path         letter of the class, text                 51    pydantic       fields, then name, value, ...
 12    Enum         class, name of the member                  52    foreign        class, then its parts
-13    Flag         class, number                             0     unset          (stands for a field without value)
+13    Flag         class, number                             53    registered     its encoding
+                                                          54    Django model   its parts
+                                                          0     unset          (stands for a field without value)
 ====  ===========  ========================================  ====  =============  =================================
 
 None, bool, int of 64 bits, float, str, bytes, list, and dict with str keys are plain msgpack. Every other container is
-an array whose first item is a marker: an ext with one of the codes on the right, empty but for 48 to 52, which carry
-``module:qualified.name`` and, but for 52, the names of the fields. A tree with such arrays has the codec `MARKED`, any
-other `TREE`, which the C decoder alone can read. The classes of 52 are those that `cachekit.foreign` knows.
+an array whose first item is a marker: an ext with one of the codes on the right, empty but for 48 to 54. Those carry
+the name of the class: ``module:qualified.name``, with 53 the name under which it is registered, with 54 its
+``app_label.model``. With 48 to 51 and 54 two zero bytes and a fingerprint of the fields follow (`fingerprints`); the
+first entries had, with 48 to 51, the names of the fields after a zero byte each. A tree with such arrays has the codec
+`MARKED`, any other `TREE`, which the C decoder alone can read. The classes of 52 are those that `cachekit.foreign`
+knows.
 
 `MAX_DEPTH` bounds what is written and what is rebuilt. A forged `TREE` may be deeper, up to the C decoder's own guard
 (about 1,000): a walk over every value, to find out, would cost more than decoding it.
 """
 
-from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
-from cachekit.codec.classes import UNSET, Refused, describe, plan_for, plan_of, put_together, take_apart
+from cachekit.codec import native
+from cachekit.codec.classes import NAMEDTUPLE, UNSET, Plan, Refused, describe, plan_for, plan_of, rebuild, take_apart
+from cachekit.codec.classes import at as _at
+from cachekit.codec.containers import CONTAINERS, DEFAULTDICT, DEQUE, DICT, ORDEREDDICT, build, factory_name
 from cachekit.codec.envelope import Damaged
 from cachekit.codec.scalars import DECODE, ENCODE, ENCODE_EXACT, enum_parts
 from cachekit.errors import Unstorable
@@ -50,17 +57,12 @@ def _import_quick() -> Any:
 
 _quick = _import_quick()
 
-TREE, MARKED = 1, 2  # the codec byte of the envelope
+TREE, MARKED = 1, 2  # the codec byte of the envelope; `base` has them all
 MAX_DEPTH = 256  # containers within containers
 
 _UNSET = 0
-_TUPLE, _SET, _FROZENSET, _DICT, _ORDEREDDICT, _DEFAULTDICT, _DEQUE = range(32, 39)
-_INSTANCES = (48, 49, 50, 51, 52)
+_INSTANCES = range(48, 55)
 _MARKERS = frozenset((_UNSET, *range(32, 39), *_INSTANCES))
-_FACTORIES: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict)
-}  # fmt: skip
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 _PLAIN_EXACT = _PLAIN - {int, str}
 _STR_ONLY = {str}
@@ -75,8 +77,12 @@ _STRICT = _quick and (
 def dump(value: Any, *, plain: bool, limit: int) -> tuple[int, bytes]:
     """Codec and payload of a value. Raises `Unstorable`, also when it would be longer than ``limit`` bytes.
 
-    ``plain`` as in `Codec.dumps`.
+    ``plain`` as in `Codec.dumps`; the native encoder, which looks itself, does not ask.
     """
+    if _core is not None:
+        done: tuple[int, bytes] | None = _core.encode(value, limit)
+        if done is not None:
+            return done
     codec, payload = _dump_quick(value, plain, limit)
     if len(payload) > limit:
         raise Unstorable(f"a value of {len(payload)} bytes; max_value_bytes is {limit}", "size")
@@ -106,9 +112,7 @@ def _checked(encoder: "Encoder", value: Any) -> Any:
     try:
         return encoder.encode(value, 0)
     except Refused as refused:
-        path = "".join(reversed(refused.path)).removeprefix(".")
-        message = f"cannot store {refused.what}"
-        raise Unstorable(f"{path}: {message}" if path else message, refused.reason) from None
+        raise refused.unstorable() from None
     except RecursionError:
         raise Unstorable("cannot store a value at this depth of the stack", "depth") from None
     except Exception as error:
@@ -146,7 +150,7 @@ class Encoder:
         scalar = self._scalars.get(cls)
         if scalar is not None:
             return self._ext(scalar[0], scalar[1](value))
-        container = _CONTAINERS.get(cls)
+        container = CONTAINERS.get(cls)
         if container is not None:
             return self._marked(container, value, depth)
         if cls in ENCODE_EXACT:
@@ -175,7 +179,7 @@ class Encoder:
         self._enter(len(value), depth)
         if value and (set(map(type, value)) != _STR_ONLY or (self._exact and not all(map(_is_utf8, value)))):
             self.codec = MARKED
-            return self._pairs([self._ext(_DICT, b"")], value.items(), depth)
+            return self._pairs([self._ext(DICT, b"")], value.copy().items(), depth)
         tree, plain = {}, self._plain
         key: Any = None
         try:
@@ -210,22 +214,22 @@ class Encoder:
         return tree
 
     def _marked(self, code: int, value: Any, depth: int) -> list[Any]:
+        # A list is made in one step: another thread that moves a key meanwhile would have it stored twice.
         self.codec = MARKED
         tree = [self._ext(code, b"")]
-        if code in (_ORDEREDDICT, _DEFAULTDICT):
-            if code == _DEFAULTDICT:
-                tree.append(_factory_name(value))
+        if code in (ORDEREDDICT, DEFAULTDICT):
+            if code == DEFAULTDICT:
+                tree.append(factory_name(value))
             self._enter(len(value), depth)
-            return self._pairs(tree, value.items(), depth)
-        if code == _DEQUE:
+            return self._pairs(tree, list(value.items()), depth)
+        if code == DEQUE:
             tree.append(value.maxlen)
-        return self._items(tree, value, depth)
+        return self._items(tree, list(value), depth)
 
     def _instance(self, value: Any, depth: int) -> list[Any]:
         plan = plan_for(type(value))
         if plan.foreign is not None:
-            self.codec = MARKED
-            return self._items([self._ext(plan.kind, plan.marker)], plan.foreign.take(value), depth)
+            return self._foreign(plan, value, depth)
         fields, others = take_apart(plan, value)
         self._enter(len(plan.names) + len(others), depth)
         self.codec = MARKED
@@ -242,15 +246,30 @@ class Encoder:
             raise
         return self._pairs(tree, others.items(), depth) if others else tree
 
+    def _foreign(self, plan: Plan, value: Any, depth: int) -> list[Any]:
+        assert plan.foreign is not None
+        self.codec = MARKED
+        try:
+            parts = plan.foreign.take(value)
+        except Exception as error:  # of another package or of the application
+            what = f"{describe(plan.cls)}: {type(error).__name__}: {error}"
+            raise Refused("type", what) from error
+        try:
+            return self._items([self._ext(plan.kind, plan.marker)], parts, depth)
+        except Refused as refused:
+            refused.path[-1] = f".<{plan.cls.__qualname__}>"  # instead of the number of the part, which nobody knows
+            raise
 
-_CONTAINERS: dict[type, int] = {
-    tuple: _TUPLE,
-    set: _SET,
-    frozenset: _FROZENSET,
-    OrderedDict: _ORDEREDDICT,
-    defaultdict: _DEFAULTDICT,
-    deque: _DEQUE,
-}
+
+def has_codec(cls: type) -> bool:
+    """Whether instances of exactly this class can be stored, as far as the class tells."""
+    if cls in _PLAIN or cls in ENCODE or cls in CONTAINERS or cls in (list, dict) or issubclass(cls, Enum):
+        return True
+    try:
+        plan_for(cls)
+    except Refused:
+        return False
+    return True
 
 
 def _is_utf8(text: str) -> bool:
@@ -261,33 +280,16 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _at(key: Any) -> str:
-    """A key as a path shows it. Only names and numbers are shown: a key may be personal data, and paths are logged."""
-    if type(key) is str and key.isidentifier() and len(key) <= 40:
-        return f".{key}"
-    if type(key) is int and abs(key) < 1_000_000:
-        return f"[{key}]"
-    return f"[<{type(key).__name__}>]"
-
-
-def _factory_name(value: "defaultdict[Any, Any]") -> str | None:
-    factory: Any = value.default_factory
-    if factory is None:
-        return None
-    name = getattr(factory, "__name__", None)
-    if not isinstance(name, str) or _FACTORIES.get(name) is not factory:
-        raise Refused("type", "a defaultdict whose default_factory is not a built-in type")
-    return name
-
-
 def load(codec: int, payload: bytes | memoryview) -> Any:
     """The value of a payload. Raises `Damaged` and nothing else, whatever the bytes; imports nothing."""
     try:
         if codec == TREE and _quick is not None:
-            return _quick.unpackb(payload, ext_hook=_scalar)
+            return _quick.unpackb(payload, ext_hook=_read)
         if codec not in (TREE, MARKED):
             raise Damaged("codec")
-        return _restore(_unpack(payload, _scalar if codec == TREE else _scalar_or_marker), 0)
+        if codec == TREE:
+            return _unpack(payload, _read)
+        return _restored(_unpack(payload, _read_marker))
     except Damaged:
         raise
     except RecursionError as error:
@@ -306,14 +308,11 @@ def _scalar(code: int, data: bytes) -> Any:
     return DECODE[code](data)
 
 
-class _Marker:
-    """The head of an array that stands for another container."""
+class _Marker(NamedTuple):
+    """The head of an array that stands for another container. No scalar is a tuple."""
 
-    __slots__ = ("code", "data")
-
-    def __init__(self, code: int, data: bytes) -> None:
-        self.code = code
-        self.data = data
+    code: int
+    data: bytes
 
 
 def _scalar_or_marker(code: int, data: bytes) -> Any:
@@ -328,7 +327,7 @@ def _scalar_or_marker(code: int, data: bytes) -> Any:
 _NESTED = frozenset((dict, list, _Marker))
 
 
-def _restore(tree: Any, depth: int) -> Any:
+def _restore(tree: Any, depth: int = 0) -> Any:
     """The value of an unpacked tree, which is used up."""
     cls = type(tree)
     if cls not in _NESTED:
@@ -361,43 +360,21 @@ def _rebuild(marker: _Marker, items: list[Any], depth: int) -> Any:
     if marker.data:
         raise ValueError("a marker with data")
     _restore_items(items, depth)
-    if code == _TUPLE:
-        return tuple(items)
-    if code in (_SET, _FROZENSET):
-        members = set(items) if code == _SET else frozenset(items)
-        if len(members) != len(items):
-            raise ValueError("a member twice")
-        return members
-    if code == _DICT:
-        return _mapping(items)
-    if code == _ORDEREDDICT:
-        return OrderedDict(_mapping(items))
-    if code == _DEFAULTDICT:
-        factory, *pairs = items
-        return defaultdict(None if factory is None else _FACTORIES[factory], _mapping(pairs))
-    if code == _DEQUE:
-        maxlen, *rest = items
-        if type(maxlen) is int and maxlen < len(rest):
-            raise ValueError("more items than maxlen")
-        return deque(rest, maxlen)
-    raise ValueError("a marker out of place")
+    return build(code, items)
 
 
 def _rebuild_instance(marker: _Marker, items: list[Any], depth: int) -> Any:
     plan = plan_of(marker.code, marker.data)
     count = len(plan.names)
     for at, item in enumerate(items):
-        if type(item) is _Marker and item.code == _UNSET and at < count:
+        if type(item) is _Marker and item.code == _UNSET and at < count and plan.kind != NAMEDTUPLE:
             items[at] = UNSET
         elif type(item) in _NESTED:
             items[at] = _restore(item, depth + 1)
-    if plan.foreign is not None:
-        return plan.foreign.make(plan.cls, items)
-    return put_together(plan, items[:count], _mapping(items[count:]))
+    return rebuild(plan, items)
 
 
-def _mapping(items: list[Any]) -> dict[Any, Any]:
-    found = dict(zip(items[::2], items[1::2], strict=True))
-    if 2 * len(found) != len(items):
-        raise ValueError("a key twice")
-    return found
+_core = native.install(_scalar, _scalar_or_marker, _Marker, MAX_DEPTH)
+_read, _read_marker, _restored = (
+    (_scalar, _scalar_or_marker, _restore) if _core is None else (_core.scalar, _core.scalar_or_marker, _core.restore)
+)

@@ -1,7 +1,7 @@
 """What each key accepts: one parser per key, the same for files, the environment, decorators and `define`.
 
 A parser takes what was written and returns the value, or raises `ValueError` saying what to write instead. It also
-takes its own result. Keys of features that do not exist yet are here with their types, but accept only "off".
+takes its own result.
 """
 
 import builtins
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from cachekit.config.secret import Secret
 from cachekit.config.units import (
     check_name,
     format_duration,
@@ -20,8 +21,6 @@ from cachekit.config.units import (
     parse_list,
     parse_size,
 )
-
-NOT_YET = "not yet available in this version"
 
 Parser = Callable[[object], Any]
 
@@ -232,18 +231,6 @@ def _show_negative(value: tuple[tuple[str, float], ...]) -> str:
     return "{" + ", ".join(f'"{name}" = "{format_duration(seconds)}"' for name, seconds in value) + "}"
 
 
-def _not_yet(parse: Parser, *off: object) -> Field:
-    """Takes only what is so anyway."""
-
-    def parse_off(value: object) -> object:
-        parsed = parse(value)
-        if parsed not in off:
-            raise ValueError(NOT_YET)
-        return parsed
-
-    return Field(parse_off)
-
-
 BOOL = Field(parse_bool)
 LIST = Field(parse_list)
 TEXT = Field(parse_text)
@@ -256,14 +243,15 @@ L1: Mapping[str, Field] = {
     "policy": _choice("s3fifo", "lru"),
 }
 
-# Keys that do something today. `l1` is a table and `extends` is for files only; both are added where they apply.
-BUILT: Mapping[str, Field] = {
+# `l1` is a table and `extends` is for files only; both are added where they apply.
+PROFILE: Mapping[str, Field] = {
     "backend": Field(_parse_backend),
     "ttl": _duration(zero=False, never=True),
     "jitter": Field(parse_jitter, _show_jitter),
     "negative_ttl": _duration(zero=False, never=True),
     "cache_none": BOOL,
     "tags": LIST,
+    "serializer": Field(check_name),
     "compression": _choice("lz4", "zstd", "none"),
     "compress_above": _size(0),
     "counters": BOOL,
@@ -283,18 +271,13 @@ BUILT: Mapping[str, Field] = {
     "hard_timeout": _duration(zero=False, never=True),
     "outage": _choice("call", "fallback"),
     "negative_exceptions": Field(_parse_negative, _show_negative),
+    "encrypt": BOOL,
+    "sign": BOOL,
+    "fail_closed": BOOL,
+    "require_tenant": BOOL,
+    "rewrap": BOOL,
 }
 
-UNBUILT: Mapping[str, Field] = {
-    "serializer": _not_yet(check_name, "msgpack"),
-    "encrypt": _not_yet(parse_bool, False),
-    "sign": _not_yet(parse_bool, False),
-    "fail_closed": _not_yet(parse_bool, False),
-    "require_tenant": _not_yet(parse_bool, False),
-    "rewrap": _not_yet(parse_bool, False),
-}
-
-PROFILE: Mapping[str, Field] = {**BUILT, **UNBUILT}
 
 BREAKER: Mapping[str, Field] = {
     "failures": _whole(1),
@@ -367,14 +350,33 @@ METRICS: Mapping[str, Field] = {
 }
 
 
-def _refused(value: object) -> object:
-    raise ValueError(NOT_YET)
+def _parse_key(value: object) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Fa-f]{64}", value.strip(), re.ASCII):
+        raise ValueError("not a key of 64 hexadecimal digits; make one with `cachekit secrets generate`")
+    if len(set(value.strip().casefold())) < WEAK:
+        raise ValueError("not a random key; make one with `cachekit secrets generate`")
+    return Secret.of(value.strip())
 
 
-KEYS = ("master_key", "previous_keys", "signing_key")  # of encryption and signatures
+def _parse_keys(value: object) -> tuple[Secret, ...]:
+    keys = [part for part in re.split(r"[\s,]+", value) if part] if isinstance(value, str) else value
+    if not isinstance(keys, (list, tuple)):
+        raise ValueError("not a list of keys with commas")
+    return tuple([_parse_key(key) for key in keys])
+
+
+WEAK: Final = 6  # different digits; 64 random ones have fewer than that about once in 10**27 keys
+KEYS: Mapping[str, Field] = {  # of encryption and signatures; the older ones only open and verify
+    "master_key": Field(_parse_key),
+    "previous_keys": Field(_parse_keys),
+    "signing_key": Field(_parse_key),
+    "name_key": Field(_parse_key),
+}
 SERVICE: Mapping[str, Field] = {
     "namespace": Field(check_name),
     "enabled": BOOL,
     "strict": BOOL,
-    **dict.fromkeys(KEYS, Field(_refused)),
+    **KEYS,
 }

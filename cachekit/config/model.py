@@ -6,13 +6,14 @@ What a value must look like is in `fields`, so that decorators check the same wi
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, SecretStr, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, InstanceOf, SecretStr, WithJsonSchema, field_validator
 from pydantic import Field as ModelField
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cachekit.config import fields
 from cachekit.config.fields import Field, Jitter
+from cachekit.config.secret import Secret
 from cachekit.config.spec import DEFAULT_NAMESPACE, BackendSpec, MetricsSpec, RegionSpec
 from cachekit.config.units import check_name
 
@@ -36,7 +37,9 @@ Negative: TypeAlias = Annotated[
     ),
 ]
 Whether: TypeAlias = Annotated[bool | None, WithJsonSchema({"type": "boolean"})]  # None only as nobody's decision
-Secret: TypeAlias = Annotated[SecretStr | None, WithJsonSchema({"type": "string", "description": "environment only"})]
+Key: TypeAlias = Annotated[InstanceOf[Secret] | None, WithJsonSchema({"type": "string"})]
+Keys: TypeAlias = Annotated[tuple[InstanceOf[Secret], ...], WithJsonSchema({"type": "string"})]
+Token: TypeAlias = Annotated[SecretStr | None, WithJsonSchema({"type": "string", "description": "environment only"})]
 
 
 class Table(BaseModel):
@@ -107,7 +110,7 @@ class ProfileTable(Table):
     sign: bool = False
     fail_closed: bool = False
     require_tenant: bool = False
-    rewrap: bool = False
+    rewrap: bool = REGION.codec.rewrap
     l1: L1Table = L1Table()
 
 
@@ -140,7 +143,7 @@ class BackendTable(Table):
     url: str | None = ModelField(default=None, repr=False)
     url_env: tuple[str, ...] | None = None
     username: str | None = None
-    password: Secret = None
+    password: Token = None
     tls: TLSTable = TLSTable()
     credential_provider: str | None = None
     max_connections: int = BACKEND.max_connections
@@ -163,7 +166,7 @@ class MetricsTable(Table):
     parsers = fields.METRICS
     enabled: bool = True
     path: str = MetricsSpec().path
-    token: Secret = None
+    token: Token = None
     allow: tuple[str, ...] = ()
 
 
@@ -188,9 +191,10 @@ class Settings(BaseSettings):
     namespace: str = DEFAULT_NAMESPACE
     enabled: bool = True
     strict: bool = False
-    master_key: Secret = None
-    previous_keys: Secret = None
-    signing_key: Secret = None
+    master_key: Key = None
+    previous_keys: Keys = ()
+    signing_key: Key = None
+    name_key: Key = None
     metrics: MetricsTable = MetricsTable()
     backends: dict[str, BackendTable] = {}
     profiles: dict[str, ProfileTable] = {}

@@ -5,7 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from cachekit.config.fields import L1, PROFILE, Field
-from cachekit.config.spec import FRESHNESS_FIELDS, FreshnessSpec, RegionSpec
+from cachekit.config.spec import (
+    CODEC_FIELDS,
+    FRESHNESS_FIELDS,
+    ONLY_TIGHTENED,
+    SERIALIZERS,
+    CodecSpec,
+    FreshnessSpec,
+    RegionSpec,
+)
 from cachekit.config.units import nearest
 from cachekit.config.urls import redact_url
 from cachekit.errors import ConfigError
@@ -26,11 +34,14 @@ FOREIGN: Mapping[str, str] = {
     "key_builder": "key",
 }
 
-_CODEC_FIELDS = frozenset({"compression", "compress_above", "max_value_bytes", "on_unstorable"})
 _REGION_FIELDS = frozenset({
-    "backend", "ttl", "cache_none", "tags", "counters", "isolation", "lease", "lease_wait",
+    "backend", "ttl", "cache_none", "tags", "counters", "isolation", "lease", "lease_wait", "require_tenant",
 })  # fmt: skip
 _LONGEST_SHOWN = 60
+SERIALIZERS_GROUP = "cachekit.serializers"  # of entry points
+NEEDS_PROOF = (
+    "needs sign = true or encrypt = true: whoever can write to the server could run code in every process that reads"
+)
 
 
 def suggest(name: str, known: Collection[str]) -> str:
@@ -88,6 +99,32 @@ def unfit(fresh: FreshnessSpec) -> Iterator[tuple[str, str]]:
         yield "stale_on_error", "needs stale_ttl, the time for which a value may be given past its TTL"
 
 
+def unsafe(spec: RegionSpec) -> Iterator[tuple[str, str]]:
+    """As `unfit`, of how values become bytes, and of secrets."""
+    if spec.counters and (spec.codec.encrypt or spec.codec.sign):
+        yield "counters", "a number that the server adds to can be neither encrypted nor signed"
+    yield from unfit_codec(spec.codec)
+
+
+def unfit_codec(codec: CodecSpec) -> Iterator[tuple[str, str]]:
+    """As `unfit`, of how values become bytes."""
+    protected = codec.encrypt or codec.sign
+    if codec.fail_closed and not protected:
+        yield "fail_closed", "needs sign or encrypt: a checksum can be forged"
+    if codec.serializer == "pickle" and not protected:
+        yield "serializer", NEEDS_PROOF
+    if codec.serializer not in SERIALIZERS and codec.serializer not in (installed := _installed_serializers()):
+        meant = nearest(codec.serializer, (*SERIALIZERS, *installed))
+        hint = f"did you mean '{meant}'?" if meant else f"known are {', '.join((*SERIALIZERS, *sorted(installed)))}"
+        yield "serializer", f"no such serializer is installed; {hint}"
+
+
+def _installed_serializers() -> set[str]:
+    from importlib.metadata import entry_points  # 15 ms, and only for those who name one of another package
+
+    return {point.name for point in entry_points(group=SERIALIZERS_GROUP)}
+
+
 def _check_l1(value: object) -> dict[str, object]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"l1 = {shown(value)}: not a table; write l1={{'ttl': '5s'}} or l1={{'mode': 'off'}}")
@@ -109,10 +146,23 @@ def _parse(name: str, field: Field, value: object) -> object:
     raise ConfigError(problem)
 
 
+def loosened(spec: RegionSpec, parsed: Mapping[str, object]) -> list[str]:
+    """What these options would turn off that the profile has turned on."""
+    return [name for name in tight(spec) if parsed.get(name) is False]
+
+
+def tight(spec: RegionSpec) -> list[str]:
+    """What a profile has turned on of that which nothing turns off."""
+    return [name for name in ONLY_TIGHTENED if getattr(spec if hasattr(spec, name) else spec.codec, name)]
+
+
+ONLY_ON = "may be turned on here, but not off; take another profile where it is not wanted"
+
+
 def apply_options(spec: RegionSpec, parsed: Mapping[str, object]) -> RegionSpec:
     """A copy of ``spec`` with the options that `check_options` returned."""
     changes: dict[str, Any] = {name: value for name, value in parsed.items() if name in _REGION_FIELDS}
-    codec: dict[str, Any] = {name: value for name, value in parsed.items() if name in _CODEC_FIELDS}
+    codec: dict[str, Any] = {name: value for name, value in parsed.items() if name in CODEC_FIELDS}
     if codec:
         changes["codec"] = replace(spec.codec, **codec)
     fresh: dict[str, Any] = {name: value for name, value in parsed.items() if name in FRESHNESS_FIELDS}

@@ -13,8 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cachekit.config import fields
-from cachekit.config.fields import NOT_YET
+from cachekit.config.fields import KEYS
 from cachekit.config.model import (
     BackendTable,
     BreakerTable,
@@ -24,19 +23,32 @@ from cachekit.config.model import (
     Settings,
     TLSTable,
 )
-from cachekit.config.options import FOREIGN, apply_options, shown, suggest, unfit
+from cachekit.config.options import FOREIGN, ONLY_ON, apply_options, loosened, shown, suggest, tight, unfit, unsafe
+from cachekit.config.secret import hidden
 from cachekit.config.spec import (
+    NEEDS_MASTER_KEY,
     NEEDS_NAMESPACE,
+    NEEDS_SIGNING_KEY,
     NO_BACKEND,
-    NOT_YET_BUILT_IN,
     BackendSpec,
     BreakerSpec,
+    KeySpec,
     MetricsSpec,
     RegionSpec,
     ServiceSpec,
     TLSSpec,
 )
-from cachekit.config.tree import BUILT_IN_ORIGIN, CODE_ORIGIN, Found, Keys, Tree, build, find_files, is_secret
+from cachekit.config.tree import (
+    BUILT_IN_ORIGIN,
+    CODE_ORIGIN,
+    Found,
+    Keys,
+    Tree,
+    build,
+    find_files,
+    is_secret,
+    variable_of,
+)
 from cachekit.config.units import nearest
 from cachekit.config.urls import TLS_SCHEMES, carries_password, check_url, redact_url
 from cachekit.errors import ConfigError
@@ -78,6 +90,7 @@ def load(
     framework's own configuration by their names, between the files and the environment.
     Raises `ConfigError` with all problems, one per line.
     """
+    settings, layers = hidden(settings), hidden(layers)
     loaded = load_tree(paths, settings=settings, definitions=definitions, layers=layers, environ=environ, start=start)
     for file in loaded.spec.files:
         log.info("configuration read from %s", file)
@@ -98,7 +111,8 @@ def load_tree(
     start: Path | None = None,
 ) -> Loaded:
     """As `load`, with origins and warnings for ``cachekit config``, and without logging."""
-    environ = os.environ if environ is None else environ
+    settings, layers = hidden(settings), hidden(layers)
+    environ = hidden(os.environ if environ is None else environ)
     found = find_files(environ, start) if paths is None else Found(tuple(map(Path, paths)))
     if found.missing:
         raise ConfigError("\n".join(found.missing))
@@ -114,6 +128,7 @@ def load_tree(
         enabled=model.enabled,
         strict=model.strict,
         metrics=_metrics(model.metrics),
+        keys=_keys_of(model, tree),
         backends=backends,
         regions=regions,
         files=tuple(map(str, found.files)),
@@ -135,7 +150,7 @@ def _validate(tree: Tree) -> tuple[Settings, set[Keys]]:
         try:
             return Settings(tree=tree.values), left_out
         except ValidationError as error:
-            details = error.errors(include_url=False)
+            details = error.errors(include_url=False, include_input=False)
         # Outside the handler: a chained pydantic error would carry the input, passwords included, into tracebacks.
         bad = {keys: detail for detail in details if (keys := _keys(tree, detail["loc"]))}
         tree.problems.extend(_problem(tree, keys, detail) for keys, detail in bad.items())
@@ -154,7 +169,7 @@ def _problem(tree: Tree, keys: Keys, detail: ErrorDetails) -> str:
         return f"{place}: {name}: not a table"
     reason = str(detail.get("ctx", {}).get("error", detail["msg"]))
     value = tree.get(*keys)
-    if is_secret(keys) or (reason == NOT_YET and keys[-1] in fields.KEYS):
+    if is_secret(keys):
         return f"{place}: {name}: {reason}"
     return f"{place}: {name} = {shown(value)}: {reason}"
 
@@ -241,18 +256,11 @@ def _backend_types() -> set[str]:
 
 def _inherited_origin(tree: Tree, keys: Keys) -> str:
     while keys not in tree.origins:
-        parent = _parent(tree, keys[1]) if keys[0] == "profiles" and len(keys) > 2 else None
+        parent = tree.parent(keys[1]) if keys[0] == "profiles" and len(keys) > 2 else None
         if parent is None:
             return "default"
         keys = ("profiles", parent, *keys[2:])
     return tree.origins[keys]
-
-
-def _parent(tree: Tree, name: str) -> str | None:
-    extends = tree.get("profiles", name, "extends")
-    if extends is None:
-        return None if name == "default" else "default"
-    return None if extends == "none" else str(extends)
 
 
 def _regions(
@@ -263,7 +271,7 @@ def _regions(
     def resolve(name: str, chain: Keys) -> RegionSpec:
         if name in regions:
             return regions[name]
-        parent = _parent(tree, name)
+        parent = tree.parent(name)
         base = RegionSpec()
         if parent is not None:
             problem = _bad_parent(parent, (*chain, name), model.profiles)
@@ -280,9 +288,11 @@ def _regions(
             origin=tree.origin(("profiles", name)),
             needs_namespace=base.needs_namespace or name == "production",
         )
-        inherited = dict(unfit(base.freshness))  # told already
-        for key, problem in unfit(region.freshness):
-            if key not in inherited:
+        for key in loosened(base, given):
+            tree.problems.append(f"{tree.origin(('profiles', name, key))}: profiles.{name}.{key} = false: {ONLY_ON}")
+        inherited = {*unfit(base.freshness), *unsafe(base)}  # told already
+        for key, problem in (*unfit(region.freshness), *unsafe(region)):
+            if (key, problem) not in inherited:
                 place = _inherited_origin(tree, ("profiles", name, key))
                 tree.problems.append(f"{place}: profiles.{name}.{key}: {problem}")
         regions[name] = region
@@ -290,7 +300,22 @@ def _regions(
 
     for name in model.profiles:
         resolve(name, ())
+    tree.problems.extend(_let_go(regions, tree))
     return {name: _bind(regions[name], tree, model, backends, left_out) for name in model.profiles}
+
+
+def _let_go(regions: Mapping[str, RegionSpec], tree: Tree) -> Iterator[str]:
+    """What a later layer would turn off by having a profile extend another one."""
+    for name, former in tree.former:
+        if name not in regions or former not in regions:
+            continue
+        for key in tight(regions[former]):
+            if key not in tight(regions[name]):
+                keys = ("profiles", name, "extends")
+                yield (
+                    f"{tree.origin(keys)}: {'.'.join(keys)} = {shown(tree.get(*keys))}: would turn off {key}, which "
+                    f"'{former}' has turned on; it {ONLY_ON}"
+                )
 
 
 def _bad_parent(parent: str, chain: Keys, profiles: Mapping[str, ProfileTable]) -> str:
@@ -298,8 +323,6 @@ def _bad_parent(parent: str, chain: Keys, profiles: Mapping[str, ProfileTable]) 
         return f"extends itself: {' -> '.join((*chain[chain.index(parent) :], parent))}"
     if parent in profiles:
         return ""
-    if parent in NOT_YET_BUILT_IN:
-        return NOT_YET
     meant = nearest(parent, profiles)
     return f"no such profile; did you mean '{meant}'?" if meant else "no such profile"
 
@@ -314,6 +337,10 @@ def _bind(
     unnamed = region.backend in backends and "namespace" not in model.model_fields_set
     if unnamed and region.needs_namespace and region.origin != BUILT_IN_ORIGIN:
         tree.problems.append(f"{region.origin}: profiles.{region.name}: {NEEDS_NAMESPACE}")
+    if region.origin != BUILT_IN_ORIGIN and (missing := _missing_key(region, model)):
+        place = _inherited_origin(tree, ("profiles", region.name, "encrypt" if region.codec.encrypt else "sign"))
+        place = region.origin if place == BUILT_IN_ORIGIN else place
+        tree.problems.append(f"{place}: profiles.{region.name}: {missing}")
     if region.backend == NO_BACKEND or region.backend in backends:
         return region
     if region.backend == "default":
@@ -329,6 +356,18 @@ def _bind(
         reason = f"no such backend; did you mean '{meant}'?" if meant else "no such backend"
     tree.problems.append(f"{place}: profiles.{region.name}.backend = '{region.backend}': {reason}")
     return region
+
+
+def _missing_key(region: RegionSpec, model: Settings) -> str:
+    if region.codec.encrypt and model.master_key is None:
+        return NEEDS_MASTER_KEY
+    if region.codec.sign and not region.codec.encrypt and model.master_key is None and model.signing_key is None:
+        return NEEDS_SIGNING_KEY
+    return ""
+
+
+def _keys_of(model: Settings, tree: Tree) -> KeySpec:
+    return KeySpec(**{name: getattr(model, name) for name in KEYS}, files=dict(tree.files))
 
 
 def _has_zstd() -> bool:
@@ -354,6 +393,7 @@ def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
             f"metrics: {spec.metrics.path} is open to everybody and shows names of functions; "
             "set metrics.allow or CACHEKIT_METRICS__TOKEN"
         )
+    yield from key_warnings(spec.keys)
     for name, table in model.backends.items():
         keys = ("backends", name, "url")
         origin = tree.origin(keys)
@@ -363,3 +403,28 @@ def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
             yield f"{origin}: backends.{name}.url: holds a password; set it in the environment instead"
         if table.url and "tls" in table.model_fields_set and table.url.partition("://")[0] not in TLS_SCHEMES:
             yield f"{tree.origin((*keys[:2], 'tls'))}: backends.{name}.tls: not used, since the URL is not rediss://"
+
+
+def key_warnings(keys: KeySpec) -> Iterator[str]:
+    """What works today, and may not when a key is changed or read by others."""
+    if keys.master_key is not None and keys.name_key is None:
+        yield (
+            "name_key: not set; a rotation of the master key will change names: each secure entry is computed once "
+            "more; pin it with `cachekit secrets generate --name-key`"
+        )
+    if keys.previous_keys and keys.master_key is None and keys.signing_key is None:
+        yield "previous_keys: set without master_key or signing_key; nothing is opened or verified with them"
+    for name, path in keys.files.items():
+        if _others_may_read(path):
+            yield (
+                f"env {variable_of((name,))}_FILE: the file that it names can be read by others than its owner; "
+                "chmod 600, or defaultMode: 0400 for a secret of Kubernetes"
+            )
+
+
+def _others_may_read(path: str) -> bool:
+    """Not on Windows, which has no modes of this kind."""
+    try:
+        return hasattr(os, "getuid") and bool(Path(path).stat().st_mode & 0o077)
+    except OSError:  # it was there a moment ago
+        return False

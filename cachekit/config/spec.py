@@ -6,10 +6,13 @@ All times are seconds (float), ``None`` means never; sizes are bytes.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
-from typing import Any
+from typing import Any, NoReturn
+
+from cachekit.config.secret import Secret
 
 DEFAULT_NAMESPACE = "cachekit"
 NO_BACKEND = "none"
+SERIALIZERS = ("msgpack", "json", "pickle")  # ours; other packages register theirs
 DEFAULT_BACKEND = "default"  # without a URL anywhere it is as good as none
 
 
@@ -28,11 +31,15 @@ class L1Spec:
 class CodecSpec:
     """How values become bytes."""
 
-    serializer: str = "msgpack"
+    serializer: str = "msgpack"  # msgpack | json | pickle | an entry point of the group cachekit.serializers
     compression: str = "lz4"  # lz4 | zstd | none
     compress_above: int = 1024
     max_value_bytes: int = 16 * 1024 * 1024
     on_unstorable: str = "warn"  # warn | raise
+    encrypt: bool = False
+    sign: bool = False  # what is encrypted is signed by that
+    fail_closed: bool = False  # raise `TamperedEntry` instead of a counted miss
+    rewrap: bool = True  # what is read under an older key is stored under the present one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +112,31 @@ class BackendSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeySpec:
+    """The secrets of encryption and signatures. Each may be given in hexadecimal digits, too."""
+
+    master_key: Secret | None = None
+    previous_keys: tuple[Secret, ...] = ()
+    signing_key: Secret | None = None
+    name_key: Secret | None = None
+    files: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)  # key of the configuration to path
+
+    def __post_init__(self) -> None:
+        for name in ("master_key", "signing_key", "name_key"):
+            if (key := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Secret.of(key))
+        object.__setattr__(self, "previous_keys", tuple([Secret.of(key) for key in self.previous_keys]))
+
+    @property
+    def names_hidden(self) -> bool:
+        """Whether there is a key to hide names with."""
+        return self.name_key is not None or self.master_key is not None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("keys are not pickled; each process reads them from its own environment")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegionSpec:
     """One profile, inheritance resolved. ``backend`` is the name of a backend, or ``"none"`` for L1 only."""
 
@@ -125,6 +157,7 @@ class RegionSpec:
     freshness: FreshnessSpec = FreshnessSpec()
     l1: L1Spec = L1Spec()
     codec: CodecSpec = CodecSpec()
+    require_tenant: bool = False
     needs_namespace: bool = False  # with an L2 it must have a name of its own
     origin: str = ""  # the table that declared it: "cachekit.toml:5", "built-in", "define()"
 
@@ -152,25 +185,35 @@ class ServiceSpec:
     enabled: bool = True
     strict: bool = False
     metrics: MetricsSpec = MetricsSpec()
+    keys: KeySpec = KeySpec()
     backends: Mapping[str, BackendSpec] = field(default_factory=dict, hash=False)
     regions: Mapping[str, RegionSpec] = field(default_factory=dict, hash=False)
     files: tuple[str, ...] = ()  # that were read, base first
 
 
 FRESHNESS_FIELDS = frozenset(each.name for each in dataclass_fields(FreshnessSpec))
+CODEC_FIELDS = frozenset(each.name for each in dataclass_fields(CodecSpec))
+ONLY_TIGHTENED = ("encrypt", "sign", "fail_closed", "require_tenant")  # turned on by any layer, off by none
 
-# Built-in profiles as differences from `default`, by the keys of a file. `secure` needs features that do not exist yet;
-# `config.settings` refuses it by name instead of running without what it promises.
+# Built-in profiles as differences from `default`, by the keys of a file.
 BUILT_IN: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "minimal": {"jitter": 0.0, "early_refresh": "off", "lease": "off"},
     "production": {"stale_ttl": 3600.0, "swr": True, "hard_timeout": 30.0},
+    "secure": {"encrypt": True, "early_refresh": "off"},
     "dev": {"ttl": 30.0, "on_unstorable": "raise"},
     "test": {"backend": NO_BACKEND, "jitter": 0.0, "early_refresh": "off", "on_unstorable": "raise"},
     "local": {"backend": NO_BACKEND},
 }
-NOT_YET_BUILT_IN = ("secure",)
 NEEDS_NAMESPACE = "what is made for production needs a namespace of its own; set namespace, or CACHEKIT_NAMESPACE"
+NEEDS_MASTER_KEY = (
+    "what is encrypted needs a master key; set CACHEKIT_MASTER_KEY or CACHEKIT_MASTER_KEY_FILE "
+    "(`cachekit secrets generate` makes one)"
+)
+NEEDS_SIGNING_KEY = (
+    "what is signed needs a key; set CACHEKIT_SIGNING_KEY, CACHEKIT_MASTER_KEY or one of them with _FILE "
+    "(`cachekit secrets generate` makes one)"
+)
 
 
 def built_in_regions() -> dict[str, RegionSpec]:
@@ -178,7 +221,7 @@ def built_in_regions() -> dict[str, RegionSpec]:
     regions = {}
     for name, differences in BUILT_IN.items():
         fields = dict(differences)
-        codec = CodecSpec(on_unstorable=fields.pop("on_unstorable", "warn"))
+        codec = CodecSpec(**{key: fields.pop(key) for key in CODEC_FIELDS & fields.keys()})
         fresh = FreshnessSpec(**{key: fields.pop(key) for key in FRESHNESS_FIELDS & fields.keys()})
         regions[name] = RegionSpec(
             name=name, codec=codec, freshness=fresh, needs_namespace=name == "production", origin="built-in", **fields

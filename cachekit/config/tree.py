@@ -8,13 +8,15 @@ import re
 import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cachekit.config.fields import KEYS, NOT_YET, dotted
-from cachekit.config.spec import BUILT_IN, NO_BACKEND, NOT_YET_BUILT_IN
-from cachekit.config.units import check_name, fold, nearest, parse_list
+from cachekit.config.fields import KEYS, dotted
+from cachekit.config.options import ONLY_ON
+from cachekit.config.spec import BUILT_IN, NO_BACKEND, ONLY_TIGHTENED
+from cachekit.config.units import check_name, fold, nearest, parse_bool, parse_list
 
 Keys = tuple[str, ...]
 
@@ -56,6 +58,8 @@ class Tree:
     origins: dict[Keys, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict, repr=False)  # where keys of encryption were read
+    former: list[tuple[str, str]] = field(default_factory=list)  # profiles, and what a lower layer had them extend
 
     def get(self, *keys: str) -> Any:
         """The value at these keys, or None."""
@@ -84,8 +88,26 @@ class Tree:
                 node[key] = {}
                 self.origins[keys[:depth]] = origin
             node = node[key]
+        tightened = keys[0] == "profiles" and keys[-1] in ONLY_TIGHTENED and _truth(node.get(keys[-1], False))
+        if tightened and not _truth(value):
+            self.problems.append(f"{origin}: {'.'.join(keys)} = false: {ONLY_ON}")
+            return
         node[keys[-1]] = value
         self.origins[keys] = origin
+
+    def parent(self, name: str) -> str | None:
+        """The profile that this one extends."""
+        extends = self.get("profiles", name, "extends")
+        if extends is None:
+            return None if name == "default" else "default"
+        return None if extends == "none" else str(extends)
+
+    @contextmanager
+    def layer(self) -> Iterator[None]:
+        """Note which profiles extend another one after this layer than before."""
+        before = {name: self.parent(name) for name in self.names("profiles")}
+        yield
+        self.former += [(name, parent) for name, parent in before.items() if parent and parent != self.parent(name)]
 
     def merge(self, table: Mapping[Any, Any], origin: Callable[[Keys], str], at: Keys = ()) -> None:
         """Lay a table over the tree: tables merge key by key, everything else replaces."""
@@ -98,6 +120,13 @@ class Tree:
                 self.merge(value, origin, keys)
             else:
                 self.put(keys, value, origin(keys))
+
+
+def _truth(value: object) -> bool:
+    try:
+        return parse_bool(value)
+    except ValueError:  # told when the tree is validated
+        return True
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -316,7 +345,7 @@ def _keys_of_variable(tree: Tree, variable: str) -> Keys | None:
         tree.problems.append(f"env {variable}: names no key; write {example}")
         return None
     name, *keys = rest
-    known = [*tree.names(first), *(NOT_YET_BUILT_IN if first == "profiles" else ("default",))]
+    known = [*tree.names(first), *(() if first == "profiles" else ("default",))]
     found = next((candidate for candidate in known if fold(candidate) == name), None)
     if found is None and keys in (["extends"], ["url"], ["type"]) and (keys == ["extends"]) == (first == "profiles"):
         found = name
@@ -330,18 +359,24 @@ def _keys_of_variable(tree: Tree, variable: str) -> Keys | None:
 
 
 def _read_secret(tree: Tree, variable: str, path: str, keys: Keys) -> str | None:
+    try:
+        secret = read_secret_file(path)
+    except ValueError as error:
+        tree.problems.append(f"env {variable}: the file that it names {error}")
+        return None
     if len(keys) == 1:
-        return "unread"  # a key of encryption: refused as not yet available, without reading the file
+        tree.files[keys[0]] = path
+    return secret
+
+
+def read_secret_file(path: str) -> str:
+    """The secret in a file, or ValueError. Without the path: somebody may have written the secret itself there."""
     try:
         secret = Path(path).read_text(encoding="utf-8").strip("\r\n")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        # Without the path: somebody may have written the secret itself here.
-        tree.problems.append(f"env {variable}: the file that it names cannot be read: {reason}")
-        return None
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}") from None
     if not secret:
-        tree.problems.append(f"env {variable}: the file that it names is empty")
-        return None
+        raise ValueError("is empty")
     return secret
 
 
@@ -393,15 +428,20 @@ def build(
     """
     tree = Tree()
     tree.merge({"profiles": BUILT_IN}, lambda keys: BUILT_IN_ORIGIN)
-    tree.merge({"profiles": definitions}, lambda keys: f"define({keys[1]!r})" if len(keys) > 1 else "define()")
+    with tree.layer():
+        tree.merge({"profiles": definitions}, lambda keys: f"define({keys[1]!r})" if len(keys) > 1 else "define()")
     for file in files:
-        read_file(tree, file)
+        with tree.layer():
+            read_file(tree, file)
     if any(": not valid TOML" in problem or ": cannot be read" in problem for problem in tree.problems):
         return tree  # what follows would only complain about what the unread file holds
     for name, table in layers.items():
-        tree.merge(table, lambda keys, name=name: name)  # type: ignore[misc]  # bound now
-    read_environment(tree, environ)
-    tree.merge(settings, lambda keys: CODE_ORIGIN)
+        with tree.layer():
+            tree.merge(table, lambda keys, name=name: name)  # type: ignore[misc]  # bound now
+    with tree.layer():
+        read_environment(tree, environ)
+    with tree.layer():
+        tree.merge(settings, lambda keys: CODE_ORIGIN)
     read_urls(tree, environ)
     for kind in NAMED:
         _check_names(tree, kind)
@@ -417,8 +457,6 @@ def _check_names(tree: Tree, kind: str) -> None:
         if other != name:
             where = tree.origin((kind, other))
             problem = f"the same name as '{other}' ({where}) to the environment, which knows no case, '-' or '.'"
-        elif kind == "profiles" and fold(name) in NOT_YET_BUILT_IN:
-            problem = NOT_YET
         elif fold(name) == NO_BACKEND:
             problem = f"'{NO_BACKEND}' is a reserved name"
         else:

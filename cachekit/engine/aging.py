@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from cachekit.codec.envelope import Header
+from cachekit.context import for_nobody
 from cachekit.engine.entries import Sample, alive_ns, result_of, soft_ns, unheard, view_of, without_proof
 from cachekit.engine.freshness import NEVER_NS
 from cachekit.engine.miss import MISS
@@ -68,7 +69,7 @@ def in_l1(call: Call, port: Port, sample: Sample) -> tuple[Result | None, bool]:
         return result_of(view), False
     if view.early and view.now < min(soft_ns(call, view), alive_ns(call, view)) and call.tiers.table is not None:
         mine = call.tiers.table.refreshed(call.slot, call.args, soft_ns(call, view))
-        value = call.tiers.table.get(call.slot, call.args)  # which counts the hit
+        value = for_nobody(call.tiers.table.get, call.slot, call.args)  # which counts the hit
         if mine:
             _note(call, port, sample, view)
         if value is MISS:  # it has just left

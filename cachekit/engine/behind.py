@@ -1,5 +1,6 @@
 """Refreshes of which no caller waits: when one is due, and how it goes."""
 
+import logging
 from typing import Final
 
 from cachekit.engine import aging
@@ -10,12 +11,16 @@ from cachekit.engine.raised import Raised
 from cachekit.engine.reading import absent, hit, is_due, note
 from cachekit.engine.right import Right
 from cachekit.engine.tiers import Call
+from cachekit.errors import TamperedEntry
 from cachekit.l2 import operation
 from cachekit.l2.operation import Found, Stale
 from cachekit.l2.remote import Unavailable
 
+logger = logging.getLogger("cachekit")
+
 SAME: Final = 0.05  # seconds by which two entries of a key may differ in what is left of them, and yet be one
 HANDED_ON: Final = 1.0  # seconds for which another process's refresh is not asked after
+TAMPERED: Final = 30.0  # ... for which an entry that was tampered with is left alone
 
 
 def due(call: Call, port: Port, sample: Sample, found: Found) -> bool:
@@ -49,6 +54,17 @@ def refresh_behind(call: Call, port: Port, trigger: str) -> None:
 
 
 async def _behind(call: Call, port: Port, trigger: str) -> None:
+    """A refresh. What it finds tampered with is left for a caller to be told; the value at hand stays until its end."""
+    try:
+        await _refreshed(call, port, trigger)
+    except TamperedEntry as error:
+        call.tally.refreshed(trigger, "failed")
+        call.tiers.pauses.rest(call.ident, port.now(), TAMPERED)
+        if call.tiers.once("tampered behind"):
+            logger.error("a refresh behind the caller was given up: %s", error)
+
+
+async def _refreshed(call: Call, port: Port, trigger: str) -> None:
     sample, had = Sample(call, port), call.aged
     call.answered = True
     lead = call.tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())

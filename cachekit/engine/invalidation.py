@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from cachekit.engine import keys
 from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call, Tiers, logger
@@ -73,6 +74,20 @@ async def clear_stamps(
                     remote.cleared()
             local()
     return worst(outcomes.values())
+
+
+async def clear_own(tiers: Tiers, digests: list[bytes], remotes: Iterable[Remote], port: Port) -> Outcome:
+    """Outdate everything under tags of cachekit's own.
+
+    Entries carry these from the beginning on, under stamps from before the source was read, so the clock of the tags
+    that only a value tells of need not move.
+    """
+
+    def local() -> None:
+        tiers.versions.bump_tags([digest.hex() for digest in digests])  # tagged entries are judged when they are hit
+
+    stamps = [keys.tag_stamp(tiers.namespace, digest) for digest in digests]
+    return await clear_stamps(remotes, stamps, tiers.versions, local, port)
 
 
 def _note(

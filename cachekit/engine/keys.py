@@ -3,6 +3,8 @@
     NAMESPACE:v:{REGION:FN:DIGEST}     a call; FN is module.qualname:version, DIGEST that of the bound arguments
     NAMESPACE:v:{REGION:=TEXT}         a region key that is a short printable str
     NAMESPACE:v:{REGION:DIGEST}        any other region key
+        with a tenant FN:TENANT:DIGEST, TENANT=TEXT, TENANT:DIGEST, where TENANT is the digest of its name
+        in an encrypted region every DIGEST and TENANT is made with a key, and so is what stands for a tag
     NAMESPACE:t:{_}:DIGEST             the stamp of a tag;        NAMESPACE:t:{_}:#clock  the clock of all tags
     NAMESPACE:t:{REGION}:#             the stamp of a region;     NAMESPACE:t:{REGION}:#f:FN  of a function in it
 
@@ -10,11 +12,12 @@ The braces are the hash tag of Redis Cluster. Namespace and region contain neith
 BLAKE2b: whoever chooses arguments must not be able to choose a collision.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cachekit.engine.binding import Binder as Binder
 from cachekit.engine.binding import compile_binder as compile_binder
@@ -23,6 +26,7 @@ from cachekit.engine.encoding import encode_plain
 from cachekit.engine.functions import function_id as function_id
 from cachekit.errors import UncacheableArgument
 
+_OF_TENANT: Final = re.compile(r"([^:]*:.*):[0-9a-f]{32}", re.DOTALL)
 MAX_TEXT = 200  # bytes of a tag, and of a region key that stays readable
 
 
@@ -33,29 +37,41 @@ class Key(NamedTuple):
     khash: int
 
 
+class Whose(NamedTuple):
+    """A tenant as keys and entries know it."""
+
+    digest: str = ""  # empty: no tenant
+    tags: tuple[str, ...] = ()  # by which its entries in the region, and of the function, are cleared
+
+
+NOBODY: Final = Whose()
+
+
 class EntryKey(str):
     """The full key of a function's entry, as ``f.key(...)`` returns it. Region methods take it as it is."""
 
     slot: int  # where L1 of this process has the entry
     args: tuple[Any, ...]
     stamp_names: tuple[str, ...]  # the stamps that cover it
+    whose: Whose
     tiers: Any  # what slot and args belong to; None after pickling: another process numbers its slots itself
 
     @classmethod
     def of(
-        cls, text: str, *, stamp_names: tuple[str, ...], slot: int = 0, args: tuple[Any, ...] = (), tiers: Any = None
-    ) -> "EntryKey":
+        cls, text: str, *, stamp_names: tuple[str, ...], slot: int = 0, args: tuple[Any, ...] = (), tiers: Any = None,
+        whose: Whose = NOBODY,
+    ) -> "EntryKey":  # fmt: skip
         """The key with what this process needs to find the entry."""
         made = cls(text)
-        made.slot, made.args, made.stamp_names, made.tiers = slot, args, stamp_names, tiers
+        made.slot, made.args, made.stamp_names, made.tiers, made.whose = slot, args, stamp_names, tiers, whose
         return made
 
     def __reduce__(self) -> Any:
-        return _entry_key, (str.__str__(self), self.stamp_names)
+        return _entry_key, (str.__str__(self), self.stamp_names, self.whose)
 
 
-def _entry_key(text: str, stamp_names: tuple[str, ...]) -> EntryKey:
-    return EntryKey.of(text, stamp_names=stamp_names)
+def _entry_key(text: str, stamp_names: tuple[str, ...], whose: Whose = NOBODY) -> EntryKey:
+    return EntryKey.of(text, stamp_names=stamp_names, whose=whose)
 
 
 class Digest(bytes):
@@ -73,13 +89,17 @@ def digest(args: tuple[Any, ...], names: Sequence[str] = ()) -> Digest:
     return Digest(blake2b(encoded, digest_size=16).digest())
 
 
-def hex_digest(place: tuple[Any, ...], names: Sequence[str] = ()) -> str:
-    """The digest of what L1 compares, as in a key: of an argument array, or of the `Digest` in its place."""
+def hex_digest(place: tuple[Any, ...], names: Sequence[str] = (), key: bytes | None = None) -> str:
+    """The digest of what L1 compares, as in a key: of an argument array, or of the `Digest` in its place.
+
+    ``key`` hides it, where names are secret: that of a plain array in one go, as it is made for every call.
+    """
     try:
-        return blake2b(encode_plain(place), digest_size=16).hexdigest()
+        return blake2b(encode_plain(place), digest_size=16, key=key or b"").hexdigest()
     except KeyError:
         only = place[0] if len(place) == 1 else None
-        return (only if type(only) is Digest else digest(place, names)).hex()
+        made = (only if type(only) is Digest else digest(place, names)).hex()
+        return made if key is None else hidden(made, key)
 
 
 def call_ident(fn_id: str, args: tuple[Any, ...], names: Sequence[str] = ()) -> str:
@@ -95,6 +115,20 @@ def _with_parameter(error: UncacheableArgument, args: tuple[Any, ...], names: Se
         except UncacheableArgument as reason:
             return UncacheableArgument(f"argument {name!r}: {reason}" if name else str(reason))
     return error
+
+
+def hidden(text: str, key: bytes) -> str:
+    """The digest that stands for a name where names are secret: with a key, so that nobody can try likely ones."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=key).hexdigest()
+
+
+def whose(tenant: str | None, key: bytes | None, region: str, fn_id: str = "") -> Whose:
+    """A tenant in a region, and in a function of it. ``key`` hides names, where names are secret."""
+    if tenant is None:
+        return NOBODY
+    digest = hidden(tenant, key or b"")
+    whole = f"#t:{region}:{digest}"
+    return Whose(digest, (whole, f"{whole}:{fn_id}") if fn_id else (whole,))
 
 
 def region_ident(key: object) -> str:
@@ -141,6 +175,13 @@ def call_prefix(namespace: str, region: str, fn_id: str) -> str:
     return f"{namespace}:v:{{{region}:{fn_id}:"
 
 
+def function_of(ident: str) -> str:
+    """The FN in the key of a call, from what stands between region and brace; empty if that is no call."""
+    before = ident.rpartition(":")[0]
+    of_tenant = _OF_TENANT.fullmatch(before)
+    return before if of_tenant is None else of_tenant[1]
+
+
 def tag_stamp(namespace: str, digest: bytes) -> str:
     """The key of a tag's stamp, by its digest: an entry carries digests, so its reader need not know the names.
 
@@ -149,9 +190,9 @@ def tag_stamp(namespace: str, digest: bytes) -> str:
     return f"{namespace}:t:{{_}}:{digest.hex()}"
 
 
-def tag_id(tag: str) -> str:
+def tag_id(tag: str, key: bytes | None = None) -> str:
     """What a tag is called inside this process."""
-    return tag_digest(tag).hex()
+    return tag_digest(tag, key).hex()
 
 
 def clock_stamp(namespace: str) -> str:
@@ -184,6 +225,6 @@ def check_tag(tag: object) -> str:
     return str.__str__(tag)
 
 
-def tag_digest(tag: str) -> bytes:
-    """The 8 bytes that stand for a tag in an envelope."""
-    return blake2b(tag.encode(), digest_size=8).digest()
+def tag_digest(tag: str, key: bytes | None = None) -> bytes:
+    """The 8 bytes that stand for a tag in an envelope; ``key`` hides names, where names are secret."""
+    return blake2b(tag.encode(), digest_size=8, key=key or b"").digest()

@@ -86,7 +86,7 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
     tally, tiers = call.tally, call.tiers
     tally.misses += 1
     tiers.emit(Missed(tiers.spec.name, tally.function, right.sample.why))
-    entry = Entry(None if callable(call.ttl) else call.ttl, call.tags, call.aged)
+    entry = Entry(None if callable(call.ttl) else call.ttl, call.named_tags, call.aged)
     outer = ENTRY.set(entry)
     began = port.now()
     inside = LOADING.set(_chain(call, lead, right.sample, began))
@@ -103,7 +103,7 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
 async def alone(call: Call, port: Port) -> Result:
     """The function as if it were not cached; what it asks of its entry comes to nothing."""
     assert call.load is not None
-    outer = ENTRY.set(Entry(None if callable(call.ttl) else call.ttl, call.tags))
+    outer = ENTRY.set(Entry(None if callable(call.ttl) else call.ttl, call.named_tags))
     try:
         return await port.run(call.load)
     finally:
@@ -223,11 +223,13 @@ async def _keep(
         call.tiers.unstored.rest(call.ident, port.now(), aging.UNSTORED)
         await release(call, port, right)
         return
-    tags = tuple(sorted(check_tag(tag) for tag in entry.tags))
-    result.tags = tuple(dict.fromkeys((*map(tag_id, tags), *(old.tags if old is not None else ()))))
-    if set(tags) - set(call.tags) and (right.held is None or admission.mode == "opaque"):
+    tags = (*sorted(check_tag(tag) for tag in entry.tags), *call.tags[len(call.named_tags) :])
+    ids = [tag_id(tag, call.tiers.name_key) for tag in tags]
+    result.tags = tuple(dict.fromkeys((*ids, *(old.tags if old is not None else ()))))
+    stays_here = admission.mode == "opaque" and not call.tiers.takes_opaque
+    if set(tags) - set(call.tags) and (right.held is None or stays_here):
         right.sample.heard = False  # of these tags there may be no stamp, and then nobody tells of their clears
-    if admission.mode == "opaque":
+    if stays_here:
         unstorable(call, f"{type(result.value).__name__} cannot be copied or stored; it stays in this process")
         await release(call, port, right)
     elif right.held is not None and not await _store(

@@ -72,21 +72,21 @@ def raised_by(error: BaseException) -> Raised:
 
 def read(value: Any, spec: RegionSpec) -> Raised | None:
     """What another process wrote of an exception; None unless this process has the class, and remembers such."""
-    if not isinstance(value, list) or list(map(type, value)) != [str, tuple, dict]:
+    if not isinstance(value, list) or list(map(type, value)) != [str, list, dict]:
         return None
     kind = _class(value[0])
     known = [name for name, _ in spec.freshness.negative_exceptions]
     if kind is None or not _named(kind, known) or not all(type(key) is str for key in value[2]):
         return None
     try:
-        return Raised(kind, value[1], value[2]).check()
+        return Raised(kind, tuple(value[1]), value[2]).check()
     except Unstorable:  # the class is another one here
         return None
 
 
 def written(raised: Raised) -> list[Any]:
-    """What L2 keeps of it."""
-    return [dotted(raised.kind), raised.args, raised.state]
+    """What L2 keeps of it: of types that every serializer has."""
+    return [dotted(raised.kind), list(raised.args), raised.state]
 
 
 def is_one_of(error: BaseException, names: "tuple[str, ...] | list[str]") -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cachekit.context import for_nobody
 from cachekit.engine import aging
 from cachekit.engine.aging import Aged
 from cachekit.engine.entries import Sample, answered, from_l1, put_in_l1
@@ -117,7 +118,8 @@ async def look(call: Call, port: Port, *, first: bool = True) -> Any:
     if call.off:
         return _nothing(call, sample)
     if first and call.tiers.table is not None and not call.switches.skip_l1:  # which tells nothing inside of a load
-        value = call.tiers.table.get(call.slot, call.args)
+        get = call.tiers.table.get
+        value = for_nobody(get, call.slot, call.args) if call.tenant else get(call.slot, call.args)
         if value is not MISS and type(value) is not Raised:
             return value
     if (kept := from_l1(call)) is not None and kept.error is None:  # a refresh is due, but of that callers see to

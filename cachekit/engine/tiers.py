@@ -13,12 +13,15 @@ from cachekit.engine.flight import Flights
 from cachekit.engine.miss import MISS
 from cachekit.engine.pauses import Pauses, Validators
 from cachekit.engine.ports import Load
+from cachekit.errors import ConfigError, MissingTenant
 from cachekit.l1.nesting import Nesting
 from cachekit.l1.table import Table, Versions, khash
 from cachekit.l2.remote import Remote
 
 if TYPE_CHECKING:
     from cachekit.codec.codec import Codec
+    from cachekit.codec.keyring import Keyring
+    from cachekit.codec.seal import Lock, Locks
 
 logger = logging.getLogger("cachekit")
 
@@ -27,8 +30,9 @@ class Tiers:
     """What one region (or one function with bounds of its own) stands on."""
 
     __slots__ = (
-        "clock_stamp", "codec", "enabled", "flights", "namespace", "nesting", "observers", "pauses", "region_stamp",
-        "remote", "reported", "rng", "spec", "table", "tables", "unstored", "validators", "versions",
+        "clock_stamp", "codec", "enabled", "flights", "keyring", "locks", "name_key", "namespace", "nesting",
+        "observers", "pauses", "region_stamp", "remote", "reported", "rewraps", "rng", "spec", "table", "tables",
+        "unstored", "validators", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +51,7 @@ class Tiers:
         pauses: Pauses,
         unstored: Pauses,
         validators: Validators,
+        keyring: "Callable[[], Keyring]",
         enabled: bool = True,
     ) -> None:
         self.namespace = namespace
@@ -54,6 +59,9 @@ class Tiers:
         self.table = table  # None: l1.mode = "off"
         self.remote = remote  # None: L1 only
         self.codec = None if remote is None else _codec(spec)
+        self.keyring = keyring
+        self.locks = _locks(spec, keyring)  # None: entries are neither sealed nor signed
+        self.name_key = keyring().name_key if spec.codec.encrypt else None  # what hides names of keys and tags
         self.versions = versions
         self.flights = flights
         self.nesting = nesting
@@ -62,11 +70,17 @@ class Tiers:
         self.pauses = pauses  # of sources that failed
         self.unstored = unstored  # keys whose last value was not to be stored
         self.validators = validators
+        self.rewraps = Pauses()  # of entries that were stored again under the present key
         self.enabled = enabled  # false: the whole service is switched off
         self.tables = tables  # every table of the region, those of single functions included
         self.region_stamp = keys.region_stamp(namespace, spec.name)
         self.clock_stamp = keys.clock_stamp(namespace)
         self.reported: set[str] = set()  # what has been logged once
+
+    @property
+    def takes_opaque(self) -> bool:
+        """Whether the serializer may store values that L1 cannot copy. Ours for data cannot; any other is asked."""
+        return self.spec.codec.serializer not in ("msgpack", "json")
 
     @property
     def remotes(self) -> tuple[Remote, ...]:
@@ -89,6 +103,7 @@ class Tiers:
             pauses=self.pauses,
             unstored=self.unstored,
             validators=self.validators,
+            keyring=self.keyring,
             enabled=self.enabled,
         )
 
@@ -114,6 +129,25 @@ def _codec(spec: RegionSpec) -> "Codec":
     from cachekit.codec.codec import Codec  # only where there is an L2
 
     return Codec(spec.codec)
+
+
+def _locks(spec: RegionSpec, keyring: "Callable[[], Keyring]") -> "Locks | None":
+    if not (spec.codec.encrypt or spec.codec.sign):
+        return None
+    from cachekit.codec.seal import Locks  # with cryptography, for those who have secrets
+
+    try:
+        return Locks(keyring(), spec.name, "seal" if spec.codec.encrypt else "sign")
+    except ConfigError as error:
+        raise ConfigError(f"profile {spec.name!r}: {error}") from None
+
+
+def missing_tenant(spec: RegionSpec, name: str) -> MissingTenant:
+    """The error of a call without a tenant, where there must be one."""
+    return MissingTenant(
+        f"{name}: region {spec.name!r} requires a tenant: call it inside `with cachekit.tenant(...)`, or give the "
+        "decorator tenant=; threads and Celery tasks do not inherit the tenant"
+    )
 
 
 class Switches(NamedTuple):
@@ -146,7 +180,7 @@ class Call:
 
     __slots__ = (
         "_khash", "aged", "answered", "args", "condition", "elsewhere", "fallback", "flight_key", "ident", "key",
-        "load", "slot", "stamp_names", "switches", "tag_ids", "tags", "tally", "tiers", "ttl",
+        "load", "named_tags", "slot", "stamp_names", "switches", "tag_ids", "tags", "tally", "tenant", "tiers", "ttl",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +195,7 @@ class Call:
         tags: tuple[str, ...] = (),
         ttl: Any = None,
         condition: Callable[[Any], object] | None = None,
+        whose: keys.Whose = keys.NOBODY,
     ) -> None:
         self.tiers = tiers
         self.key = key  # the full text; None: arguments without a stable identity, in a region without L2
@@ -169,8 +204,10 @@ class Call:
         self.tally = tally
         self.stamp_names = stamp_names  # of the region, and of the function if there is one
         self.load = load
-        self.tags = tags
-        self.tag_ids = tuple(map(keys.tag_id, tags)) if tags else ()  # by which this process knows them
+        self.tenant = whose.digest
+        self.named_tags = tags
+        self.tags = (*tags, *whose.tags) if whose.tags else tags
+        self.tag_ids = tuple([keys.tag_id(tag, tiers.name_key) for tag in self.tags]) if self.tags else ()
         self.ttl = ttl  # seconds, None for never, or a callable of the value
         self.condition = condition
         self.aged: Any = None  # the `Aged` value that is at hand
@@ -193,6 +230,12 @@ class Call:
     def off(self) -> bool:
         """Whether the cache is switched off for this call: nothing is read or stored."""
         return not self.tiers.enabled or is_off(self.tiers.spec.name)
+
+    @property
+    def lock(self) -> "Lock | None":
+        """What seals or signs the entry, under the keys of today."""
+        locks = self.tiers.locks
+        return None if locks is None else locks.of(self.tenant)
 
     @property
     def khash(self) -> int:

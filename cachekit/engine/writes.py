@@ -31,10 +31,10 @@ async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = Fals
         return False
     sample = Sample(call, port)
     admission = admit(value)
-    ends = life_of(call, value, Entry(None if callable(call.ttl) else call.ttl, call.tags))
+    ends = life_of(call, value, Entry(None if callable(call.ttl) else call.ttl, call.named_tags))
     if ends is None:
         return False
-    if admission.mode == "opaque":
+    if admission.mode == "opaque" and not call.tiers.takes_opaque:
         if only_if_absent and (
             from_l1(call) is not None or (sample.usable and isinstance(await look_in_l2(call, port, sample), Result))
         ):

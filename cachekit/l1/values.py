@@ -53,7 +53,7 @@ class Opaque(Exception):
 class Plan:
     """How to look into the instances of one class, and how to copy one."""
 
-    __slots__ = ("copy", "mutable", "parts", "plain")
+    __slots__ = ("copy", "mutable", "parts", "plain", "size")
 
     def __init__(
         self,
@@ -62,11 +62,13 @@ class Plan:
         *,
         mutable: bool,
         plain: bool = False,
+        size: Callable[[Any], int] | None = None,
     ) -> None:
         self.parts = parts  # what it holds; None: this instance is opaque
         self.copy = copy  # the object itself if nothing in it can change
         self.mutable = mutable
         self.plain = plain  # an exact list or dict
+        self.size = size or _size  # bytes of an instance of a class that is not in `EXACT`
 
 
 # --------------------------------------------------------------------------------------------------------- admission
@@ -91,11 +93,14 @@ def admit(value: object) -> Admission:
 class _Walk:
     """The walk of `admit`: depth first, with a stack of its own."""
 
-    __slots__ = ("frames", "mutable", "nodes", "opaque", "plain", "seen", "weight")
+    __slots__ = ("frames", "made", "mutable", "nodes", "opaque", "plain", "seen", "weight")
 
     def __init__(self) -> None:
         self.frames: list[tuple[Iterator[Any], int, int]] = []  # what is left, how many there were, weight before them
         self.seen: set[int] = set()
+        self.made: list[
+            Any
+        ] = []  # parts that exist for this walk alone: nothing else may come to lie at their addresses
         self.nodes = 0
         self.weight = 0
         self.mutable = False
@@ -126,7 +131,7 @@ class _Walk:
                 self.plain = False
             return
         plan = PLANS.get(cls) or plan_for(cls)
-        self.weight += getsizeof(item) if cls in EXACT else _size(item)
+        self.weight += getsizeof(item) if cls in EXACT else plan.size(item)
         self.plain &= plan.plain
         if plan is LEAF:
             return
@@ -139,6 +144,8 @@ class _Walk:
             self.opaque, self.plain = True, False
             return
         self.mutable |= plan.mutable
+        if plan.size is not _size:
+            self.made.append(parts)
         if cls is dict and self.plain and not all(type(key) is str for key in item):  # type: ignore[attr-defined]
             self.plain = False
         self.frames.append((iter(parts), length_hint(parts), self.weight))
@@ -403,6 +410,13 @@ def plan_for(cls: type) -> Plan:
     return plan
 
 
+def forget(cls: type) -> None:
+    """Find out anew about a class of which it was just said how to take it apart."""
+    if PLANS.get(cls) is not EXACT.get(cls):
+        del PLANS[cls]
+        LEAVES.discard(cls)
+
+
 def _compile(cls: type) -> Plan:
     if issubclass(cls, Enum) or _is_immutable(cls):
         return LEAF
@@ -467,11 +481,30 @@ def _namedtuple_plan(cls: type) -> Plan:
 
 
 def _foreign_plan(cls: type, foreign: Foreign) -> Plan:
+    if foreign.leaf:
+        return LEAF
+    take, make, block = foreign.take, foreign.make, foreign.block
+
+    def parts(value: Any) -> Iterable[Any] | None:
+        try:
+            return () if block is not None and block.whole(value) else take(value)
+        except Exception:  # an instance that its package or the application does not take apart
+            return None
+
     def copy_instance(value: Any, memo: Memo) -> Any:
-        new = foreign.make(cls, _copied(foreign.take(value), memo)[0])
+        if block is not None and block.whole(value):
+            new = block.copy(value)
+        else:
+            old = take(value)
+            if memo is not None:
+                memo[id(old)] = old  # until the copy is done: nothing else may come to lie where its parts do
+            new = make(cls, _copied(old, memo)[0])
         return new if memo is None else memo.setdefault(id(value), new)
 
-    return Plan(foreign.take, copy_instance, mutable=True)
+    def size(value: Any) -> int:
+        return block.size(value) if block is not None and block.whole(value) else _size(value)
+
+    return Plan(parts, copy_instance, mutable=block is None or not block.shared, size=size)
 
 
 def _data_plan(cls: type) -> Plan:

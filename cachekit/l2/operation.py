@@ -9,19 +9,23 @@ import re
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from cachekit.backends.base import SEEN_BYTES, TOKEN_BYTES, Leased
-from cachekit.codec.envelope import NEVER, Damaged, Header, pack, unpack
+from cachekit.codec.envelope import FORGED, NEVER, Damaged, Header, pack, unlock, unpack
 from cachekit.context import LOADING, inside_load
 from cachekit.engine import keys, raised
 from cachekit.engine.events import Failed
 from cachekit.engine.freshness import Life, left
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call
+from cachekit.errors import TamperedEntry
 from cachekit.l2.lease import UNRENEWED_MS, lease_ms
 from cachekit.l2.remote import Remote, Unavailable
 from cachekit.l2.stamps import NO_STAMP, stamp_life_ms
+
+if TYPE_CHECKING:
+    pass
 
 T = TypeVar("T")
 Validators: TypeAlias = tuple[str | None, str | None]  # ETag and date of the last change, as the source told them
@@ -96,6 +100,7 @@ class Number(NamedTuple):
 
 
 NUMBER: Final = re.compile(rb"(-?[0-9]{1,19})(@(.{8})((?:.{16})*))", re.DOTALL)
+REWRAP_AGAIN: Final = 10.0  # seconds; during a rotation two keys are the present one, each for some processes
 TRIES: Final = 10  # of adding to a number that others write at the same time
 NOTHING: Final = Absent("absent")
 _new: Final = tuple.__new__  # a fifth of the time that a NamedTuple's own constructor takes
@@ -109,8 +114,30 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
         return NOTHING
     found = examine(call, remote, data, port)
     # The first test spares the second one for most calls, which are not inside of anything.
-    inside = LOADING.get() is not None and inside_load()
-    return await judge(call, remote, data, port) if found is None or inside else found
+    if found is None or (LOADING.get() is not None and inside_load()):
+        found = await judge(call, remote, data, port)
+    locks = call.tiers.locks
+    if locks is not None and type(found) is Found and (header := found.header) and header.key_id != locks.key_id:
+        await rewrap(call, remote, found, port)
+    return found
+
+
+async def rewrap(call: Call, remote: Remote, found: Found, port: Port) -> None:
+    """Store an entry that an older key closed under the present one, unless somebody has replaced it meanwhile.
+
+    Its id stays: it is the same store, and whoever judged it may go on with it.
+    """
+    header, lock = found.header, call.lock
+    assert header is not None and lock is not None and call.key is not None
+    if not call.tiers.spec.codec.rewrap or call.switches.read_only:
+        return
+    if not remote.offers("store_if") or call.tiers.rewraps.on(call.key, port.now()):
+        return
+    call.tiers.rewraps.rest(call.key, port.now(), REWRAP_AGAIN)
+    data = pack(header, bytes(found.payload), call.key, lock)
+    ttl_ms = None if found.kept_for is None else max(1, int(found.kept_for * 1000))
+    with suppress(Unavailable):  # the value is good all the same
+        await remote.do(port, "store_if", call.key, data, ttl_ms, found.seen, False)
 
 
 async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | Absent:
@@ -120,7 +147,7 @@ async def judge(call: Call, remote: Remote, data: bytes, port: Port) -> Found | 
     if usable and inside_load():
         found = None  # what is made of it lives on, so it must not be by stamps that may be outdated already
     if found is None:  # before saying that it was cleared, ask L2: the cells may be the ones that lag
-        names, written = _covering(call, _number(call, data) or unpack(data, call.key or "")[0])
+        names, written = _covering(call, _number(call, data) or unpack(data, call.key or "", call.lock)[0])
         stamps = await remote.stamps(names, _stamp_life(call), port, known=False)
         found = examine(call, remote, data, port, stamps) if stamps == written else None
     return Absent("outdated", data[:SEEN_BYTES]) if found is None else found
@@ -139,7 +166,8 @@ def examine(
             return None
         return Found(number.value, None, None, data[:SEEN_BYTES], mark=number.mark, covered=stamped)
     try:
-        header, payload = unpack(data, key)
+        locks = tiers.locks
+        header, payload = unpack(data, key) if locks is None else unlock(data, key, locks.of(call.tenant))
         wall = port.wall() * 1000.0
         fresh_for = left(header.created, header.soft, wall, header.hard)
         stale = header.stale or (fresh_for is not None and fresh_for <= 0)
@@ -163,6 +191,11 @@ def examine(
     except Damaged as damage:
         call.tally.error("get", f"damaged_{damage.reason}")
         tiers.emit(Failed(tiers.spec.name, call.tally.function, "get", f"damaged_{damage.reason}"))
+        if tiers.spec.codec.fail_closed and damage.reason in FORGED:
+            raise TamperedEntry(
+                f"region {tiers.spec.name!r}: an entry in backend {tiers.spec.backend!r} is not what was stored there "
+                f"({damage.reason}); find out who writes there, then invalidate() or clear()"
+            ) from None
         return Absent(f"damaged_{damage.reason}", data[:SEEN_BYTES])
 
 
@@ -191,7 +224,7 @@ def _covering(call: Call, header: "Header | Number") -> tuple[Sequence[str], lis
 
 async def sample(call: Call, remote: Remote, tags: tuple[str, ...], port: Port, *, known: bool = True) -> Stamps:
     """The stamps to store under; taken before the source is read."""
-    digests = sorted({keys.tag_digest(tag) for tag in tags})
+    digests = sorted({keys.tag_digest(tag, call.tiers.name_key) for tag in tags})
     if not remote.offers("stamps"):
         return Stamps(NO_STAMP, NO_STAMP, NO_STAMP, tuple((digest, NO_STAMP) for digest in digests))
     tag_names = [keys.tag_stamp(call.tiers.namespace, digest) for digest in digests]
@@ -206,7 +239,8 @@ async def resample(call: Call, remote: Remote, before: Stamps, tags: tuple[str, 
     now = await sample(call, remote, tags, port, known=False)
     if now.clock != before.clock:
         return None
-    return before._replace(tags=now.tags)
+    first = dict(before.tags)  # of what was known before the source was read, the stamp of then tells
+    return before._replace(tags=tuple([(digest, first.get(digest, stamp)) for digest, stamp in now.tags]))
 
 
 async def acquire(call: Call, remote: Remote, seen: bytes | None, stamps: Stamps, port: Port) -> Held | Found | Busy:
@@ -314,7 +348,7 @@ async def keep(
         region_stamp=stamps.region, function_stamp=stamps.function, tags=tags,
         etag=validators[0], last_modified=validators[1],
     )  # fmt: skip
-    data = pack(header, bytes(payload), call.key)
+    data = pack(header, bytes(payload), call.key, call.lock)
     return bool(await remote.do(port, "store", call.key, data, life.ttl_ms, held.token))
 
 
@@ -358,6 +392,7 @@ def envelope(
         etag=validators[0],
         last_modified=validators[1],
         plain=plain,
+        lock=call.lock,
     )
 
 

@@ -68,7 +68,7 @@ def _entry(
         return None
     stamps = {keys.region_stamp(namespace, region): region_stamp}
     if function_stamp != NO_STAMP:
-        fn_id, _, _ = ident.rpartition(":")
+        fn_id = keys.function_of(ident)
         if not fn_id:
             return None
         stamps[keys.function_stamp(namespace, region, fn_id)] = function_stamp

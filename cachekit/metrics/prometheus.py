@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client import CollectorRegistry, Counter, values
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from cachekit.metrics.instruments import Instruments
 
 if TYPE_CHECKING:
     from collections import deque
@@ -26,110 +28,8 @@ if TYPE_CHECKING:
     from cachekit.l1.table import Stats, Table
     from cachekit.service import BackendHealth, Service
 
-SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 COHERENCE = {"ttl": 0, "connecting": 1, "tracking": 2}
-
-
-class Instruments:
-    """One set of prometheus_client metrics in a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"cachekit_cache_{name}", text, labels, registry=registry)
-
-        def histogram(name: str, text: str) -> Histogram:
-            return Histogram(
-                f"cachekit_cache_{name}_seconds", text, ("region", "function"), registry=registry, buckets=SECONDS
-            )
-
-        self.hits = counter("hits", "Calls answered from a tier, l1 or l2.", "region", "tier", "function")
-        self.misses = counter(
-            "misses", "Calls that neither tier could answer, but for those that waited.", "region", "function"
-        )
-        self.waited = counter("waited", "Calls answered by another caller's load.", "region", "function")
-        self.loads = counter("loads", "Runs of the cached function, ok or error.", "region", "function", "result")
-        self.stores = counter("stores", "Values that the second tier took.", "region", "function")
-        self.errors = counter(
-            "errors", "Failed operations; the caller was served nevertheless.", "region", "function", "op", "reason"
-        )
-        self.evictions = counter("evictions", "Entries that left the first tier.", "region", "reason")
-        self.lease_waits = counter(
-            "lease_waits",
-            "Calls that waited for another process's load: served, or impatient and computed nevertheless.",
-            "region",
-            "function",
-            "result",
-        )
-        self.stale = counter("stale", "Calls answered with a value past its TTL.", "region", "function")
-        self.fallbacks = counter("fallbacks", "Calls answered with the fallback.", "region", "function")
-        self.refreshes = counter(
-            "refreshes",
-            "Refreshes that no caller waited for, by what began them (early, swr) and how they ended: stored, found "
-            "(another process was first), busy (another process is at it), failed, dropped (too many wait).",
-            "region",
-            "function",
-            "trigger",
-            "result",
-        )
-        self.timeouts = counter(
-            "timeouts", "Calls that waited no longer for the function.", "region", "function", "kind"
-        )
-        self.saved = counter(
-            "saved_seconds",
-            "What hits would have taken, had each run the function for as long as it takes on average.",
-            "region",
-            "function",
-        )
-        self.stale_age = Histogram(
-            "cachekit_cache_stale_age_seconds",
-            "How long past their TTL the values were that stood in for fresh ones, a sample.",
-            ("region", "function"),
-            registry=registry,
-            buckets=(1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400),
-        )
-        self.load_latency = histogram(
-            "load_latency", "Time of the function's runs, a sample: at most the last 4096 per function and second."
-        )
-        self.hit_latency = histogram(
-            "hit_latency",
-            "Time of second-tier hits, a sample: at most the last 4096 per function and second. "
-            "Hits of the first tier take well under a microsecond in the native core and are not timed.",
-        )
-        self.miss_latency = histogram(
-            "miss_latency", "Time of misses, load included, a sample: at most the last 4096 per function and second."
-        )
-        self.entries = self._gauge("cache_entries", "Entries in the first tier.", "region", "livesum")
-        self.bytes = self._gauge("cache_bytes", "Estimated bytes of the first tier.", "region", "livesum")
-        self.up = self._gauge(
-            "backend_up", "1 while the backend answers, 0 while not; absent until it is used.", "backend", "livemin"
-        )
-        self.breaker = self._gauge(
-            "backend_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", "backend", "livemax"
-        )
-        self.budget = self._gauge(
-            "backend_budget_seconds", "Longest wait for one operation at present.", "backend", "livemax"
-        )
-        self.coherence = self._gauge(
-            "backend_coherence",
-            "How the first tier keeps up: 2 hears of changes, 1 not at the moment, 0 entries end by themselves.",
-            "backend",
-            "livemin",
-        )
-        self.pending = self._gauge(
-            "backend_pending_invalidations", "Invalidations that the backend has not heard.", "backend", "livesum"
-        )
-        self.losses = Counter(
-            "cachekit_backend_coherence_losses",
-            "Connections for hearing of changes that ended by themselves.",
-            ("backend",),
-            registry=registry,
-        )
-
-    def _gauge(self, name: str, text: str, label: str, mode: str) -> Gauge:
-        return Gauge(f"cachekit_{name}", text, (label,), registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
 
 class Reading(NamedTuple):

@@ -1,4 +1,4 @@
-"""Tools for testing code that uses cachekit, and for testing backends; each is loaded on first use."""
+"""Tools for testing code that uses cachekit, and for testing backends and serializers; each is loaded on first use."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cachekit.testing.processes import ProcessEnded as ProcessEnded
     from cachekit.testing.processes import Processes as Processes
     from cachekit.testing.processes import Running as Running
+    from cachekit.testing.serializing import SerializerContract as SerializerContract
     from cachekit.testing.servers import Server as Server
     from cachekit.testing.servers import available as available
     from cachekit.testing.servers import start_server as start_server
@@ -33,6 +34,7 @@ HOME = {
     "Processes": "processes",
     "Running": "processes",
     "SentinelSetup": "topologies",
+    "SerializerContract": "serializing",
     "Server": "servers",
     "agate": "child",
     "assert_cached": "asserts",

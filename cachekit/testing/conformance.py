@@ -329,6 +329,15 @@ class LeaseTests(Setup):
             assert subject.store_if(key, b"set by hand", None, None, absent) is absent
             assert subject.store(key, b"loaded", None, token) is not absent
 
+    @needs("lease", "store_if")
+    def test_store_if_of_the_same_value_leaves_a_load_in_flight_its_right(self, subject: Subject) -> None:
+        """A new time to live, or another key, must not cost a refresh that has begun its value."""
+        key, token = some_key(), some_token()
+        subject.store(key, b"old", None, None)
+        assert subject.lease(key, token, MINUTE_MS, b"old", False).kind == "held"
+        assert subject.store_if(key, b"old again", None, b"old", False) is True
+        assert subject.store(key, b"loaded", None, token) is True
+
     @needs("get_or_lease")
     def test_a_lease_ends_by_itself_and_its_store_is_refused(self, subject: Subject) -> None:
         key, slow, next_one = some_key(), some_token(), some_token()

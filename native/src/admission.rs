@@ -198,7 +198,7 @@ unsafe fn weigh(value: Ptr, shape: &Shape) -> Option<u64> {
                 Some(size + if exact { weights.dict.size(attributes.ptr())? } else { 0 })
             }
             Weigh::Whole => size_by(weights.getsizeof.ptr(), value),
-            Weigh::Twin => size_by(state().twin.size.ptr(), value),
+            Weigh::Twin => size_by(plan.size.ptr(), value),
         },
     }
 }
@@ -306,6 +306,7 @@ impl Glance {
 struct Walk {
     frames: Vec<Frame>,
     seen: Addresses<()>,
+    made: Vec<Owned>, // parts that exist for this walk alone: nothing else may come to lie at their addresses
     nodes: usize,
     weight: u64,
     mutable: bool,
@@ -324,6 +325,7 @@ impl Default for Walk {
         Walk {
             frames: Vec::new(),
             seen: Addresses::default(),
+            made: Vec::new(),
             nodes: 0,
             weight: 0,
             mutable: false,
@@ -389,6 +391,9 @@ impl Walk {
         let total = PyObject_LengthHint(parts.ptr(), 0);
         if total < 0 {
             return None;
+        }
+        if matches!(&shape, Shape::Class(plan) if matches!(plan.kind, Kind::Twin)) {
+            self.made.push(parts.clone());
         }
         self.frames.push(Frame { rest: Owned::take(PyObject_GetIter(parts.ptr()))?, total, before: self.weight });
         Some(())

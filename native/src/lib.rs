@@ -6,8 +6,11 @@ compile_error!("the native core needs the GIL; on free-threaded Python the pure 
 mod admission;
 mod class;
 mod clock;
+mod codes;
 mod copies;
 mod core;
+mod decode;
+mod encode;
 mod events;
 mod ghosts;
 mod index;
@@ -18,6 +21,7 @@ mod mixed;
 mod plans;
 mod py;
 mod ready;
+mod restore;
 mod state;
 mod table;
 mod values;
@@ -29,10 +33,15 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 /// Changes whenever the Python side and this one would misunderstand each other; `cachekit.l1.native` compares.
-const ABI: i64 = 2;
+const ABI: i64 = 3;
 
-static mut METHODS: [PyMethodDef; 11] = [
+static mut METHODS: [PyMethodDef; 16] = [
     fast(c"install", state::install),
+    fast(c"install_codec", codes::install_codec),
+    fast(c"encode", encode::encode),
+    one(c"restore", restore::restore),
+    fast(c"scalar", decode::scalar),
+    fast(c"scalar_or_marker", decode::scalar_or_marker),
     one(c"is_plain", is_plain),
     fast(c"khash", khash),
     none(c"running", load::running),

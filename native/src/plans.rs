@@ -36,6 +36,7 @@ pub struct Plan {
     pub mutable: bool,
     pub parts: Owned, // the functions of the twin's plan
     pub copy: Owned,
+    pub size: Owned,
 }
 
 pub enum Kind {
@@ -61,7 +62,7 @@ pub enum Weigh {
     WithDict(u64),
     /// `sys.getsizeof` knows.
     Whole,
-    /// The class may compute its `__dict__`, so that the twin has to ask.
+    /// The class may compute its `__dict__`, or has buffers elsewhere, so that the twin has to ask.
     Twin,
 }
 
@@ -151,6 +152,11 @@ pub unsafe fn known<'a>(class: *mut PyTypeObject) -> Option<&'a Rc<Plan>> {
     (*state().plans.get()).get(&(class as usize))
 }
 
+/// Finds out anew about a class when it is seen again.
+pub unsafe fn forget(class: Ptr) {
+    let _old = (*state().plans.get()).remove(&(class as usize));
+}
+
 unsafe fn plan_of(class: *mut PyTypeObject) -> Option<Rc<Plan>> {
     if let Some(plan) = known(class) {
         return Some(plan.clone());
@@ -173,7 +179,7 @@ pub struct Twin {
     max_plans: usize,
     pub admission: Owned,
     pub opaque_error: Owned,
-    pub size: Owned,
+    size: Owned,
     plan_for: Owned,
     foreign_for: Owned,
     plans: Owned,
@@ -226,7 +232,8 @@ unsafe fn compile(class: *mut PyTypeObject) -> Option<Plan> {
     let twin = &state().twin;
     let plan = twin.plan(class.cast())?;
     let mutable = attribute(plan.ptr(), c"mutable")?.ptr() == Py_True();
-    let weigh = weighing(class)?;
+    let size = attribute(plan.ptr(), c"size")?;
+    let weigh = if size.ptr() == twin.size.ptr() { weighing(class)? } else { Weigh::Twin };
     let kind = if plan.ptr() == twin.leaf.ptr() {
         Kind::Leaf
     } else if plan.ptr() == twin.opaque.ptr() {
@@ -254,6 +261,7 @@ unsafe fn compile(class: *mut PyTypeObject) -> Option<Plan> {
         mutable,
         parts: attribute(plan.ptr(), c"parts")?,
         copy: attribute(plan.ptr(), c"copy")?,
+        size,
     })
 }
 

@@ -70,3 +70,12 @@ pub unsafe fn raise<T>(kind: Ptr, message: &CStr) -> Option<T> {
     PyErr_SetString(kind, message.as_ptr());
     None
 }
+
+/// The int of bytes without a sign, the highest first.
+pub unsafe fn unsigned(bytes: &[u8]) -> Option<Owned> {
+    #[cfg(not(Py_3_13))]
+    let number = _PyLong_FromByteArray(bytes.as_ptr(), bytes.len(), 0, 0);
+    #[cfg(Py_3_13)]
+    let number = PyLong_FromUnsignedNativeBytes(bytes.as_ptr().cast(), bytes.len(), Py_ASNATIVEBYTES_BIG_ENDIAN as _);
+    Owned::take(number)
+}

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::admission::Weights;
 pub use crate::admission::{admit, examine};
+use crate::class::one;
 use crate::copies::{holds_leaves, leaves_of, Copier};
-use crate::plans::{Addresses, Plan, Twin};
+use crate::plans::{forget, Addresses, Plan, Twin};
 use crate::py::*;
 
 /// Whether callers may share a value; see the pure twin.
@@ -215,8 +216,9 @@ pub unsafe fn init(_module: Ptr) -> Option<()> {
 
 // --------------------------------------------------------------------------------------------------------- for Python
 
-/// `admit(value)`, `isolate(value, mode)`, `adopt(value, mode) -> (value, mode, how)`, `renew(value, how)`.
-pub fn methods() -> [PyMethodDef; 4] {
+/// `admit(value)`, `isolate(value, mode)`, `adopt(value, mode) -> (value, mode, how)`, `renew(value, how)`,
+/// `forget(class)`.
+pub fn methods() -> [PyMethodDef; 5] {
     let method = |name: &'static std::ffi::CStr, function| PyMethodDef {
         ml_name: name.as_ptr(),
         ml_meth: PyMethodDefPointer { PyCFunctionFast: function },
@@ -224,12 +226,8 @@ pub fn methods() -> [PyMethodDef; 4] {
         ml_doc: std::ptr::null(),
     };
     [
-        PyMethodDef {
-            ml_name: c"admit".as_ptr(),
-            ml_meth: PyMethodDefPointer { PyCFunction: py_admit },
-            ml_flags: METH_O,
-            ml_doc: std::ptr::null(),
-        },
+        one(c"admit", py_admit),
+        one(c"forget", py_forget),
         method(c"isolate", py_isolate),
         method(c"adopt", py_adopt),
         method(c"renew", py_renew),
@@ -249,6 +247,11 @@ unsafe fn two(args: *mut Ptr, count: isize) -> Option<(Ptr, Ptr)> {
 
 unsafe extern "C" fn py_admit(_: Ptr, value: Ptr) -> Ptr {
     give(admit(value))
+}
+
+unsafe extern "C" fn py_forget(_: Ptr, class: Ptr) -> Ptr {
+    forget(class);
+    Owned::of(Py_None()).give()
 }
 
 unsafe extern "C" fn py_isolate(_: Ptr, args: *mut Ptr, count: isize) -> Ptr {

@@ -9,8 +9,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import attrs
+import numpy as np
+import pytest
 from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator
 
+from cachekit import register
+from cachekit.codec import serializers
 from cachekit.codec.envelope import Header
 
 KEY = "shop:v:{users:app.views.get_user:1:9f3c}"
@@ -130,6 +134,17 @@ class Frozen(BaseModel):
     key: Any
 
 
+class Point3:
+    """An ordinary class, which is registered."""
+
+    def __init__(self, x: Any, y: Any, z: Any) -> None:
+        ran.append("Point3")
+        self.parts = (x, y, z)
+
+
+register(Point3, encode=lambda point: point.parts, decode=lambda parts: Point3(*parts), name="tests.point3")
+
+
 class Outer:
     @dataclass
     class Inner:
@@ -152,6 +167,12 @@ class DictData(dict[Any, Any]):
 def shape(value: Any) -> Any:
     """Value and type at every level, in a form that ``==`` compares strictly (1 and True, -0.0, NaN, fold, zones)."""
     cls = type(value)
+    if cls is np.ndarray:
+        return cls, value.dtype, value.shape, value.flags.f_contiguous, value.flags.writeable, repr(value.tolist())
+    if isinstance(value, np.generic):
+        return cls, value.dtype, repr(value)
+    if cls is Point3:
+        return cls, shape(value.parts)
     if cls is float:
         return cls, struct.pack(">d", value)
     if cls is complex:
@@ -188,3 +209,14 @@ def shape(value: Any) -> Any:
         name = value.tzname() if value.tzinfo is not None else None
         return cls, value.isoformat(), value.fold, repr(value.tzinfo), name
     return cls, repr(value)
+
+
+def only(library: str, patch: pytest.MonkeyPatch) -> None:
+    """As where there is no native core, and where ormsgpack is not installed either."""
+    if library != "native":
+        patch.setattr(serializers, "_core", None)
+        patch.setattr(serializers, "_read", serializers._scalar)
+        patch.setattr(serializers, "_read_marker", serializers._scalar_or_marker)
+        patch.setattr(serializers, "_restored", serializers._restore)
+    if library == "msgpack":
+        patch.setattr(serializers, "_quick", None)

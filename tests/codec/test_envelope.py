@@ -39,6 +39,7 @@ headers = st.builds(
     region_stamp=eights, function_stamp=eights,
     tags=st.lists(st.tuples(eights, eights), max_size=5).map(lambda tags: tuple(sorted(tags))),
     etag=st.none() | st.text(min_size=1), last_modified=st.none() | st.text(min_size=1), fingerprint=st.none() | eights,
+    key_id=st.just(b""),
 )  # fmt: skip
 
 

@@ -13,10 +13,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import codec_models as m
+import numpy as np
 import pytest
-from codec_models import shape
+from codec_models import only, shape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from cachekit.codec import serializers
 from cachekit.codec.serializers import MARKED, MAX_DEPTH, TREE, dump, load
@@ -26,11 +28,10 @@ LIMIT = 1 << 24
 ZONES = ["Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC"]
 
 
-@pytest.fixture(params=["ormsgpack", "msgpack"])
+@pytest.fixture(params=["native", "ormsgpack", "msgpack"])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both libraries; the second alone where the first is not installed."""
-    if request.param == "msgpack":
-        monkeypatch.setattr(serializers, "_quick", None)
+    """Every way to encode; the native one is the second again where there is no native core."""
+    only(request.param, monkeypatch)
     return str(request.param)
 
 
@@ -97,7 +98,14 @@ def frozen_containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 hashables = short(st.recursive(short(hashable_leaves), frozen_containers, max_leaves=4))
-leaves = hashable_leaves | st.binary(max_size=8).map(bytearray) | st.decimals() | st.just(Decimal("-sNaN12"))
+numpy_scalars = st.sampled_from([np.float64, np.float32, np.int8, np.uint64, np.bool_, np.complex64, np.str_]).flatmap(
+    lambda cls: st.integers(0, 100).map(cls)
+)
+arrays = hnp.arrays(
+    hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)
+) | hnp.arrays("<U3", st.integers(0, 3))  # fmt: skip
+leaves = arrays | numpy_scalars | hashable_leaves
+leaves |= st.binary(max_size=8).map(bytearray) | st.decimals() | st.just(Decimal("-sNaN12"))
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -111,6 +119,7 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         | st.builds(m.Pair, inner, inner) | st.builds(m.Point, inner) | st.builds(m.Sum, inner, inner)
         | st.builds(m.Order, st.integers(), lists) | st.builds(m.Money, inner) | st.builds(m.Child, st.text(), inner)
         | st.builds(m.Slotted, inner, inner) | st.builds(m.Open, inner)
+        | st.builds(m.Point3, inner, inner, inner)
         | st.builds(lambda id, extra: m.User(id=id, more=extra), st.integers(), inner)
     )  # fmt: skip
 
@@ -121,7 +130,15 @@ plain_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=10,
 )
-quickly = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+# With those of test_numpy_values.py and of engine/test_roundtrip.py more than 2,000.
+quickly = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+
+
+@pytest.mark.nightly
+@settings(quickly, max_examples=100_000)
+@given(values)
+def test_every_value_comes_back_of_very_many(value: Any) -> None:
+    assert shape(there_and_back(value)) == shape(value)
 
 
 @quickly
@@ -138,12 +155,14 @@ def test_the_quick_and_the_thorough_encoder_agree(value: Any) -> None:
 
 @quickly
 @given(values)
-def test_without_ormsgpack_the_bytes_mean_the_same(value: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serializers, "_quick", None)
-        slow = dump(value, plain=False, limit=LIMIT)
-        assert shape(load(*slow)) == shape(value)
-    assert shape(load(*slow)) == shape(value)
+def test_every_way_to_encode_gives_the_same_bytes(value: Any) -> None:
+    written = set()
+    for library in ("native", "ormsgpack", "msgpack"):
+        with pytest.MonkeyPatch.context() as patch:
+            only(library, patch)
+            written.add(dump(value, plain=False, limit=LIMIT))
+            assert all(shape(load(*each)) == shape(value) for each in written)
+    assert len(written) == 1
 
 
 SAMPLES: list[Any] = [
@@ -393,8 +412,8 @@ def test_an_error_on_the_way_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> No
     def changed(_: Any) -> Any:
         raise RuntimeError("dictionary changed size during iteration")
 
-    monkeypatch.setitem(serializers.ENCODE, Decimal, (5, changed))
-    assert "RuntimeError: dictionary changed size" in str(refusal([Decimal(1)]))
+    monkeypatch.setitem(serializers.ENCODE, complex, (4, changed))
+    assert "RuntimeError: dictionary changed size" in str(refusal([1j]))
 
 
 def test_values_without_marked_containers_need_only_the_c_decoder() -> None:

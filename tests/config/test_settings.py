@@ -1,7 +1,6 @@
 """From files, environment and code to a validated configuration."""
 
 import logging
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,6 @@ class TestInheritance:
         ("extends", "problem"),
         [
             ("usrs", "no such profile; did you mean 'users'?"),
-            ("secure", "not yet available in this version"),
             ("a", "extends itself: a -> a"),
         ],
     )
@@ -195,21 +193,25 @@ class TestValues:
     def test_every_key_can_be_set_in_the_environment(self) -> None:
         values = {
             "backend": "none", "ttl": "2h5m", "jitter": "5%", "negative_ttl": "never", "cache_none": "no",
-            "tags": "a, b", "compression": "none", "compress_above": "2KiB",
-            "counters": "yes", "max_value_bytes": "1000", "on_unstorable": "raise", "isolation": "share",
+            "tags": "a, b", "serializer": "json", "compression": "none", "compress_above": "2KiB",
+            "counters": "no", "max_value_bytes": "1000", "on_unstorable": "raise", "isolation": "share",
             "lease": "on", "lease_wait": "2s", "stale_ttl": "1h", "stale_on_error": "off",
             "stale_unless": "KeyError, app.Gone", "stale_throttle": "1m", "stale_without_proof": "10s", "swr": "on",
             "early_refresh": "1.5", "soft_timeout": "200ms", "hard_timeout": "30s", "outage": "fallback",
+            "encrypt": "on", "sign": "yes", "fail_closed": "1", "require_tenant": "true", "rewrap": "off",
             "l1__mode": "off", "l1__max_entries": "7", "l1__max_bytes": "1MiB", "l1__ttl": "5s", "l1__policy": "lru",
         }  # fmt: skip
-        assert {key for key in values if not key.startswith("l1__")} == set(fields.BUILT) - set(FILE_ONLY)
+        assert {key for key in values if not key.startswith("l1__")} == set(fields.PROFILE) - set(FILE_ONLY)
         assert {key.removeprefix("l1__") for key in values if key.startswith("l1__")} == set(fields.L1)
         environ = {f"CACHEKIT_PROFILES__USERS__{key.upper()}": value for key, value in values.items()}
+        environ["CACHEKIT_MASTER_KEY"] = "0123456789abcdef" * 4
         users = loaded("[profiles.users]\n", environ).regions["users"]
         assert (users.ttl, users.jitter, users.jitter_is_share, users.negative_ttl_set) == (7500, 0.05, True, True)
-        assert (users.tags, users.counters, users.cache_none) == (("a", "b"), True, False)
+        assert (users.tags, users.counters, users.cache_none) == (("a", "b"), False, False)
         assert (users.l1.mode, users.l1.max_entries, users.l1.max_bytes, users.l1.ttl) == ("off", 7, 2**20, 5)
         assert (users.codec.compression, users.codec.compress_above) == ("none", 2048)
+        assert (users.codec.encrypt, users.codec.sign, users.codec.fail_closed, users.codec.rewrap) == (1, 1, 1, 0)
+        assert (users.require_tenant, users.counters_set) == (True, True)
         assert users.freshness == FreshnessSpec(
             stale_ttl=3600, stale_on_error=False, stale_unless=("builtins.KeyError", "app.Gone"), stale_throttle=60,
             stale_without_proof=10, swr=True, early_refresh=1.5, soft_timeout=0.2, hard_timeout=30, outage="fallback",
@@ -246,44 +248,6 @@ class TestValues:
         assert regions["users"].origin == "cachekit.toml:2"
         assert regions["lib"].origin == "define('lib')"
         assert regions["dev"].origin == "built-in"
-
-
-class TestNotYet:
-    @pytest.mark.parametrize(
-        "setting",
-        [
-            "serializer = 'pickle'", "serializer = 'mine'", "encrypt = true", "sign = true", "fail_closed = true",
-            "require_tenant = true", "rewrap = true",
-        ],
-    )  # fmt: skip
-    def test_a_feature_of_a_later_version_is_refused_in_a_file_and_in_the_environment(self, setting: str) -> None:
-        (line,) = problems(f"[profiles.users]\n{setting}\n")
-        key = setting.partition(" ")[0]
-        assert line.startswith(f"cachekit.toml:2: profiles.users.{key} = ")
-        assert line.endswith(": not yet available in this version")
-        value = tomllib.loads(setting)[key]
-        (line,) = problems("[profiles.users]\n", {f"CACHEKIT_PROFILES__USERS__{key.upper()}": str(value)})
-        assert line.endswith(": not yet available in this version")
-
-    def test_off_is_accepted(self) -> None:
-        spec = loaded(
-            "[profiles.users]\nserializer = 'msgpack'\nencrypt = false\nsign = false\nfail_closed = false\n"
-            "require_tenant = false\nrewrap = false\n"
-        )
-        assert spec.regions["users"].ttl == 300
-
-    def test_a_profile_of_a_later_version_is_refused_by_name(self) -> None:
-        assert problems("[profiles.secure]\nttl = 5\n") == [
-            "cachekit.toml:1: profiles.secure: not yet available in this version"
-        ]
-        (line,) = problems("", {"CACHEKIT_PROFILES__SECURE__TTL": "5"})
-        assert line.endswith("profiles.secure: not yet available in this version")
-
-    @pytest.mark.parametrize("key", ["master_key", "previous_keys", "signing_key"])
-    @pytest.mark.parametrize("suffix", ["", "_FILE"])
-    def test_keys_of_encryption_are_refused(self, key: str, suffix: str) -> None:
-        variable = f"CACHEKIT_{key.upper()}{suffix}"
-        assert problems("", {variable: "ab" * 32}) == [f"env {variable}: {key}: not yet available in this version"]
 
 
 NOT_ONE = "not an exception; write 'package.module.NotFound', or 'KeyError' for a built-in one"
@@ -489,7 +453,8 @@ def test_origins_are_known_through_inheritance() -> None:
 
 
 def test_the_example_loads_without_problems_or_warnings() -> None:
-    known = load_tree([ROOT / "cachekit.toml.example"], environ={})
+    keys = {"CACHEKIT_MASTER_KEY": "0123456789abcdef" * 4, "CACHEKIT_NAME_KEY": "fedcba9876543210" * 4}
+    known = load_tree([ROOT / "cachekit.toml.example"], environ=keys)
     assert known.warnings == ()
     assert known.spec.regions["rates"].l1.max_entries == 50_000
 

@@ -237,10 +237,6 @@ class TestNames:
         assert len(found) == 1
         assert "profiles.User.Tokens: the same name as 'user-tokens' (configure())" in found[0]
 
-    @pytest.mark.parametrize("name", ["secure", "Secure"])
-    def test_profiles_of_a_later_version_are_refused_by_name(self, name: str) -> None:
-        assert problems({}, profiles={name: {}}) == [f"configure(): profiles.{name}: not yet available in this version"]
-
     @pytest.mark.parametrize("kind", ["profiles", "backends"])
     def test_none_is_reserved(self, kind: str) -> None:
         assert problems({}, **{kind: {"none": {}}}) == [f"configure(): {kind}.none: 'none' is a reserved name"]

@@ -27,7 +27,7 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> None:
         from django.core.management import call_command
 
         django.setup()
-        call_command("migrate", verbosity=0)
+        call_command("migrate", run_syncdb=True, verbosity=0)
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_a_timeout_of_0_stores_nothing(use: Use) -> None:
         ({"SERIALIZER": "x.y"}, r"OPTIONS\['SERIALIZER'\]: not yet available"),
         ({"CLIENT_CLASS": "x"}, "not yet available"),
         ({"SOCKET_TIMOUT": 5}, "did you mean 'SOCKET_TIMEOUT'"),
-        ({"serializer": "pickle"}, "not yet available"),
+        ({"serializer": "pickle"}, "needs sign = true or encrypt = true"),
     ],
 )
 def test_an_option_that_cannot_be_used_says_why(use: Use, options: dict[str, Any], message: str) -> None:

@@ -116,7 +116,7 @@ def test_the_configuration_on_a_page_is_valid(page: Path, directory: Path) -> No
     for block in blocks(page, "toml"):
         file = directory / "example.toml"
         file.write_text(block.text)
-        load_tree([file], environ={})
+        load_tree([file], environ={"CACHEKIT_MASTER_KEY": "0123456789abcdef" * 4})
 
 
 @with_blocks("console")

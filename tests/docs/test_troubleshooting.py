@@ -17,7 +17,10 @@ DOCTOR = "cachekit/cli/doctor.py"
 SOURCES = sorted((ROOT / "cachekit").rglob("*.py"))
 
 LOGGED = {"warning", "error", "exception", "critical", "log", "warn"}
-RAISED = {"ConfigError", "UncacheableArgument", "Unstorable", "UnsupportedOperation", "ImproperlyConfigured", "Warning"}
+RAISED = {
+    "ConfigError", "UncacheableArgument", "Unstorable", "UnsupportedOperation", "ImproperlyConfigured", "Warning",
+    "MissingTenant", "TamperedEntry",
+}  # fmt: skip
 COLLECTED = {
     "problem",
     "problems",

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cachekit.config.spec import BackendSpec, L1Spec, ServiceSpec, built_in_regions
+from cachekit.config.secret import Secret
+from cachekit.config.spec import BackendSpec, KeySpec, L1Spec, ServiceSpec, built_in_regions
 from cachekit.process import replace_default
 from cachekit.service import Service
 from cachekit.testing.servers import Server
@@ -44,6 +45,7 @@ def make_service(cachekit_server: Server) -> Iterator[MakeService]:
             namespace_given=True,
             backends={} if mode == "l1" else {"default": BackendSpec(**options)},
             regions=regions,
+            keys=KeySpec(master_key=Secret.of("0123456789abcdef" * 4)),  # for those that ask for one
         )
         service = Service(spec, clock=clock)
         made.append(service)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections import OrderedDict, deque, namedtuple
+from collections import OrderedDict, defaultdict, deque, namedtuple
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -11,12 +11,14 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import attrs
+import numpy as np
 import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from cachekit import cache
+from cachekit import cache, register
 
 Point = namedtuple("Point", "x y")  # both kinds of namedtuple
 
@@ -56,6 +58,16 @@ class Attrs:
     a: Any
 
 
+class Plain:
+    """An ordinary class, which is registered."""
+
+    def __init__(self, a: Any) -> None:
+        self.a = a
+
+
+register(Plain, encode=lambda plain: [plain.a], decode=lambda parts: Plain(*parts))
+
+
 class Model(pydantic.BaseModel):
     a: Any
     b: int = 0
@@ -79,7 +91,11 @@ hashable = st.one_of(
     st.sampled_from([*Colour, *Number, Bits.A, Bits.A | Bits.B, Path("/a/b"), PurePosixPath("c")]),
 )
 keys = st.one_of(hashable, st.tuples(hashable, hashable), st.frozensets(hashable, max_size=3))
-leaves = st.one_of(hashable, st.binary().map(bytearray))
+arrays = hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
+numpy_scalars = st.sampled_from([np.float64, np.int8, np.bool_, np.str_]).flatmap(
+    lambda cls: st.integers(0, 9).map(cls)
+)
+leaves = st.one_of(hashable, st.binary().map(bytearray), arrays, numpy_scalars)
 
 
 def nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -98,6 +114,8 @@ def nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(Frozen, inner),
         st.builds(Attrs, inner),
         st.builds(Model, a=inner),
+        st.builds(Plain, inner),
+        st.builds(defaultdict, st.sampled_from([None, list, int]), st.dictionaries(keys, inner, max_size=3)),
     )
 
 
@@ -119,7 +137,11 @@ def shape(value: Any) -> Any:
         return (type(value), shape(value.__dict__), value.model_fields_set)
     if isinstance(value, (Data, Frozen)):
         return (type(value), [shape(getattr(value, field.name)) for field in dataclasses.fields(value)])
-    if isinstance(value, Attrs):
+    if isinstance(value, np.ndarray):
+        return (type(value), value.dtype, value.shape, value.flags.writeable, repr(value.tolist()))
+    if isinstance(value, np.generic):
+        return (type(value), value.dtype, repr(value))
+    if isinstance(value, (Attrs, Plain)):
         return (type(value), shape(value.a))
     if isinstance(value, (datetime, time)):
         return (type(value), repr(value), value.fold)
@@ -131,6 +153,16 @@ MODES = {"l1": ("l1", "on"), "l1 and l2": ("server", "on"), "l2": ("server", "of
 
 @pytest.mark.parametrize("mode", MODES)
 def test_types_come_back_in_every_mode(make_service: Any, mode: str) -> None:
+    come_back(make_service, mode, 250)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mode", MODES)
+def test_types_come_back_in_every_mode_often(make_service: Any, mode: str) -> None:
+    come_back(make_service, mode, 25_000)
+
+
+def come_back(make_service: Any, mode: str, examples: int) -> None:
     kind, l1 = MODES[mode]
     make_service(kind, l1=l1)
     box: list[Any] = []
@@ -144,7 +176,7 @@ def test_types_come_back_in_every_mode(make_service: Any, mode: str) -> None:
 
     numbers = iter(range(10**9))
 
-    @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(values)
     def check(value: Any) -> None:
         nonlocal runs

@@ -62,7 +62,7 @@ def test_by_default_a_ttl_of_ten_seconds_is_refreshed_early(wanted: Any, ttl: fl
 def test_profiles_of_low_cost_and_of_tests_refresh_nothing_early() -> None:
     regions = built_in_regions()
     off = {name for name, spec in regions.items() if not beta(spec, 300.0)}
-    assert off == {"minimal", "test"}
+    assert off == {"minimal", "secure", "test"}
 
 
 # ------------------------------------------------------------------------------------------------- entries of L1

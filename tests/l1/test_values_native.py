@@ -544,7 +544,7 @@ MARK = "occurs in what is to be emptied"
 def empty() -> None:
     """Both what is copied and what there is of the copy: nobody but the one who copies holds the part in hand."""
     for found in gc.get_objects():
-        if type(found) in (list, dict) and len(found) == 2 and MARK in found:
+        if type(found) in (list, dict) and len(found) == 2 and any(part is MARK for part in found):
             found.clear()
 
 

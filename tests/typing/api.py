@@ -33,6 +33,8 @@ from cachekit import (
     health,
     invalidate_tags,
     region,
+    register,
+    tenant,
 )
 from cachekit.engine.keys import EntryKey
 from cachekit.engine.miss import Miss
@@ -163,6 +165,40 @@ async def uncached_async(user_id: int) -> User:
 async def switched_off() -> None:
     assert_type(uncached(7), User)
     assert_type(await uncached_async(7), User)
+
+
+# Tenants
+
+
+def for_a_tenant(name: str) -> User:
+    with tenant(name):
+        return f(7)
+
+
+def whose(user_id: int, customer: str) -> str | None:
+    return customer or None
+
+
+@cache(tenant=whose, require_tenant=True)
+def of_a_tenant(user_id: int, customer: str) -> User:
+    return User()
+
+
+@cache.secure(ttl="5m", fail_closed=True, rewrap=False)
+async def sealed(user_id: int) -> User:
+    return User()
+
+
+@cache(sign=True, encrypt=True)
+def sealed_too(user_id: int) -> User:
+    return User()
+
+
+async def secrets() -> None:
+    assert_type(for_a_tenant("acme"), User)
+    assert_type(of_a_tenant(7, "acme"), User)
+    assert_type(await sealed(7), User)
+    assert_type(sealed_too(7), User)
 
 
 # Options
@@ -506,6 +542,7 @@ def region_methods() -> None:
     assert_type(users.using(allow_stale=True, skip_l1=True), Region)
     assert_type(users.using(read_only=True).get_or_set("a", make), User)
     assert_type(users.clear(), Outcome)
+    assert_type(users.clear(all_tenants=True), Outcome)
     assert_type(users.invalidate_tags("a", "b"), Outcome)
     assert_type(users.info(), dict[str, Any])
 
@@ -526,7 +563,7 @@ async def region_methods_awaited() -> None:
     assert_type(await users.adelete_many(["a"]), Outcome)
     assert_type(await users.amark_stale("a"), Outcome)
     assert_type(await users.using(force_refresh=True, skip_l2=True).aget_or_set("a", fetch), User)
-    assert_type(await users.aclear(), Outcome)
+    assert_type(await users.aclear(all_tenants=True), Outcome)
     assert_type(await users.ainvalidate_tags("a"), Outcome)
 
 
@@ -545,6 +582,20 @@ async def service() -> None:
     assert_type(backend.budget_ms, float)
     close(timeout=1)
     await aclose()
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+def cents_of(money: Money) -> int:
+    return money.cents
+
+
+def registration() -> None:
+    register(Money, encode=cents_of, decode=Money)
+    register(Money, encode=cents_of, decode=Money, name="shop.money")
 
 
 def outcome(done: Outcome) -> str:

@@ -4,7 +4,7 @@ there; a mark without its error is an error too. Read by type checkers, never ru
 from typing import assert_type
 
 import cachekit
-from cachekit import MISS, cache, current_entry, define, disabled, health, invalidate_tags, region
+from cachekit import MISS, cache, current_entry, define, disabled, health, invalidate_tags, region, register, tenant
 
 
 class User:
@@ -158,6 +158,9 @@ cache(soft_timeout=[1])  # type: ignore[call-overload]  # pyright: ignore[report
 cache(hard_timout=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 cache(outage=False)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 cache(negative_exceptions=[KeyError])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(tenant="acme")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(require_tenant="acme")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+cache(encrypt=b"key")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 cache.local(maxsize=100)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 cache.invalidates()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 cache.invalidates(tags=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -202,9 +205,13 @@ async def elsewhere() -> None:
     current_entry().etag = 7  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     current_entry().stale_value = 7  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     current_entry().no_store(True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    tenant(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    users.clear(True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     disabled(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     users.using(allow_stale="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     users.mark_stale(1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     current_entry().stored_at  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     define(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     health().okay  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    register(int, encode=str, decode=str)  # type: ignore[arg-type]
+    register(int, encode=str)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -88,7 +88,8 @@ redis.call('DEL', KEYS[2])
 return 1
 """)
 
-# v l; data, ttl, seen ("" = does not matter), absent ("1" = also when nothing lies there), NA
+# v l; data, ttl, seen ("" = does not matter), absent ("1" = also when nothing lies there), NA. Without absent it is the
+# same value once more, and a load in flight keeps its right to bring a newer one.
 SET_IF = script(f"""
 {GUARD}
 local x = redis.call('GET', KEYS[1])
@@ -100,7 +101,7 @@ elseif ARGV[4] ~= '1' then
 end
 local data, ttl = ARGV[1], ARGV[2]
 {SET_V}
-redis.call('DEL', KEYS[2])
+if ARGV[4] == '1' then redis.call('DEL', KEYS[2]) end
 return 1
 """)
 

@@ -1,32 +1,12 @@
-"""Classes of other packages that are neither built in nor data classes, and what their instances consist of.
+"""Django's responses with their headers and cookies, and text that is safe in HTML.
 
-They are known by name: none of these packages is imported here, since an instance cannot exist before its package is.
-L1 copies by the parts, the codec stores them. Neither runs an ``__init__``.
+What belongs to the request and not to the response is not kept.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-
-class Foreign(NamedTuple):
-    """How to take an instance of such a class, or of one derived from it, apart and to put one together.
-
-    The parts are one flat list of values that can be copied and stored. ``make`` may be given anything: it raises where
-    the parts are not what ``take`` gives.
-    """
-
-    take: Callable[[Any], list[Any]]
-    make: Callable[[Any, list[Any]], Any]
-
-
-def foreign_for(cls: type) -> Foreign | None:
-    """How to deal with instances of a class, if it is known here."""
-    for base in cls.__mro__:
-        found = KNOWN.get(f"{base.__module__}:{base.__qualname__}")
-        if found is not None:
-            return found
-    return None
-
+from cachekit.foreign.base import Foreign
 
 # Text that needs no escaping: django.utils.safestring.SafeString
 
@@ -102,7 +82,7 @@ def _make_response(cls: type, parts: list[Any]) -> Any:
     state: dict[str, Any] = dict(zip(names.split("\0"), values, strict=True))
     if type(state["_container"]) is not list or not all(type(chunk) is bytes for chunk in state["_container"]):
         raise TypeError("content of a response is bytes")
-    if foreign_for(type(state["headers"])) is not _HEADERS or foreign_for(type(state["cookies"])) is not _COOKIES:
+    if not _is(state["headers"], HEADERS) or not _is(state["cookies"], COOKIES):
         raise TypeError("a response without headers or cookies")
     response: Any = object.__new__(cls)
     response.__dict__.update(state)
@@ -111,12 +91,16 @@ def _make_response(cls: type, parts: list[Any]) -> Any:
     return response
 
 
-_HEADERS = Foreign(_take_headers, _make_headers)
-_COOKIES = Foreign(_take_cookies, _make_cookies)
+def _is(value: Any, name: str) -> bool:
+    return any(f"{base.__module__}:{base.__qualname__}" == name for base in type(value).__mro__)
+
+
+HEADERS = "django.utils.datastructures:CaseInsensitiveMapping"
+COOKIES = "http.cookies:SimpleCookie"
 
 KNOWN: Mapping[str, Foreign] = {
-    "http.cookies:SimpleCookie": _COOKIES,
+    COOKIES: Foreign(_take_cookies, _make_cookies),
+    HEADERS: Foreign(_take_headers, _make_headers),
     "django.utils.safestring:SafeString": Foreign(_take_text, _make_text),
-    "django.utils.datastructures:CaseInsensitiveMapping": _HEADERS,
     "django.http.response:HttpResponse": Foreign(_take_response, _make_response),
 }

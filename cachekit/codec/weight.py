@@ -1,0 +1,125 @@
+"""How much memory a msgpack payload may become: at most 60 bytes for each of its own, found out before it is decoded.
+
+One byte of msgpack can stand for an empty container of sixty bytes or more, so that a megabyte which nobody would write
+might fill a hundred times its size. Payloads below `LARGE` are not looked at: they cannot become much.
+"""
+
+import sys
+from collections import OrderedDict, defaultdict, deque
+from typing import Final
+
+from cachekit.codec.envelope import Damaged
+
+LARGE: Final = 256 * 1024  # bytes of payload
+PER_BYTE: Final = 60  # leaves room for the payload itself
+
+# What a byte costs at most if it is the head of such a thing, and what any other may cost.
+_LISTS: Final = bytes((*range(0x90, 0xA0), 0xDC, 0xDD))
+_DICTS: Final = bytes((*range(0x80, 0x90), 0xDE, 0xDF))
+_EXTS: Final = bytes((0xC7, 0xC8, 0xC9))
+_LIST, _DICT, _EXT, _OTHER = 88, 200, sys.getsizeof(deque()) + 64, 24
+
+# Containers that msgpack has not, by their ext codes, beyond what their items cost; any other ext is less than a path.
+_EMPTY: Final = {
+    32: sys.getsizeof(()) + 64,  # and the object that stands for the marker
+    33: sys.getsizeof(set()),
+    34: sys.getsizeof(frozenset()),
+    36: sys.getsizeof(OrderedDict()),
+    37: sys.getsizeof(defaultdict()),
+    38: sys.getsizeof(deque()),
+}
+_SCALAR: Final = 200
+_LETTER: Final = 64
+_LETTER_HEAD: Final = b"\xa1"
+_DICT_OF_FEW: Final = 192
+
+
+def check_weight(payload: bytes | memoryview) -> None:
+    """Raise `Damaged` for a payload that would become more than `PER_BYTE` bytes of memory for each of its own."""
+    size = len(payload)
+    if size < LARGE:
+        return
+    payload, limit = bytes(payload), PER_BYTE * size
+    heads = _occurrences(payload, _LISTS + _DICTS + _EXTS)
+    if heads * _EXT + (size - heads) * _OTHER > limit and _at_most(payload, heads) > limit:
+        _weigh(payload, limit)  # text beyond ASCII looks like heads, and nothing but reading it tells
+
+
+def _occurrences(payload: bytes, of: bytes) -> int:
+    return len(payload) - len(payload.translate(None, of))
+
+
+def _at_most(payload: bytes, heads: int) -> int:
+    lists, dicts = _occurrences(payload, _LISTS), _occurrences(payload, _DICTS)
+    return lists * _LIST + dicts * _DICT + (heads - lists - dicts) * _EXT + (len(payload) - heads) * _OTHER
+
+
+def _weigh(payload: bytes, left: int) -> None:
+    """Go from head to head; what is inside of what does not matter. Whether it is msgpack at all is for the decoder."""
+    at, size = 0, len(payload)
+    while at < size:
+        length, cost = _SHORT[payload[at]]
+        if not length:
+            length, cost = _long(payload, at)
+        elif cost == _DICT_OF_FEW and payload[at + 1 : at + 2] == _LETTER_HEAD:
+            cost -= _LETTER  # of keys that short there is one object each
+        at += length
+        left -= cost
+        if left < 0:
+            raise Damaged("weight")
+
+
+def _list(count: int) -> int:
+    return 72 + 8 * count  # 56, in a block of 64, and of 8 more for the items
+
+
+def _dict(count: int) -> int:
+    if not count:
+        return 64
+    return _DICT_OF_FEW if count < 6 else _DICT_OF_FEW + 64 * count  # tables double
+
+
+def _text(size: int) -> int:
+    return 0 if not size else _LETTER if size == 1 else 80 + 4 * size  # one character may make all of them wide
+
+
+def _short(head: int) -> tuple[int, int]:
+    """Length and cost of what a head of one byte begins, as far as the head says it; (0, 0) where it does not."""
+    if head < 0x80 or head >= 0xE0 or head in (0xC0, 0xC2, 0xC3):  # small numbers, nil, false, true: there already
+        return 1, 0
+    if head < 0x90:
+        return 1, _dict(head & 15)
+    if head < 0xA0:
+        return 1, _list(head & 15)
+    if head < 0xC0:
+        return 1 + (head & 31), _text(head & 31)
+    if 0xCA <= head <= 0xD3:  # floats, then unsigned and signed numbers
+        return 1 + (4, 8, 1, 2, 4, 8, 1, 2, 4, 8)[head - 0xCA], 32
+    if 0xD4 <= head <= 0xD8:
+        return 2 + (1 << (head - 0xD4)), _SCALAR
+    return 0, 0
+
+
+_SHORT: Final = [_short(head) for head in range(256)]
+
+
+def _long(payload: bytes, at: int) -> tuple[int, int]:
+    """As `_short`, of a head with a number of one, two or four bytes behind it."""
+    head = payload[at]
+    width = _WIDTHS.get(head)
+    if width is None:
+        raise Damaged("payload")
+    count = int.from_bytes(payload[at + 1 : at + 1 + width], "big")
+    if head in (0xDC, 0xDD):
+        return 1 + width, _list(count)
+    if head in (0xDE, 0xDF):
+        return 1 + width, _dict(count)
+    if head in (0xC7, 0xC8, 0xC9):
+        code = payload[at + 1 + width : at + 2 + width]
+        return 2 + width + count, count + (_EMPTY.get(code[0], _SCALAR) if code else 0)
+    return 1 + width + count, 48 + count if head < 0xD9 else _text(count)
+
+
+_WIDTHS: Final = {
+    0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4,
+}  # fmt: skip

@@ -1,0 +1,51 @@
+"""Books and who wrote them: models of every kind that a cache gets to see."""
+
+from typing import Any
+
+from django.db import models
+
+
+class Author(models.Model):
+    name = models.CharField(max_length=50)
+    born = models.DateField(null=True)
+    mentor = models.ForeignKey("self", models.SET_NULL, null=True)
+
+    class Meta:
+        ordering = ("name",)
+
+
+class Shelf(models.QuerySet[Any]):
+    """A queryset of the application's own."""
+
+    def cheap(self) -> Any:
+        return self.filter(price__lt=10)
+
+
+class Book(models.Model):
+    id = models.UUIDField(primary_key=True)
+    title = models.CharField(max_length=50)
+    price = models.DecimalField(max_digits=8, decimal_places=2)
+    author = models.ForeignKey(Author, models.CASCADE, related_name="books")
+    tags = models.ManyToManyField("Tag")
+    cover = models.FileField(null=True)
+    details = models.JSONField(default=dict)
+    added = models.DateTimeField(null=True)
+
+    objects = Shelf.as_manager()
+
+
+class Tag(models.Model):
+    text = models.CharField(max_length=20)
+
+
+class Classic(Author):
+    """A table of its own beside that of its parent."""
+
+    century = models.IntegerField()
+
+
+class Famous(Author):
+    """The same rows under another class."""
+
+    class Meta:
+        proxy = True
