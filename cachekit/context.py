@@ -232,12 +232,15 @@ class Entry:
     ``ttl`` (seconds, a duration like "5m", or None for never), ``tags``, ``etag`` and ``last_modified`` may be set by
     the function. The latter two are at first what they were of the entry that lies there, so that they can be sent to
     the source; ``stale_value`` is its value. ``return entry.not_modified()`` keeps that value for another ttl;
-    ``no_store()`` keeps the result out of the cache.
+    ``no_store()`` keeps the result out of the cache. ``behind``: no caller waits for it, as the one who asked has been
+    given another value.
     """
 
-    __slots__ = ("_aged", "_depth", "_thread", "_ttl", "etag", "last_modified", "stored", "tags", "ttl_given")
+    __slots__ = (
+        "_aged", "_depth", "_thread", "_ttl", "behind", "etag", "last_modified", "stored", "tags", "ttl_given",
+    )  # fmt: skip
 
-    def __init__(self, ttl: float | None, tags: tuple[str, ...], aged: Any = None) -> None:
+    def __init__(self, ttl: float | None, tags: tuple[str, ...], aged: Any = None, *, behind: bool = False) -> None:
         self._depth = core.depth() if core is not None else 0  # loads of the core that this one is inside of
         self._thread = get_ident()
         self._ttl = ttl
@@ -247,6 +250,7 @@ class Entry:
         self.etag: str | None = None if aged is None else aged.etag
         self.last_modified: str | None = None if aged is None else aged.last_modified
         self.stored = True
+        self.behind = behind
 
     @property
     def ttl(self) -> float | None:

@@ -59,7 +59,9 @@ LAYERS = [
     {"errors", "foreign", "_native"},
     {"config.units", "config.urls", "config.secret"},
     {"config.spec", "config.fields", "config.options", "config.tree"},
-    {"l2.times"},
+    {"l2.times", "http.control", "http.dates", "http.messages"},
+    {"http.policy", "http.conditional"},
+    {"http.page", "http.status"},
     {"engine.miss", "engine.outcome", "engine.events", "engine.binding", "engine.encoding", "engine.functions"},
     {"engine.keys", "engine.freshness", "engine.flight", "l1", "l2.breaker", "l2.budget", "l2.outbox", "l2.stamps"},
     {"l2.lease", "l2.parking", "l2.reach"},
@@ -86,7 +88,7 @@ LAYERS = [
     {"cached"},
     {"decorator"},
     {"signatures", "__init__"},
-    {"bench"},
+    {"bench", "http.answer"},
 ]
 
 

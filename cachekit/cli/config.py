@@ -154,6 +154,10 @@ def rows(loaded: "Loaded") -> Iterator[tuple[tuple[str, ...], str]]:
     for key, field in fields.METRICS.items():
         value = getattr(spec.metrics, key)
         yield ("metrics", key), "***" if key == "token" and value else field.show(value)
+    for number, rule in enumerate(spec.http.rules):
+        for key, field in fields.RULE.items():
+            if key != "ttl" or rule.ttl_set:
+                yield ("http", "rules", str(number), key), field.show(getattr(rule, key))
     for name, backend in spec.backends.items():
         yield from ((("backends", name, *keys), text) for keys, text in _backend_rows(backend))
     for name, region in spec.regions.items():

@@ -350,6 +350,77 @@ METRICS: Mapping[str, Field] = {
 }
 
 
+def _parse_pattern(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("not a path; write '/articles/*', or '/static/**' for all below")
+    return value
+
+
+def _parse_names(value: object) -> tuple[str, ...]:
+    names = parse_list(value)
+    if not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) for name in names):
+        raise ValueError("not names of request fields; write ['accept-language']")
+    return tuple(sorted({name.casefold() for name in names}))
+
+
+def _parse_statuses(value: object) -> tuple[tuple[int, float], ...]:
+    """Statuses of errors and for how long their responses are kept."""
+    if not isinstance(value, Mapping):
+        raise ValueError("not a table; write { 404 = '30s' }")
+    return tuple([(_parse_status(key), _kept_for(key, ttl)) for key, ttl in value.items()])
+
+
+def _parse_status(value: object) -> int:
+    text = str(value)
+    if not re.fullmatch(r"[2-5]\d\d", text, re.ASCII) or text in ("206", "304"):
+        raise ValueError(f"{text}: not a status whose response can be kept; write {{ 404 = '30s' }}")
+    return int(text)
+
+
+def _kept_for(status: object, ttl: object) -> float:
+    try:
+        seconds = parse_duration(ttl)
+    except ValueError as error:
+        raise ValueError(f"{status}: {error}") from None
+    if seconds is None:
+        raise ValueError(f"{status}: must have an end; write a duration such as '30s'")
+    return seconds
+
+
+def _show_statuses(value: tuple[tuple[int, float], ...]) -> str:
+    return "{" + ", ".join(f'{status} = "{format_duration(seconds)}"' for status, seconds in value) + "}"
+
+
+RULE: Mapping[str, Field] = {  # of [[http.rules]]
+    "path": Field(_parse_pattern),
+    "name": Field(check_name),
+    "cache": BOOL,
+    "profile": Field(check_name),
+    "ttl": _duration(zero=False, never=True),
+    "vary": Field(_parse_names),
+    "statuses": Field(_parse_statuses, _show_statuses),
+    "client_ttl": _duration(zero=True, never=False),
+    "per_user": BOOL,
+}
+
+
+def _parse_rules(value: object) -> object:
+    """A list of tables; in a variable as JSON."""
+    if isinstance(value, str):
+        import json  # for those who write them there
+
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(rule, Mapping) for rule in value):
+        raise ValueError("not a list of tables; write [[http.rules]], or in a variable JSON")
+    return tuple(value)
+
+
+HTTP: Mapping[str, Field] = {"rules": Field(_parse_rules)}
+
+
 def _parse_key(value: object) -> Secret:
     if isinstance(value, Secret):
         return value

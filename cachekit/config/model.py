@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from cachekit.config import fields
 from cachekit.config.fields import Field, Jitter
 from cachekit.config.secret import Secret
-from cachekit.config.spec import DEFAULT_NAMESPACE, BackendSpec, MetricsSpec, RegionSpec
+from cachekit.config.spec import DEFAULT_NAMESPACE, BackendSpec, MetricsSpec, RegionSpec, RuleSpec
 from cachekit.config.units import check_name
 
 Duration: TypeAlias = Annotated[
@@ -35,6 +35,10 @@ Negative: TypeAlias = Annotated[
             "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "object"}]},
         }
     ),
+]
+Statuses: TypeAlias = Annotated[
+    tuple[tuple[int, float], ...],
+    WithJsonSchema({"type": "object", "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}]}}),
 ]
 Whether: TypeAlias = Annotated[bool | None, WithJsonSchema({"type": "boolean"})]  # None only as nobody's decision
 Key: TypeAlias = Annotated[InstanceOf[Secret] | None, WithJsonSchema({"type": "string"})]
@@ -61,6 +65,7 @@ class Table(BaseModel):
 
 REGION = RegionSpec()
 BACKEND = BackendSpec()
+RULE = RuleSpec(path="/")
 DEFAULT_JITTER = Jitter(REGION.jitter, REGION.jitter_is_share)
 
 
@@ -170,6 +175,28 @@ class MetricsTable(Table):
     allow: tuple[str, ...] = ()
 
 
+class RuleTable(Table):
+    """``[[http.rules]]``"""
+
+    parsers = fields.RULE
+    path: str
+    name: str | None = None
+    cache: bool = RULE.cache
+    profile: str | None = RULE.profile
+    ttl: Duration = None
+    vary: tuple[str, ...] = RULE.vary
+    statuses: Statuses = RULE.statuses
+    client_ttl: DurationOrZero = RULE.client_ttl
+    per_user: bool = RULE.per_user
+
+
+class HttpTable(Table):
+    """``[http]``"""
+
+    parsers = fields.HTTP
+    rules: tuple[RuleTable, ...] = ()
+
+
 class TreeSource(PydanticBaseSettingsSource):
     """Hands the merged tree to pydantic-settings, in place of its own sources."""
 
@@ -196,6 +223,7 @@ class Settings(BaseSettings):
     signing_key: Key = None
     name_key: Key = None
     metrics: MetricsTable = MetricsTable()
+    http: HttpTable = HttpTable()
     backends: dict[str, BackendTable] = {}
     profiles: dict[str, ProfileTable] = {}
 
@@ -225,4 +253,5 @@ def json_schema() -> dict[str, Any]:
     del tables["MetricsTable"]["properties"]["token"], tables["BackendTable"]["properties"]["password"]
     tables["ProfileTable"]["properties"]["jitter"]["default"] = f"{DEFAULT_JITTER.amount:.0%}"
     tables["ProfileTable"]["properties"]["negative_exceptions"]["default"] = {}
+    tables["RuleTable"]["properties"]["statuses"]["default"] = {}
     return schema

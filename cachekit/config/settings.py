@@ -17,9 +17,11 @@ from cachekit.config.fields import KEYS
 from cachekit.config.model import (
     BackendTable,
     BreakerTable,
+    HttpTable,
     L1Table,
     MetricsTable,
     ProfileTable,
+    RuleTable,
     Settings,
     TLSTable,
 )
@@ -32,21 +34,25 @@ from cachekit.config.spec import (
     NO_BACKEND,
     BackendSpec,
     BreakerSpec,
+    HttpSpec,
     KeySpec,
     MetricsSpec,
     RegionSpec,
+    RuleSpec,
     ServiceSpec,
     TLSSpec,
 )
 from cachekit.config.tree import (
     BUILT_IN_ORIGIN,
     CODE_ORIGIN,
+    MISSING,
     Found,
     Keys,
     Tree,
     build,
     find_files,
     is_secret,
+    member,
     variable_of,
 )
 from cachekit.config.units import nearest
@@ -120,6 +126,7 @@ def load_tree(
     model, left_out = _validate(tree)
     backends = dict(_backends(model, tree))
     regions = _regions(model, tree, backends, left_out)
+    http = HttpSpec(rules=tuple(_rules(model, tree)))
     if tree.problems:
         raise ConfigError("\n".join(dict.fromkeys(tree.problems)))
     spec = ServiceSpec(
@@ -128,6 +135,7 @@ def load_tree(
         enabled=model.enabled,
         strict=model.strict,
         metrics=_metrics(model.metrics),
+        http=http,
         keys=_keys_of(model, tree),
         backends=backends,
         regions=regions,
@@ -155,16 +163,28 @@ def _validate(tree: Tree) -> tuple[Settings, set[Keys]]:
         bad = {keys: detail for detail in details if (keys := _keys(tree, detail["loc"]))}
         tree.problems.extend(_problem(tree, keys, detail) for keys, detail in bad.items())
         for keys in bad:
-            del tree.get(*keys[:-1])[keys[-1]]
+            _leave_out(tree, keys)
         left_out |= bad.keys()
         if not bad:
             raise ConfigError("\n".join(tree.problems) or "the configuration is not valid")
+
+
+def _leave_out(tree: Tree, keys: Keys) -> None:
+    parent = tree.get(*keys[:-1])
+    if isinstance(parent, list):
+        parent[int(keys[-1])] = {"path": "/"}  # so that those after it stay where they are
+    elif keys[:2] == ("http", "rules") and keys[-1] == "path":
+        parent["path"] = "/"  # what was wrong with it is told already
+    else:
+        parent.pop(keys[-1], None)  # it may be gone with what was around it
 
 
 def _problem(tree: Tree, keys: Keys, detail: ErrorDetails) -> str:
     place, name = tree.origin(keys), ".".join(keys)
     if detail["type"] == "extra_forbidden":
         return f"{place}: {name}: no such key{_nearest_key(keys)}"
+    if detail["type"] == "missing":
+        return f"{place}: {name}: needs {detail['loc'][-1]!r}"
     if detail["type"] in ("model_type", "dict_type", "model_attributes_type"):
         return f"{place}: {name}: not a table"
     reason = str(detail.get("ctx", {}).get("error", detail["msg"]))
@@ -179,9 +199,10 @@ def _keys(tree: Tree, loc: tuple[int | str, ...]) -> Keys:
     keys: Keys = ()
     node: Any = tree.values
     for key in map(str, loc):
-        if not isinstance(node, dict) or key not in node:
+        inside = member(node, key)
+        if inside is MISSING:
             break
-        keys, node = (*keys, key), node[key]
+        keys, node = (*keys, key), inside
     return keys
 
 
@@ -197,6 +218,8 @@ def _nearest_key(keys: Keys) -> str:
 
 _TABLES: Mapping[str, type[BaseModel]] = {
     "metrics": MetricsTable,
+    "http": HttpTable,
+    "rules": RuleTable,
     "backends": BackendTable,
     "profiles": ProfileTable,
     "l1": L1Table,
@@ -374,6 +397,17 @@ def _has_zstd() -> bool:
     from importlib.util import find_spec  # for those who ask for zstd
 
     return find_spec("zstandard") is not None
+
+
+def _rules(model: Settings, tree: Tree) -> Iterator[RuleSpec]:
+    for number, table in enumerate(model.http.rules):
+        given, keys = table.given(), ("http", "rules", str(number), "profile")
+        if table.profile is not None and table.profile not in model.profiles:
+            meant = nearest(table.profile, model.profiles)
+            hint = f"; did you mean '{meant}'?" if meant else ""
+            name = ".".join(keys)
+            tree.problems.append(f"{tree.origin(keys)}: {name} = {shown(table.profile)}: no such profile{hint}")
+        yield RuleSpec(**given, ttl_set="ttl" in given)
 
 
 def _metrics(table: MetricsTable) -> MetricsSpec:

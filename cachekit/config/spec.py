@@ -177,6 +177,29 @@ class MetricsSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSpec:
+    """One rule of `CacheMiddleware`: what becomes of the responses under some paths."""
+
+    path: str  # `*` is any part of one segment, `**` is anything
+    name: str = ""  # in metrics
+    cache: bool = True
+    profile: str | None = None  # None: the middleware's own
+    ttl: float | None = None  # of responses that say nothing themselves; `ttl_set` tells "not kept" from "never"
+    ttl_set: bool = False
+    vary: tuple[str, ...] = ()
+    statuses: tuple[tuple[int, float], ...] = ()
+    client_ttl: float = 0.0
+    per_user: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSpec:
+    """What web applications do with whole responses. The first rule whose path matches counts."""
+
+    rules: tuple[RuleSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
     """A whole configuration. ``backends`` holds only usable ones: a backend without a URL is not in it."""
 
@@ -185,6 +208,7 @@ class ServiceSpec:
     enabled: bool = True
     strict: bool = False
     metrics: MetricsSpec = MetricsSpec()
+    http: HttpSpec = HttpSpec()
     keys: KeySpec = KeySpec()
     backends: Mapping[str, BackendSpec] = field(default_factory=dict, hash=False)
     regions: Mapping[str, RegionSpec] = field(default_factory=dict, hash=False)

@@ -26,6 +26,7 @@ URL_VARIABLES = ("CACHEKIT_REDIS_URL", "REDIS_URL")  # of the backend "default",
 NOT_SETTINGS = ("CACHEKIT_CONFIG", "CACHEKIT_PURE", "CACHEKIT_NATIVE")
 NAMED = ("profiles", "backends")  # tables of tables with names of the user's choice
 PROJECT_MARKS = ("pyproject.toml", ".git", "manage.py")
+MISSING = object()
 FILE_ONLY = ("options", "negative_exceptions")  # tables whose keys are not ours
 BUILT_IN_ORIGIN = "built-in"
 CODE_ORIGIN = "configure()"
@@ -39,7 +40,8 @@ _KUBERNETES = re.compile(
 _WHERE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)")
 _BARE_OR_QUOTED = r"""(?:[A-Za-z0-9_-]+|"[^"\\]*"|'[^']*')"""
 _KEY_LINE = re.compile(rf"\s*({_BARE_OR_QUOTED}(?:\s*\.\s*{_BARE_OR_QUOTED})*)\s*=")
-_HEADER_LINE = re.compile(rf"\s*(\[\s*{_BARE_OR_QUOTED}(?:\s*\.\s*{_BARE_OR_QUOTED})*\s*\])\s*(?:#.*)?")
+_HEADER = rf"\[\s*{_BARE_OR_QUOTED}(?:\s*\.\s*{_BARE_OR_QUOTED})*\s*\]"
+_HEADER_LINE = re.compile(rf"\s*({_HEADER}|\[{_HEADER}\])\s*(?:#.*)?")
 
 
 def is_secret(keys: Keys) -> bool:
@@ -48,6 +50,15 @@ def is_secret(keys: Keys) -> bool:
     if len(keys) == 1:
         return name in KEYS
     return (keys[0] == "metrics" and name == "token") or (keys[0] == "backends" and name == "password")
+
+
+def member(node: Any, key: str) -> Any:
+    """What a table or a list has under a key, in a list its number; `MISSING` if nothing."""
+    if isinstance(node, dict):
+        return node.get(key, MISSING)
+    if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+        return node[int(key)]
+    return MISSING
 
 
 @dataclass(slots=True)
@@ -65,8 +76,8 @@ class Tree:
         """The value at these keys, or None."""
         node: Any = self.values
         for key in keys:
-            node = node.get(key) if isinstance(node, dict) else None
-        return node
+            node = member(node, key)
+        return None if node is MISSING else node
 
     def names(self, kind: str) -> list[str]:
         """The profiles or the backends in the tree."""
@@ -118,8 +129,21 @@ class Tree:
                     self.put(keys, {}, origin(keys))
                 self.origins[keys] = origin(keys)
                 self.merge(value, origin, keys)
+            elif isinstance(value, (list, tuple)) and value and all(isinstance(item, Mapping) for item in value):
+                self.put(keys, [dict(item) for item in value], origin(keys))
+                self._place_members(keys, value, origin)
             else:
                 self.put(keys, value, origin(keys))
+
+    def _place_members(self, at: Keys, tables: Iterable[Mapping[Any, Any]], origin: Callable[[Keys], str]) -> None:
+        """Where the keys of a list of tables came from, which replaces the one before."""
+        for keys in [keys for keys in self.origins if keys[: len(at)] == at and keys != at]:
+            del self.origins[keys]
+        for number, table in enumerate(tables):
+            inside = (*at, str(number))
+            self.origins[inside] = origin(inside)
+            for key in table:
+                self.origins[(*inside, str(key))] = origin((*inside, str(key)))
 
 
 def _truth(value: object) -> bool:
@@ -230,9 +254,10 @@ def scan_lines(text: str, document: Mapping[str, Any]) -> dict[Keys, int]:
     lines: dict[Keys, int] = {}
     twice: set[Keys] = set()
     table: Keys = ()
+    lists: dict[Keys, int] = {}  # of tables, and which one is being read
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER_LINE.fullmatch(line):
-            table = keys = _keys_of(header[1])
+            table = keys = _numbered(_keys_of(header[1].strip("[]").join("[]")), lists, header[1].startswith("[["))
         elif key := _KEY_LINE.match(line):
             keys = table + _keys_of(f"{key[1]} = 0")
         else:
@@ -245,6 +270,18 @@ def scan_lines(text: str, document: Mapping[str, Any]) -> dict[Keys, int]:
             elif lines.setdefault(keys, number) != number:
                 twice.add(keys)
     return {keys: number for keys, number in lines.items() if keys not in twice}
+
+
+def _numbered(keys: Keys, lists: dict[Keys, int], begins: bool) -> Keys:
+    """The keys of a header with the numbers of the lists on their way; it ``begins`` another member of the last."""
+    if begins:
+        lists[keys] = lists.get(keys, -1) + 1
+    found: Keys = ()
+    for depth in range(1, len(keys) + 1):
+        found = (*found, keys[depth - 1])
+        if keys[:depth] in lists:
+            found = (*found, str(lists[keys[:depth]]))
+    return found
 
 
 def _keys_of(snippet: str) -> Keys:
@@ -262,10 +299,8 @@ def _keys_of(snippet: str) -> Keys:
 def _exists(document: Mapping[str, Any], keys: Keys) -> bool:
     node: Any = document
     for key in keys:
-        if not isinstance(node, dict) or key not in node:
-            return False
-        node = node[key]
-    return True
+        node = member(node, key)
+    return node is not MISSING
 
 
 def _refuse_secrets(tree: Tree, document: Mapping[str, Any], name: str, lines: Mapping[Keys, int]) -> None:

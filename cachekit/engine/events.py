@@ -16,9 +16,9 @@ class Tally:
     """
 
     __slots__ = (
-        "_demand", "_take_loads", "before", "errors", "failing", "fallbacks", "function", "hit_seconds", "impatient",
-        "l1_hits", "l2_hits", "lease_waits", "load_errors", "load_seconds", "loads", "miss_seconds", "misses",
-        "refreshes", "region", "spent", "stale", "stale_ages", "stores", "timeouts", "times", "waited",
+        "_demand", "_take_loads", "answers", "before", "errors", "failing", "fallbacks", "function", "hit_seconds",
+        "impatient", "l1_hits", "l2_hits", "lease_waits", "load_errors", "load_seconds", "loads", "miss_seconds",
+        "misses", "refreshes", "region", "spent", "stale", "stale_ages", "stores", "timeouts", "times", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class Tally:
         self.fallbacks = 0  # ... with the fallback
         self.refreshes: dict[tuple[str, str], int] = {}  # (trigger, result) -> count
         self.timeouts: dict[str, int] = {}  # soft, hard -> calls that waited no longer
+        self.answers: dict[str, int] = {}  # HIT, MISS, STALE, BYPASS -> responses, where pages are kept
         self.spent = 0.0  # seconds of the runs that ended well
         self.before = (0, 0, 0, 0, 0)  # what had been counted at the last `cache_clear()`
         self.hit_seconds: deque[float] = deque(maxlen=4096)  # L2 hits, until the next pump
@@ -105,6 +106,11 @@ class Tally:
         """A caller waited no longer: soft, or hard."""
         self.timeouts.setdefault(kind, 0)
         self.timeouts[kind] += 1
+
+    def answered(self, result: str) -> None:
+        """A request was answered. A bounded label."""
+        self.answers.setdefault(result, 0)
+        self.answers[result] += 1
 
     def demand(self, now: float, entries: Callable[[], int]) -> float:
         """Requests per second for one entry, on average, since it was last looked at: once in a while, since pure

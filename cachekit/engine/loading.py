@@ -86,7 +86,8 @@ async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> R
     tally, tiers = call.tally, call.tiers
     tally.misses += 1
     tiers.emit(Missed(tiers.spec.name, tally.function, right.sample.why))
-    entry = Entry(None if callable(call.ttl) else call.ttl, call.named_tags, call.aged)
+    ttl = None if callable(call.ttl) else call.ttl
+    entry = Entry(ttl, call.named_tags, call.aged, behind=call.answered)
     outer = ENTRY.set(entry)
     began = port.now()
     inside = LOADING.set(_chain(call, lead, right.sample, began))

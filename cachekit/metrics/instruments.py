@@ -52,6 +52,12 @@ class Instruments:
             "result",
         )
         self.timeouts = self._counter("timeouts", "Calls that waited no longer for the function.", *CALL, "kind")
+        self.responses = Counter(
+            "cachekit_http_responses",
+            "Responses of routes and rules that keep pages: HIT, MISS, STALE, or BYPASS (it went around the cache).",
+            ("region", "route", "result"),
+            registry=self.registry,
+        )
         self.saved = self._counter(
             "saved_seconds",
             "What hits would have taken, had each run the function for as long as it takes on average.",

@@ -230,6 +230,8 @@ def _tally_readings(tally: "Tally", to: Instruments) -> Iterator[Reading]:
         yield Reading(tally, to.refreshes, (*where, trigger, result), count)
     for kind, count in list(tally.timeouts.items()):
         yield Reading(tally, to.timeouts, (*where, kind), count)
+    for answer, count in list(tally.answers.items()):
+        yield Reading(tally, to.responses, (*where, answer), count)
 
 
 def _take(waiting: "deque[float]") -> list[float]:

@@ -533,6 +533,7 @@ class TestRotate:
         assert report["rewrapped"] + report["current"] + report["replaced"] >= 300
         assert report["unreadable"] == {}
 
+    @pytest.mark.slow
     def test_it_may_be_interrupted_and_run_again(
         self, secrets: Secrets, keys: Callable[..., None], serving: Callable[[], Service]
     ) -> None:

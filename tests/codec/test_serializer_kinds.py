@@ -75,8 +75,9 @@ def test_json_is_bounded_in_depth_and_items_on_the_way_in() -> None:
     web: list[Any] = []
     for _ in range(60):
         web = [web, web]
+    small = Codec(CodecSpec(serializer="json", max_value_bytes=100_000))
     with pytest.raises(Unstorable) as caught:
-        JSON.dumps(web, KEY, **FIELDS)
+        small.dumps(web, KEY, **FIELDS)
     assert caught.value.reason == "size"
 
 

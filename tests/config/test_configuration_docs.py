@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from cachekit.config import fields
-from cachekit.config.model import BackendTable, ProfileTable, Settings
+from cachekit.config.model import BackendTable, ProfileTable, RuleTable, Settings
 from cachekit.config.settings import load_tree
 from cachekit.config.tree import FILE_ONLY, is_secret, variable_of
 from cachekit.config.urls import SCHEMES
@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROW = re.compile(r"^\| `([a-z0-9_.]+)` \| (.+?) \| (.+?) \| (.+) \|$", re.MULTILINE)
 SECTIONS: dict[str, tuple[str, ...]] = {
     "The whole service": (), "`[backends.NAME]`": ("backends", "NAME"), "`[profiles.NAME]`": ("profiles", "NAME"),
-    "Not yet available": ("profiles", "NAME"),
+    "Not yet available": ("profiles", "NAME"), "`[[http.rules]]`": ("http", "rules"),
 }  # fmt: skip
 
 
@@ -36,6 +36,9 @@ def documented() -> dict[tuple[str, ...], tuple[str, str]]:
 def leaves(table: type[BaseModel], at: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
     found: dict[tuple[str, ...], Any] = {}
     for name, field in table.model_fields.items():
+        if field.is_required():
+            found[(*at, name)] = None
+            continue
         if isinstance(field.default, BaseModel):
             found |= leaves(type(field.default), (*at, name))
         elif (*at, name) not in (("backends",), ("profiles",)):
@@ -47,11 +50,19 @@ MODEL = (
     leaves(Settings, ())
     | leaves(BackendTable, ("backends", "NAME"))
     | leaves(ProfileTable, ("profiles", "NAME"))
+    | leaves(RuleTable, ("http", "rules"))
 )  # fmt: skip
 
 
 def parser(keys: tuple[str, ...]) -> fields.Parser:
-    tables: dict[str, Any] = {"metrics": fields.METRICS, "l1": fields.L1, "tls": fields.TLS, "breaker": fields.BREAKER}
+    tables: dict[str, Any] = {
+        "metrics": fields.METRICS,
+        "http": fields.HTTP,
+        "rules": fields.RULE,
+        "l1": fields.L1,
+        "tls": fields.TLS,
+        "breaker": fields.BREAKER,
+    }
     named = {"profiles": {**fields.PROFILE, "extends": fields.Field(str)}, "backends": fields.BACKEND}
     table = tables.get(keys[-2] if len(keys) > 1 else "") or named.get(keys[0], fields.SERVICE)
     return table[keys[-1]].parse
@@ -65,7 +76,11 @@ def test_every_key_of_the_model_is_documented_and_no_other() -> None:
 def test_the_documented_variable_is_the_one_that_works(keys: tuple[str, ...]) -> None:
     name = variable_of(keys)
     expected = (
-        f"`{name}` or `{name}_FILE`" if is_secret(keys) else "file only" if keys[-1] in FILE_ONLY else f"`{name}`"
+        f"`{name}` or `{name}_FILE`"
+        if is_secret(keys)
+        else "file only"
+        if keys[-1] in FILE_ONLY or keys[:2] == ("http", "rules") != keys
+        else f"`{name}`"
     )
     assert documented()[keys][1] == expected
 

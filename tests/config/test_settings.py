@@ -11,9 +11,11 @@ from cachekit.config import fields
 from cachekit.config.model import (
     BackendTable,
     BreakerTable,
+    HttpTable,
     L1Table,
     MetricsTable,
     ProfileTable,
+    RuleTable,
     Settings,
     TLSTable,
     json_schema,
@@ -464,7 +466,8 @@ def test_every_key_of_the_model_has_a_parser_and_the_reverse() -> None:
         BackendTable: (fields.BACKEND, {"tls", "breaker"}), BreakerTable: (fields.BREAKER, set()),
         TLSTable: (fields.TLS, set()), MetricsTable: (fields.METRICS, set()), L1Table: (fields.L1, set()),
         ProfileTable: (fields.PROFILE, {"extends", "l1"}),
-        Settings: (fields.SERVICE, {"metrics", "backends", "profiles"}),
+        HttpTable: (fields.HTTP, set()), RuleTable: (fields.RULE, set()),
+        Settings: (fields.SERVICE, {"metrics", "http", "backends", "profiles"}),
     }  # fmt: skip
     for table, (parsers, others) in tables.items():
         assert set(table.model_fields) == set(parsers) | others, table

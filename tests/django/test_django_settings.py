@@ -287,6 +287,7 @@ def test_a_wrong_configuration_stops_the_start() -> None:
     assert "no issues" in checked(ours(), {})
 
 
+@pytest.mark.slow
 def test_nothing_is_opened_by_a_start() -> None:
     table = {"namespace": "x", "backends": {"default": {"url": "redis://127.0.0.1:1"}}}
     assert "no issues" in checked(ours(), table)

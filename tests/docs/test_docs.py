@@ -84,6 +84,7 @@ def with_blocks(kind: str, slow: Collection[str] = ()) -> pytest.MarkDecorator:
     )
 
 
+@pytest.mark.slow
 @with_blocks("python", SLOW)
 def test_the_python_of_a_page_runs(page: Path, directory: Path) -> None:
     for block in blocks(page, "toml"):

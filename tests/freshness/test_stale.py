@@ -291,8 +291,8 @@ def outage(world: Any, kill: Server | None = None) -> None:
             assert len([each for each, when in process.runs if each == key and when >= ended]) <= 3
 
 
+@pytest.mark.slow
 @only("tiers", ["tracking"])
-@only("face", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 def test_a_source_and_a_server_that_are_down_for_ten_minutes_are_felt_by_nobody(world: Any) -> None:
     with start_server("valkey") as server:
         world.server = server

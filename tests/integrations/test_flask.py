@@ -275,11 +275,8 @@ class TestMemoize:
         assert 6 < lives[2] < 7.8
         assert 4 < lives[3] < 5.6
 
-    def test_what_is_not_built_or_not_ours_is_refused(self):
+    def test_what_has_no_meaning_is_refused(self):
         cache = CacheKit()
-        for option in ("forced_update", "make_name", "hash_method", "source_check", "is_stale"):
-            with pytest.raises(ConfigError, match=f"{option}=: not yet available"):
-                cache.memoize(**{option: lambda: True})
         with pytest.raises(TypeError, match="unknown option 'tiemout'"):
             cache.memoize(tiemout=5)
         with pytest.raises(TypeError, match="timeout="):
@@ -357,9 +354,7 @@ class TestProfilesAreChecked:
         with pytest.raises(ConfigError, match=r"app.config\['CACHEKIT'\]: profiles.users.tll: no such key.*'ttl'"):
             make_app(CACHEKIT={"profiles": {"users": {"tll": 5}}})
 
-    def test_keys_of_flask_caching_are_told_apart(self):
-        with pytest.raises(ConfigError, match="CACHE_TYPE: keys of Flask-Caching"):
-            make_app(CacheKit(config={"CACHE_TYPE": "SimpleCache"}))
+    def test_a_table_that_is_none_is_refused(self):
         with pytest.raises(ConfigError, match="not a dict"):
             make_app(CACHEKIT="cachekit.toml")
 
@@ -562,6 +557,14 @@ class TestApplications:
         assert "the application has a route" not in caplog.text
 
 
+OURS = ("Age", "X-Cache", "Cache-Status")
+
+
+def without_ours(answer):
+    """The fields of an answer but for those that say how it came about."""
+    return sorted((name, value) for name, value in answer.headers if name not in OURS)
+
+
 def counting(view=None, cache=None, rule="/", **options):
     """An application with one cached view that counts its runs; client and counter."""
     cache = cache or CacheKit()
@@ -588,14 +591,14 @@ class TestCachedViews:
         first, second = client.get("/"), client.get("/")
         assert len(runs) == 1
         assert (second.status_code, second.data) == (200, first.data)
-        assert second.headers == first.headers
+        assert without_ours(second) == without_ours(first)
         assert second.json == {"a": [1, 2]}
 
     @pytest.mark.parametrize("answer", ["text", b"bytes", {"a": 1}, [1, 2], ("text", {"X": "1"}), ""])
     def test_every_kind_of_answer(self, answer):
         client, runs = counting(lambda: answer)
         first, second = client.get("/"), client.get("/")
-        assert (second.data, second.headers) == (first.data, first.headers)
+        assert (second.data, without_ours(second)) == (first.data, without_ours(first))
         assert len(runs) == 1
 
     def test_several_headers_of_one_name_stay(self):
@@ -674,12 +677,12 @@ class TestCachedViews:
             app.add_url_rule("/", view_func=index)
             assert app.test_client().get("/").text == name
 
-    def test_head_is_cached_apart_from_get(self):
+    def test_head_is_answered_from_what_get_kept(self):
         client, runs = counting()
-        for _ in range(2):
-            assert client.head("/").data == b""
-            assert client.head("/").headers["Content-Length"] == "6"
-            assert client.get("/").text == "page 2"
+        assert client.head("/").headers["X-Cache"] == "MISS"
+        assert client.get("/").text == client.get("/").text == "page 2"
+        answer = client.head("/")
+        assert (answer.data, answer.headers["X-Cache"], answer.headers["Content-Length"]) == (b"", "HIT", "6")
         assert len(runs) == 2
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
@@ -688,8 +691,8 @@ class TestCachedViews:
         client.get("/")
         assert client.open("/", method=method).text == "page 2"
         assert client.open("/", method=method).text == "page 3"
-        assert client.get("/").text == "page 1"
-        assert len(runs) == 3
+        assert client.get("/").text == client.get("/").text == "page 4"  # they have outdated the first
+        assert len(runs) == 4
 
     def test_a_prefix_tells_apart_as_a_text_or_per_request(self):
         client, runs = counting(key_prefix=lambda: request.headers.get("X-Tenant"))
@@ -804,13 +807,9 @@ class TestCachedViews:
         assert [app.test_client().get("/").text for _ in range(3)] == ["a b"] * 3
         assert [record.levelname for record in caplog.records if "memoize()" in record.message] == ["WARNING"]
 
-    def test_what_is_not_built_or_has_no_meaning_is_refused(self):
+    def test_what_has_no_meaning_is_refused(self):
         cache = CacheKit()
-        for option in ("forced_update", "is_stale", "response_filter", "hash_method", "cache_none", "make_cache_key",
-                       "source_check", "response_hit_indication"):  # fmt: skip
-            with pytest.raises(ConfigError, match=f"{option}=: not yet available"):
-                cache.cached(**{option: lambda: True})
-        for options in ({"tags": lambda: []}, {"key": lambda: 1}, {"ttl": 5}, {"timeuot": 5}, {"unless": True}):
+        for options in ({"tags": 5}, {"key": lambda: 1}, {"ttl": 5}, {"timeuot": 5}, {"unless": True}):
             with pytest.raises(TypeError):
                 cache.cached(**options)(lambda: "x")
         with pytest.raises(TypeError):
@@ -851,11 +850,9 @@ class TestPrivacy:
         lambda: Response("x", headers={"Cache-Control": "no-cache"}),
         lambda: Response("x", headers={"Cache-Control": "max-age=0"}),
         lambda: Response("x", headers={"Cache-Control": "s-maxage=0"}),
-        lambda: Response("x", headers={"Vary": "Accept-Language"}),
+        lambda: Response("x", headers={"Vary": "Cookie"}),
         lambda: Response("x", headers={"Vary": "*"}),
-        lambda: Response("x", headers={"Content-Encoding": "gzip"}),
         lambda: ("created", 201),
-        lambda: ("", 204),
         lambda: redirect("/login"),
         lambda: ("not found", 404),
         lambda: ("broken", 500),
@@ -1015,11 +1012,10 @@ class TestTogether:
 
     @pytest.mark.parametrize("header", ["Set-Cookie", "Vary"])
     def test_a_page_for_one_visitor_is_not_given_to_those_who_waited(self, service, header):
-        first, second, runs = self.run(
-            service, lambda: Response(request.headers["X-Who"], headers={header: f"x={request.headers['X-Who']}"})
-        )
+        said = {"Set-Cookie": lambda: f"x={request.headers['X-Who']}", "Vary": lambda: "X-Who"}[header]
+        first, second, runs = self.run(service, lambda: Response(request.headers["X-Who"], headers={header: said()}))
         assert (first.text, second.text, runs) == ("first", "second", 2)
-        assert second.headers[header] == "x=second"
+        assert second.headers[header] == {"Set-Cookie": "x=second", "Vary": "X-Who"}[header]
 
     def test_an_http_error_is_not_given_to_those_who_waited(self, service):
         def answer():

@@ -12,6 +12,8 @@ from l1_eviction import NO_BOUND, Kept, Lru, S3Fifo, lognormal, one, ratio, run,
 from cachekit.engine.miss import MISS
 from cachekit.l1.values import Admission
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Any]
 WEIGHT = Admission("share", 1, True)
 STEADY = 10**9

@@ -25,6 +25,8 @@ if "native" not in TWINS:
 from cachekit import _native
 from cachekit.l1 import native
 
+pytestmark = pytest.mark.slow
+
 LIGHT = Admission("opaque", 1, False)
 HEAVY = Admission("opaque", 10**9, False)
 ROUNDS = [

@@ -39,6 +39,8 @@ if "native" not in TWINS:
 from cachekit import _native
 from cachekit.l1 import native
 
+pytestmark = pytest.mark.slow
+
 LIGHT = Admission("opaque", 1, False)
 since_3_12 = pytest.mark.skipif(sys.version_info < (3, 12), reason="async functions get a shell before Python 3.12")
 

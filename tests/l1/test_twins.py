@@ -16,7 +16,7 @@ from cachekit.engine.miss import MISS
 from cachekit.l1.values import Admission
 from cachekit.l1.views import NEVER
 
-pytestmark = pytest.mark.skipif(len(TWINS) < 2, reason="there is one implementation here")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(len(TWINS) < 2, reason="there is one implementation here")]
 
 
 class Machine(Twins, RuleBasedStateMachine):

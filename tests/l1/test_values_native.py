@@ -548,6 +548,7 @@ def empty() -> None:
             found.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -5,7 +5,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
 from cachekit import cache
+from cachekit.integrations.starlette import cached_response
 from cachekit.metrics import serve
 
 
@@ -42,6 +49,14 @@ def slow(n: int) -> int:
     return n
 
 
+@cached_response(profile="tiny", ttl="50ms")
+async def page(request: Request) -> Response:
+    return PlainTextResponse("page")
+
+
+pages = TestClient(Starlette(routes=[Route("/", page)]))
+
+
 def turn(number: int, pool: ThreadPoolExecutor) -> None:
     list(pool.map(square, [number % 50] * 4))
     square.invalidate(-1)
@@ -50,6 +65,8 @@ def turn(number: int, pool: ThreadPoolExecutor) -> None:
         thrashing(n)
     behind(1)
     slow(number)
+    if number % 10 == 0:
+        pages.get("/")
     try:
         failing(number)
     except LookupError:

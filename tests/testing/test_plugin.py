@@ -36,6 +36,7 @@ def test_tests_that_ask_for_nothing_get_nothing(pytester: pytest.Pytester) -> No
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_the_fixtures_in_a_users_test_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://nowhere.invalid:1/0")
     monkeypatch.setenv("CACHEKIT_CONFIG", "/nonexistent.toml")

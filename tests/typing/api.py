@@ -505,6 +505,7 @@ def inside(user_id: int) -> User:
     assert_type((entry.etag, entry.last_modified), tuple[str | None, str | None])
     entry.etag, entry.last_modified = '"abc"', None
     assert_type(entry.stale_value, Any)
+    assert_type(entry.behind, bool)
     if entry.stale_value is not MISS:
         return entry.not_modified()  # type: ignore[no-any-return]  # what lies there is of any type
     return User()

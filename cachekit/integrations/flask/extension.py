@@ -4,37 +4,28 @@ It keeps no application and no configuration, so one object serves any number of
 which one is meant.
 """
 
-import functools
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from flask import Flask, current_app, request
+from flask import Flask, current_app
 
 from cachekit.engine.outcome import Outcome
 from cachekit.errors import ConfigError
-from cachekit.integrations.flask import views
-from cachekit.integrations.flask.installation import EXTENSION, Config, FirstRequest, Installation, Recipe
-from cachekit.options import check
+from cachekit.integrations.flask import commands, fragments, legacy
+from cachekit.integrations.flask.askers import versioned
+from cachekit.integrations.flask.installation import EXTENSION, Config, Entrance, Installation, Recipe
+from cachekit.integrations.flask.legacy import LegacyView
+from cachekit.integrations.flask.memoized import Memoized, Switches
+from cachekit.integrations.flask.pages import REFUSED, CachedView, Choices
+from cachekit.integrations.flask.timeouts import ttl_of
 from cachekit.regions import Key, Region
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Options of Flask-Caching's decorators that have no counterpart here yet.
-LATER_MEMOIZE: Final = frozenset({"forced_update", "hash_method", "is_stale", "make_name", "source_check"})
-LATER_CACHED: Final = LATER_MEMOIZE - {"make_name"} | {
-    "cache_none", "make_cache_key", "response_filter", "response_hit_indication",
-}  # fmt: skip
-
-NOT_A_VIEW: Final = (
-    "not cached, since it is not the view of this request: cached() is for view functions, and decorators above it "
-    "must use functools.wraps; for other functions there is memoize()"
-)
-
-logger = logging.getLogger("cachekit")
+FOREIGN: Final = "cache"  # where Flask-Caching is found in app.extensions
 
 
 class CacheKit:
@@ -47,10 +38,20 @@ class CacheKit:
         app: The application, if it exists already.
         config: A configuration file's path, or a dict shaped like the file: a service for these applications only, in
             place of all that ``app.config`` says. ``cachekit.cache`` functions stay with the process's own service.
+            A dict may also have the keys of Flask-Caching, ``CACHE_TYPE`` and so on, as ``app.config`` may.
+        with_jinja2_ext: Whether templates have the tag ``{% cache %}``.
+        flask_caching_defaults: Whether `cached` is as unsafe as Flask-Caching's: one page for all visitors of a path,
+            with errors and cookies. For a switch in steps; each application is warned once.
     """
 
-    def __init__(self, app: Flask | None = None, *, config: Config = None) -> None:
+    def __init__(
+        self, app: Flask | None = None, with_jinja2_ext: bool = True, config: Config = None, *,
+        flask_caching_defaults: bool = False,
+    ) -> None:  # fmt: skip
         self._config = config
+        self._with_jinja2_ext = with_jinja2_ext
+        self._as_flask_caching = flask_caching_defaults
+        self.keeps_pages = False  # whether any view is cached
         self._recipes: WeakSet[Recipe] = WeakSet()
         self._installations: WeakSet[Installation] = WeakSet()
         if app is not None:
@@ -74,14 +75,26 @@ class CacheKit:
         installation = Installation(self, app, config)
         installation.start(self._recipes)
         app.extensions[EXTENSION] = installation
+        if isinstance(there := app.extensions.setdefault(FOREIGN, {}), dict):
+            there[self] = self
         self._installations.add(installation)
-        app.wsgi_app = FirstRequest(app, installation)  # type: ignore[method-assign]  # the way Flask documents
+        app.wsgi_app = Entrance(app, installation)  # type: ignore[method-assign]  # the way Flask documents
+        if self._with_jinja2_ext:
+            app.jinja_env.add_extension(fragments.FragmentCache)
+        app.cli.add_command(commands.cachekit)
+        if self._as_flask_caching:
+            legacy.warn(app)
 
     def _here(self) -> Installation:
         there = current_app.extensions.get(EXTENSION)
         if not isinstance(there, Installation) or there.kit is not self:
             raise ConfigError(f"this CacheKit is not installed in {current_app.name}; call init_app(app)")
         return there
+
+    @property
+    def cache(self) -> "CacheKit":
+        """Where Flask-Caching has its backend: an object with `get`, `set` and so on."""
+        return self
 
     # Keys and values
 
@@ -100,7 +113,7 @@ class CacheKit:
 
     def add(self, key: Key, value: Any, timeout: Any = None) -> bool:
         """Store only if there is no value; whether it was stored."""
-        return self.region().add(key, value, **_ttl(timeout))
+        return self.region().add(key, value, **ttl_of(timeout))
 
     def has(self, key: Key) -> bool:
         """Whether there is a value. It may be gone by the time you ask for it: prefer `get`."""
@@ -121,7 +134,7 @@ class CacheKit:
 
     def set_many(self, mapping: Mapping[Any, Any], timeout: Any = None) -> list[Any]:
         """Store several values; the keys that were stored."""
-        failed = self.region().set_many(mapping, **_ttl(timeout))
+        failed = self.region().set_many(mapping, **ttl_of(timeout))
         return [key for key in mapping if key not in failed]
 
     def delete_many(self, *keys: Key) -> list[Key]:
@@ -140,10 +153,16 @@ class CacheKit:
     def memoize(
         self,
         timeout: Any = None,
-        *,
+        make_name: Callable[[str], str] | None = None,
         unless: Callable[..., object] | None = None,
-        args_to_ignore: Iterable[str] | None = None,
+        forced_update: Callable[..., object] | None = None,
+        is_stale: Callable[..., object] | None = None,
         response_filter: Callable[[Any], object] | None = None,
+        hash_method: object = None,
+        cache_none: bool | None = None,
+        source_check: bool | None = None,
+        args_to_ignore: Iterable[str] | None = None,
+        *,
         profile: str = "default",
         **options: Any,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -151,45 +170,39 @@ class CacheKit:
 
         Args:
             timeout: Seconds, a duration like "5m", or a callable of the value; 0 is for ever, None the profile's ttl.
+            make_name: Called with the function's name; what it gives stands in keys and metrics instead.
             unless: Called for each call, with the function and its arguments or with nothing; if true, the function
                 runs and nothing is read or stored.
-            args_to_ignore: Names of parameters that do not matter.
+            forced_update: Called likewise; if true, the function runs and what it gives is stored.
+            is_stale: Called with the kept value, and the arguments if it takes any; if true, likewise.
             response_filter: Called with the value; if false, it is not stored.
+            hash_method: Has no effect: keys are hashed with BLAKE2.
+            cache_none: False if None is not to be stored.
+            source_check: Whether a change of the function's source leaves its old entries behind.
+            args_to_ignore: Names of parameters that do not matter.
             profile: The region.
-            options: Other options of `cachekit.cache`: ``tags``, ``key``, ``version``, ``cache_none`` and so on.
+            options: Other options of `cachekit.cache`: ``tags``, ``key``, ``version`` and so on.
         """
-        _refuse("memoize", options, LATER_MEMOIZE)
+        if "ttl" in options:
+            raise TypeError("ttl= is called timeout= in memoize()")
         if args_to_ignore is not None:
             options["ignore"] = args_to_ignore
         if response_filter is not None:
             options["condition"] = response_filter
-        checked = check({**options, **_ttl(timeout)}, profile)
-        return lambda function: self._memoized(function, Recipe(function, checked), unless)
+        if cache_none is not None or self._as_flask_caching:
+            options["cache_none"] = bool(cache_none)
+        switches = Switches(timeout, unless, forced_update, is_stale, make_name)
+        Memoized.check(options, profile, timeout)
 
-    def _memoized(self, function: Any, recipe: Recipe, unless: Any) -> Any:
-        if not callable(function) and not isinstance(function, classmethod):
-            raise TypeError("memoize() decorates functions; write @cache.memoize() with parentheses")
-        if isinstance(function, classmethod | staticmethod):
-            raise TypeError("@memoize goes below @classmethod and @staticmethod, next to the function")
-        skip = _asker(unless, function)
+        def decorator(function: Any) -> Any:
+            _refuse_to_memoize(function)
+            own = {**options, "version": versioned(function, options.get("version"), bool(source_check))}
+            made = Memoized(function, own, profile, switches, self._here, self)
+            made.wrapper.delete_memoized = lambda *args, **kwargs: self.delete_memoized(made.wrapper, *args, **kwargs)
+            self._register(made.wrapper, made.recipe)
+            return made.wrapper
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if skip is not None and skip(*args, **kwargs):
-                return function(*args, **kwargs)
-            return self._here().cached(recipe)(*args, **kwargs)
-
-        if inspect.iscoroutinefunction(function):
-
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
-                return await call(*args, **kwargs)
-
-            wrapper: Any = functools.wraps(function)(awaited)
-        else:
-            wrapper = functools.wraps(function)(call)
-        wrapper.uncached = function
-        wrapper.delete_memoized = functools.partial(self.delete_memoized, wrapper)
-        self._register(wrapper, recipe)
-        return wrapper
+        return decorator
 
     def delete_memoized(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Forget what one call of a memoized function gave, or all its calls if no argument is given.
@@ -200,8 +213,13 @@ class CacheKit:
             if args or kwargs:
                 args = (f.__self__, *args)
             f = f.__func__
-        cached = self._here().cached(self._recipe(f, "memoized"))
+        recipe, memoized = self._recipe(f, "memoized"), getattr(f, "cachekit_memoized", None)
+        cached = self._here().cached(recipe if memoized is None else memoized.recipe_now())
         return cached.invalidate(*args, **kwargs) if args or kwargs else cached.invalidate_all()
+
+    def delete_memoized_verhash(self, f: Callable[..., Any], *_: Any) -> Any:
+        """Forget what all calls of a memoized function gave."""
+        return self.delete_memoized(f)
 
     # Views
 
@@ -210,69 +228,97 @@ class CacheKit:
         timeout: Any = None,
         key_prefix: str | Callable[[], object] = "view/%s",
         unless: Callable[..., object] | None = None,
-        query_string: bool = True,
+        forced_update: Callable[..., object] | None = None,
+        is_stale: Callable[..., object] | None = None,
+        response_filter: Callable[[Any], object] | None = None,
+        query_string: bool | None = None,
+        hash_method: object = None,
+        cache_none: object = None,
+        make_cache_key: Callable[..., object] | None = None,
+        source_check: bool | None = None,
+        response_hit_indication: bool | None = False,
         *,
         profile: str = "default",
+        tags: Any = (),
+        vary: Iterable[str] = (),
+        per_user: Callable[[Any], Any] | None = None,
+        statuses: Mapping[int, Any] | None = None,
+        client_ttl: Any = 0,
         **options: Any,
     ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
         """Cache what a view function answers. Goes below ``@app.route``.
 
-        Only GET and HEAD requests without Authorization, cookie, body and use of the session are answered from the
-        cache, and only complete responses of status 200 without Set-Cookie, Vary, Content-Encoding and a
-        Cache-Control that forbids it are stored. All others go through as if the decorator were not there. Method,
-        scheme, host, path and query, in order of its names, are part of the key.
+        GET and HEAD requests without Authorization, cookie, body and use of the session are answered from the cache;
+        complete responses are kept that are for everybody: no errors, no Set-Cookie, no ``private``. All others go
+        through. Scheme, host, path and query, in order of its names, tell pages apart, and so do the request fields
+        that a response names in Vary. Answers carry ETag, Age, X-Cache and Cache-Status.
 
         Args:
-            timeout: Seconds or a duration like "5m"; 0 is for ever, None the profile's ttl.
+            timeout: Seconds or a duration like "5m"; 0 is for ever, None the profile's ttl. What a response says
+                itself (Cache-Control, Expires, `CachedResponse`) stands above it.
             key_prefix: What else tells responses apart: a text, or a callable that gives one for each request.
             unless: Called for each request, with the view and its arguments or with nothing; if true, the view runs
                 and nothing is read or stored.
+            forced_update: Called likewise; if true, the view runs and its response is stored.
+            is_stale: Called with the kept response, and the view's arguments if it takes any; if true, likewise.
+            response_filter: Called with what the view returned; if false, it is not stored.
             query_string: False if the query does not matter.
-            profile: The region.
-            options: Other options of `cachekit.cache` that go with views: ``tags`` (an iterable), ``version``, ``l1``
-                and other fields of a profile.
+            hash_method: Has no effect: keys are hashed with BLAKE2 and SHA-256.
+            cache_none: Has no effect: a view that returns None is an error of Flask.
+            make_cache_key: Called with the view's arguments; what it gives stands in place of path and query.
+            source_check: Whether a change of the view's source leaves its old pages behind.
+            response_hit_indication: Whether pages from the cache have the field ``hit_cache: True``.
+            profile: The region. Its limits on waiting do not apply, since a view uses its request as long as it runs.
+            tags: Tags of every page, or a callable of the request that gives them.
+            vary: Names of request fields that tell pages apart, beside those that responses name in Vary.
+            per_user: A callable of the request that says for whom the response is: with a str the page is kept for
+                this user only, and Authorization, cookies and the session are allowed; with None as if there were no
+                ``per_user``.
+            statuses: Errors that are kept, and for how long: ``{404: "30s"}``.
+            client_ttl: For how long browsers may use a page without asking; 0 makes them ask each time, which a 304
+                answers.
+            options: Fields of a profile, such as ``stale_ttl`` and ``swr``, and ``version``.
         """
-        _refuse("cached", options, LATER_CACHED)
-        if callable(timeout) or callable(options.get("tags")):
-            raise TypeError(
-                "timeout= and tags= of cached() cannot be callables; write @cache.cached() with parentheses"
-            )
-        for option in sorted(options.keys() & {"key", "ignore", "condition"}):
+        if callable(timeout) or callable(options.get("ttl")):
+            raise TypeError("timeout= of cached() cannot be a callable; write @cache.cached() with parentheses")
+        if "ttl" in options:
+            raise TypeError("ttl= is called timeout= in cached()")
+        for option in sorted(options.keys() & REFUSED):
             raise TypeError(f"{option}= does not go with cached()")
-        checked = check({**options, **_ttl(timeout), "ignore": ("run",)}, profile)
+        wanted = not self._as_flask_caching if query_string is None else query_string
+        choices = Choices(
+            timeout, key_prefix, unless, forced_update, is_stale, response_filter, wanted, make_cache_key,
+            bool(source_check), bool(response_hit_indication), tags, vary, per_user, statuses, client_ttl,
+        )  # fmt: skip
+        CachedView.check(choices, profile, options)
+        if self._as_flask_caching:
+            return lambda view: LegacyView(view, choices, profile, self._here, self).wrapper
 
         def decorator(view: Callable[P, Any]) -> Callable[P, Any]:
-            recipe = Recipe(views.loader(view), checked)
-            skip = _asker(unless, view)
-            told: set[str] = set()
-
-            @functools.wraps(view)
-            def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                def run() -> Any:
-                    return current_app.ensure_sync(view)(*args, **kwargs)
-
-                if not views.is_view_of_request(wrapper, args):
-                    _tell(told, NOT_A_VIEW, view)
-                    return run()
-                if request.method not in ("GET", "HEAD") or _has_body() or (skip and skip(*args, **kwargs)):
-                    return run()
-                personal = views.why_personal(request)
-                if personal:
-                    _tell(told, f"requests are answered without the cache when {personal}", view)
-                    return run()
-                prefix = str(key_prefix() if callable(key_prefix) else key_prefix)
-                page = views.page_of(request, prefix, query_string=query_string)
-                return views.answer(self._here().cached(recipe), page, run)
-
-            wrapper.uncached = view  # type: ignore[attr-defined]
-            self._register(wrapper, recipe)
-            return wrapper
+            made = CachedView(view, choices, profile, dict(options), self._here, self)
+            self._register(made.wrapper, made.recipe)
+            self.keeps_pages = True
+            return made.wrapper  # type: ignore[no-any-return]  # with attributes of its own
 
         return decorator
 
-    def delete_cached(self, f: Callable[..., Any]) -> Outcome:
-        """Forget every response of a cached view."""
-        outcome: Outcome = self._here().cached(self._recipe(f, "cached")).invalidate_all()
+    def delete_cached(self, f: Callable[..., Any], path: str | None = None, query_args: Any = None) -> Outcome:
+        """Forget every response of a cached view, or those at a path.
+
+        Args:
+            f: The decorated view.
+            path: A path without the mount point, as in ``request.path``; its pages on every host, of every user and
+                every query.
+            query_args: Has no effect, since all queries of the path are forgotten.
+        """
+        old: LegacyView | None = getattr(f, "cachekit_legacy", None)
+        if old is not None:
+            region = self._here().region(old.profile)
+            return region.delete(f.make_cache_key(path=path, query_args=query_args))  # type: ignore[attr-defined]
+        view = self._recipe(f, "cached"), getattr(f, "cachekit_view", None)
+        if path is not None and view[1] is not None:
+            return self._here().outdate([view[1].path_tag(path)])
+        outcome: Outcome = self._here().cached(view[0]).invalidate_all()
         return outcome
 
     def _register(self, wrapper: Any, recipe: Recipe) -> None:
@@ -293,37 +339,8 @@ class CacheKit:
 Cache = CacheKit
 
 
-def _ttl(timeout: Any) -> dict[str, Any]:
-    """Flask's timeout as our option: 0 is for ever, None the profile's."""
-    if timeout is None:
-        return {}
-    return {"ttl": None if timeout == 0 and not isinstance(timeout, bool) else timeout}
-
-
-def _refuse(name: str, options: Mapping[str, Any], later: Iterable[str]) -> None:
-    for option in sorted(options.keys() & later):
-        raise ConfigError(f"{option}=: not yet available in this version")
-    if "ttl" in options:
-        raise TypeError(f"ttl= is called timeout= in {name}()")
-
-
-def _asker(unless: Any, function: Callable[..., Any]) -> Callable[..., object] | None:
-    """`unless`, as something that takes the arguments of a call."""
-    if unless is None:
-        return None
-    if not callable(unless):
-        raise TypeError(f"unless= must be callable, not {type(unless).__name__}")
-    if inspect.signature(unless).parameters:
-        return functools.partial(unless, function)
-    return lambda *args, **kwargs: unless()
-
-
-def _has_body() -> bool:
-    return bool(request.content_length) or "Transfer-Encoding" in request.headers
-
-
-def _tell(told: set[str], reason: str, view: Callable[..., Any]) -> None:
-    """Once per view and reason: that a page is never cached should not remain a riddle."""
-    if reason not in told:
-        told.add(reason)
-        logger.warning("%s at %s: %s", getattr(view, "__qualname__", view), request.url_rule, reason)
+def _refuse_to_memoize(function: Any) -> None:
+    if not callable(function) and not isinstance(function, classmethod):
+        raise TypeError("memoize() decorates functions; write @cache.memoize() with parentheses")
+    if isinstance(function, classmethod | staticmethod):
+        raise TypeError("@memoize goes below @classmethod and @staticmethod, next to the function")

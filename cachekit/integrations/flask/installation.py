@@ -6,17 +6,25 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
 from flask import Flask, Response, abort, request
 
 from cachekit.config.tree import find_files
 from cachekit.decorator import decorate
+from cachekit.engine.outcome import Outcome
+from cachekit.engine.ports import drive
 from cachekit.errors import ConfigError
+from cachekit.function import Function
+from cachekit.http import messages
+from cachekit.http.answer import outdated_urls
+from cachekit.http.policy import SAFE
+from cachekit.integrations.flask.foreign import mapped, merged, of_extension, wants_signals
+from cachekit.integrations.flask.views import request_of
 from cachekit.options import Options
 from cachekit.process import adopt, application_service, default_service, framework_service
-from cachekit.regions import Region, region
+from cachekit.regions import Region, clear_tags, region
 from cachekit.service import Service
 
 if TYPE_CHECKING:
@@ -56,12 +64,19 @@ class Recipe:
         return decorate(self.fn, self.options, lambda: service)
 
 
+class Kit(Protocol):
+    """The extension object, as an installation knows it."""
+
+    keeps_pages: bool  # whether any view is cached
+
+
 class Installation:
     """One application's part. Kept in ``app.extensions`` and nowhere else, so it goes when the application goes."""
 
-    def __init__(self, kit: object, app: Flask, config: Config) -> None:
+    def __init__(self, kit: Kit, app: Flask, config: Config) -> None:
         self.kit = kit
         self.config = config
+        self.signals = wants_signals(app, config)
         self._own = own_service(app, config)
         self._cached: WeakKeyDictionary[Recipe, Any] = WeakKeyDictionary()
         self._regions: dict[str, Region] = {}
@@ -90,6 +105,16 @@ class Installation:
                 if made is None:
                     made = self._cached[recipe] = recipe.made_for(self._own)
         return made
+
+    def function(self, recipe: Recipe) -> Function:
+        """What lies behind `cached`, with its counts and its service."""
+        cached = self.cached(recipe)
+        function: Function = getattr(cached, "__cachekit__", cached)._function
+        return function
+
+    def wall(self) -> float:
+        """The time of day, in seconds."""
+        return self.service().sync_port.wall()
 
     def start(self, recipes: Iterable[Recipe]) -> None:
         """Check these and all other functions known so far against the configuration. Opens nothing."""
@@ -151,9 +176,15 @@ class Installation:
         )
         return Response(answer.body, answer.status, answer.headers)
 
+    def outdate(self, tags: list[str]) -> Outcome:
+        """Outdate the pages with one of these tags."""
+        service = self.service()
+        return drive(clear_tags(service, tags, service.sync_port))
 
-class FirstRequest:
-    """WSGI middleware that calls `Installation.prepare` before a request is matched to a route."""
+
+class Entrance:
+    """WSGI middleware around an application: calls `Installation.prepare` before a request is matched to a route, and
+    outdates the pages that a request has changed before its client hears of it."""
 
     def __init__(self, app: Flask, installation: Installation) -> None:
         self.app = app
@@ -162,7 +193,16 @@ class FirstRequest:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         self.installation.prepare(self.app)
-        return self.inner(environ, start_response)
+        if environ["REQUEST_METHOD"] in SAFE or not self.installation.kit.keeps_pages:
+            return self.inner(environ, start_response)
+
+        def start(status: str, fields: Any, exc_info: Any = None) -> Any:
+            response = messages.Response(int(status[:3]), messages.fields(fields), b"")
+            asked = self.app.request_class(environ, populate_request=False)
+            self.installation.outdate(outdated_urls(request_of(asked), response))
+            return start_response(status, fields) if exc_info is None else start_response(status, fields, exc_info)
+
+        return self.inner(environ, start)
 
 
 def _has_route(app: Flask, path: str) -> bool:
@@ -186,24 +226,24 @@ def own_service(app: Flask, config: Config) -> Service | None:
     above, which is the process's configuration unless the process has read another one already.
     """
     if config is not None:
-        return application_service(_checked(config, "config"))
+        return application_service(_ours(config))
     table = app.config.get(TABLE)
+    foreign = mapped(of_extension(app.config), "app.config")
     chosen = bool(os.environ.get(FILES))  # by whoever runs the application, which stands above its code
     named = None if chosen else _named_files(app)
     found = None if chosen or named else _found_file(app)
-    if table is None and named is None:
+    if table is None and named is None and not foreign:
         return None if found is None or adopt(found) else _beside_another(app, found)
     files = named or (None if found is None else [found])
-    return framework_service(files, {f"app.config[{TABLE!r}]": _table(table)})
+    return framework_service(files, {"app.config['CACHE_...']": foreign, f"app.config[{TABLE!r}]": _table(table)})
 
 
-def _checked(config: Any, where: str) -> Any:
-    if isinstance(config, Mapping) and (foreign := [key for key in config if str(key).startswith("CACHE_")]):
-        raise ConfigError(
-            f"{where}: {', '.join(foreign)}: keys of Flask-Caching, not of cachekit; give a dict shaped like "
-            'cachekit.toml, for example {"backends": {"default": {"url": "redis://localhost"}}}'
-        )
-    return config
+def _ours(config: Any) -> Any:
+    """``config=``: a file, a dict shaped like it, or one with the keys of Flask-Caching."""
+    if not isinstance(config, Mapping) or not any(str(key).startswith("CACHE_") for key in config):
+        return config
+    table = mapped({key: value for key, value in config.items() if str(key).startswith("CACHE_")}, "config", alone=True)
+    return merged(table, {key: value for key, value in config.items() if not str(key).startswith("CACHE_")})
 
 
 def _table(table: Any) -> Mapping[str, Any]:
@@ -211,8 +251,7 @@ def _table(table: Any) -> Mapping[str, Any]:
         return {}
     if not isinstance(table, Mapping):
         raise ConfigError(f"app.config[{TABLE!r}]: not a dict; files go into app.config[{FILES!r}]")
-    checked: Mapping[str, Any] = _checked(table, f"app.config[{TABLE!r}]")
-    return checked
+    return table
 
 
 def _named_files(app: Flask) -> list[Path] | None:

@@ -1,112 +1,132 @@
-"""Which responses of a view may be shared between visitors, under which key, and as which data.
+"""Requests and responses of Flask as the HTTP policy sees them, and back; what shows that one is a visitor's own."""
 
-Whatever might be meant for one visitor goes around the cache: a page shown to the wrong person is worse than any number
-of misses.
-"""
-
-import logging
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import unquote_to_bytes
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote
 
 from flask import Request, Response, current_app, request
 from flask.globals import request_ctx
 
-from cachekit.context import current_entry
+from cachekit.http import messages
+from cachekit.http.messages import Fields
+from cachekit.http.status import Result, told
 
-FORMAT: Final = 1  # of the key and of what is stored
-
-# What only one of many visitors may see, or what depends on headers that are not part of the key.
-PERSONAL: Final = frozenset({"no-store", "private", "no-cache"})
-UNSHARED: Final = ("Set-Cookie", "Vary", "Content-Encoding")
-
-Stored: TypeAlias = tuple[int, tuple[tuple[str, str], ...], bytes]  # status, headers, body
-
-logger = logging.getLogger("cachekit")
+_NAMES: Final = {"etag": "ETag", "www-authenticate": "WWW-Authenticate"}
+_KEPT_AS_IT_IS: Final = "!$&'()*+,;=:@/~"  # in a path (RFC 3986 section 3.3)
 
 
-class Page(NamedTuple):
-    """The key of a response: what a view may make it of without saying so."""
+class CachedResponse(Response):
+    """A response that says how long it may be kept: ``return CachedResponse(make_response(page), timeout=60)``.
 
-    format: int
-    application: str
-    prefix: str
-    method: str
-    base: str  # scheme, host and where the application is mounted
-    path: str
-    query: bytes
-
-
-def page_of(request: Request, prefix: str, *, query_string: bool) -> Page:
-    """The key of the response to this request."""
-    return Page(
-        FORMAT,
-        current_app.name,
-        prefix,
-        request.method,
-        f"{request.scheme}://{request.host}{request.root_path}",
-        request.path,
-        sorted_query(request.query_string) if query_string else b"",
-    )
-
-
-def sorted_query(query: bytes) -> bytes:
-    """The query in order of the parameters' names; those of one name keep their order, which has a meaning."""
-    parameters = sorted(query.split(b"&"), key=_name)
-    return b"&".join(parameters)
-
-
-def _name(parameter: bytes) -> bytes:
-    return unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))
-
-
-def why_personal(request: Request) -> str:
-    """Why the response to this request may be meant for one visitor; empty if nothing shows that it is."""
-    if request.authorization is not None or "Authorization" in request.headers or request.remote_user:
-        return "it is authorised"
-    if "Cookie" in request.headers:
-        return "it carries a cookie"
-    if session_was_used():
-        return "the session was used"
-    return ""
-
-
-def may_be_stored(response: Response, later: int) -> bool:
-    """Whether everybody may see this response: a complete 200 without anything that is one visitor's.
-
-    ``later`` is the number of functions that wait for the response (`flask.after_this_request`) since before the view
-    ran: what they do to it would be lost.
+    ``timeout`` is in seconds or a duration like "5m"; 0 is for ever, None what the decorator says.
     """
-    control = response.cache_control
-    return (
-        response.status_code == 200
-        and response.is_sequence  # a generator is one visitor's, and a file belongs to the server
-        and not response.direct_passthrough
-        and not any(header in response.headers for header in UNSHARED)
-        and not PERSONAL & {str(directive).lower() for directive in control}
-        and control.max_age != 0
-        and control.s_maxage != 0
-        and not session_was_used()
-        and waiting_functions() == later
+
+    def __init__(self, response: Response, timeout: Any) -> None:
+        self.__dict__.update(vars(response))
+        self.timeout = self.cachekit_timeout = timeout
+
+
+def request_of(request: Request) -> messages.Request:
+    """What the policy must know of a request."""
+    return messages.Request(
+        request.method,
+        request.scheme,
+        request.host,
+        quoted(f"{request.root_path}{request.path}"),
+        request.query_string,
+        tuple(_fields_in(request.environ)),
+        bool(request.content_length) or "HTTP_TRANSFER_ENCODING" in request.environ,
     )
 
 
-def freeze(response: Response) -> Stored:
-    """A response as plain data."""
-    return response.status_code, tuple(response.headers.items()), response.get_data()
+def _fields_in(environ: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """As `request.headers`, in a quarter of the time."""
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            if name not in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+                yield name[5:].replace("_", "-").lower(), value
+        elif name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:
+            yield name.replace("_", "-").lower(), value
 
 
-def thaw(stored: Stored) -> Response:
+def quoted(path: str) -> str:
+    """A path as URLs have it. WSGI hands it over decoded."""
+    return quote(path, safe=_KEPT_AS_IT_IS)
+
+
+def fields_of(response: Response) -> Fields:
+    """The fields of a response."""
+    return messages.fields(response.headers.items())
+
+
+def is_whole(response: Response) -> bool:
+    """Whether its body lies there: a generator is one visitor's, and a file belongs to the server."""
+    return response.is_sequence and not response.direct_passthrough
+
+
+def made(answered: messages.Response) -> Response:
     """A response of the application's own class."""
-    status, headers, body = stored
-    return current_app.response_class(body, status=status, headers=list(headers))
+    pairs = [(spelt(name), value) for name, value in answered.fields]
+    return current_app.response_class(answered.body, status=answered.status, headers=pairs)
+
+
+def spelt(name: str) -> str:
+    """The name of a field as people write it."""
+    return _NAMES.get(name) or name.title()
+
+
+def completed(response: Response, answered: messages.Response) -> Response:
+    """The view's own response with what the policy has added to its fields; a 304 in place of it."""
+    if answered.status != response.status_code:
+        response.close()
+        return made(answered)
+    told_before = fields_of(response)
+    if answered.fields != told_before:
+        added = {name for name, _ in set(answered.fields) ^ set(told_before)}
+        for name in added:
+            response.headers.pop(name, None)
+        for name, value in answered.fields:
+            if name in added:
+                response.headers.add(spelt(name), value)
+    return response
+
+
+def marked(response: Response, why: str) -> Response:
+    """A response that has nothing to do with the cache, and says so. A stream or a file stays as it is."""
+    if not is_whole(response):
+        return response
+    return completed(
+        response, told(messages.Response(response.status_code, fields_of(response), b""), Result.BYPASS, why=why)
+    )
+
+
+# Whose it is
 
 
 def session_was_used() -> bool:
     """Whether anything in this request looked at the session. Asking by `flask.session` would be looking, too."""
-    state = vars(_context())
-    session = state.get("_session", state.get("session"))
+    session = _session()
     return bool(getattr(session, "accessed", False) or getattr(session, "modified", False))
+
+
+def session_was_changed() -> bool:
+    """Whether the session goes to the client, as a cookie."""
+    return bool(getattr(_session(), "modified", False))
+
+
+@contextmanager
+def looking_at_session() -> Iterator[None]:
+    """Look at the session of whoever shows no cookie, to learn who it is, without using it for the page."""
+    session, before = _session(), session_was_used()
+    yield
+    if not before and session is not None and not session_was_changed() and "Cookie" not in request.headers:
+        session.accessed = False
+
+
+def _session() -> Any:
+    state = vars(_context())
+    return state.get("_session", state.get("session"))
 
 
 def waiting_functions() -> int:
@@ -118,54 +138,17 @@ def _context() -> object:
     return request_ctx._get_current_object()  # type: ignore[attr-defined]  # a LocalProxy
 
 
-def answer(cached: Callable[..., Stored | None], page: Page, view: Callable[[], Any]) -> Any:
-    """The response from the cache, or the view's own.
-
-    Callers that wait for another visitor's response get it only if everybody may see it; else they run the view.
-    """
-    mine: list[Response | Exception] = []
-
-    def run() -> Stored | None:
-        later = waiting_functions()
-        try:
-            response = current_app.make_response(view())
-        except Exception as error:  # an HTTP error may be meant for one visitor as well
-            mine.append(error)
-        else:
-            mine.append(response)
-            if may_be_stored(response, later):
-                return freeze(response)
-        current_entry().no_store()
-        return None
-
-    stored = cached(*page, run)
-    if not mine:
-        return view() if stored is None else thaw(stored)
-    if isinstance(mine[0], Exception):
-        raise mine.pop()  # type: ignore[misc]  # it is one
-    return mine[0]
-
-
-def loader(view: Callable[..., Any]) -> Callable[..., Stored | None]:
-    """A function with the name of the view, for keys and metrics, that takes the key of a page and a way to make it."""
-
-    def page(
-        format: int, application: str, prefix: str, method: str, base: str, path: str, query: bytes,
-        run: Callable[[], Stored | None],
-    ) -> Stored | None:  # fmt: skip
-        return run()
-
-    page.__module__ = getattr(view, "__module__", __name__)
-    page.__name__ = getattr(view, "__name__", "view")
-    page.__qualname__ = getattr(view, "__qualname__", page.__name__)
-    return page
+def current_request() -> Request:
+    """The request itself: each look through `flask.request` costs as much as several at it."""
+    return request._get_current_object()  # type: ignore[attr-defined,no-any-return]  # a LocalProxy
 
 
 def is_view_of_request(wrapper: object, args: tuple[Any, ...]) -> bool:
     """Whether Flask calls ``wrapper`` to answer this request, by itself, inside other decorators, or as a method."""
-    if request.endpoint is None:
+    endpoint = request.endpoint
+    if endpoint is None:
         return False
-    view: Any = current_app.view_functions.get(request.endpoint)
+    view: Any = current_app.view_functions.get(endpoint)
     while view is not None:
         view_class = getattr(view, "view_class", None)
         if view is wrapper or (view_class is not None and args and isinstance(args[0], view_class)):

@@ -15,17 +15,23 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cachekit.errors import ConfigError
+from cachekit.http import policy
+from cachekit.http.answer import outdated_urls
+from cachekit.http.messages import Response as HttpResponse
+from cachekit.integrations.starlette.endpoint import ENTRANCE, any_endpoint, check_routes, routes_among
+from cachekit.integrations.starlette.messages import fields_of, request_of
 from cachekit.process import application_service, default_service
-from cachekit.regions import Region, region
+from cachekit.regions import Region, clear_tags, region
 from cachekit.service import Service
 
 Config: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | None"
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 SCOPE_KEY = "cachekit"
+OUTDATING = "cachekit.outdating"  # in the scope: somebody outdates the pages that this request changes
 ROUTE_NAME = "cachekit_metrics"
 
 logger = logging.getLogger("cachekit")
@@ -109,6 +115,10 @@ class Installation:
                     self._own = application_service(self._config)
         return self._own
 
+    def own_service(self) -> Service | None:
+        """The application's own service; None if it uses the process's."""
+        return None if self._config is None else self.service()
+
     def region(self, name: str) -> Region:
         """The region of this name in `service`; the same name gives the same object."""
         if self._config is None:
@@ -122,6 +132,9 @@ class Installation:
             return
         with self._lock:
             if service is not self._shown:
+                check_routes(app.router.routes)
+                for route in routes_among(app.router.routes):
+                    route.pages.at(self.own_service())  # so that its profile is checked
                 service.start()
                 self._show_metrics(app, service)
                 self._shown = service
@@ -174,17 +187,46 @@ class Installation:
 
 class _Mark:
     """ASGI middleware: what belongs to the start-up happens at the first request at the latest, and the applications
-    mounted in this one find its service."""
+    mounted in this one find its service. It remembers requests as they came in, for loads behind their callers, and
+    outdates the pages of what requests change."""
 
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
         self.app = app
         self.installation = installation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if ENTRANCE not in scope:
+                scope[ENTRANCE] = (scope["app"], entrance(scope))
+            if scope["method"] not in policy.SAFE and any_endpoint():
+                send = outdating(scope, send, self.installation.service())
         if scope["type"] != "lifespan":
             self.installation.prepare(scope["app"])
             scope[SCOPE_KEY] = self.installation
         await self.app(scope, receive, send)
+
+
+def entrance(scope: Scope) -> Scope:
+    """The scope as it is now, whatever the application makes of it."""
+    copy = {**scope, "headers": list(scope["headers"])}
+    if "state" in copy:
+        copy["state"] = dict(copy["state"])
+    return copy
+
+
+def outdating(scope: Scope, send: Send, service: Service) -> Send:
+    """A sending end that outdates the pages of what this request has changed, before the client can know that it has
+    (RFC 9111 section 4.4)."""
+    scope[OUTDATING] = True
+    request = request_of(scope)
+
+    async def outdate_and_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            response = HttpResponse(message["status"], fields_of(message.get("headers", ())), b"")
+            await clear_tags(service, outdated_urls(request, response), service.async_port)
+        await send(message)
+
+    return outdate_and_send
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -192,6 +234,12 @@ def service_of(connection: HTTPConnection) -> Service:
     mounted in, or the process's."""
     installation = _installation_of(connection)
     return default_service() if installation is None else installation.service()
+
+
+def own_service(connection: HTTPConnection) -> Service | None:
+    """As `service_of`, but None for the process's."""
+    installation = _installation_of(connection)
+    return None if installation is None else installation.own_service()
 
 
 def get_region(connection: HTTPConnection, name: str = "default") -> Region:

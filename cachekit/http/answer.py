@@ -1,0 +1,233 @@
+"""One exchange, in order: around the cache, or a kept page, or the route's own response. Once for all frameworks.
+
+The cached function behind it (`Ask`) does the rest: one run for all who want the same page at the same time, both
+tiers, stale pages, invalidations. A page that varies by request fields is found in two steps: under its target lies
+what it varies by, with the page of whoever came first, and under target and values the other pages. What one load
+brought is kept by that load alone, so that no invalidation in between is overlooked.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from copy import copy
+from typing import Any, Final, Literal, Protocol, TypeAlias
+from urllib.parse import urljoin, urlsplit
+
+from cachekit.context import current_entry
+from cachekit.http import conditional, page, policy
+from cachekit.http.messages import Request, Response, host_of, values_of
+from cachekit.http.page import Kept, Page
+from cachekit.http.policy import Life, Rules
+from cachekit.http.status import Result, told
+
+# The request fields that a page varies by, and the page itself for the values (`page.variant`) of the first request.
+Varies: TypeAlias = tuple[Literal["vary"], tuple[str, ...], str, Kept]
+Run: TypeAlias = Callable[[], Coroutine[Any, Any, Kept | Varies | None]]
+
+HOPS: Final = 4  # from what a page varies by to the page; more only if it changes its mind each time
+
+
+class Exchange(Protocol):
+    """A request and the route that answers it, as an integration has them."""
+
+    request: Request
+    user: str | None  # whom the response is for, where the route knows
+
+    async def origin(self) -> Response | None:
+        """Run the route. None: its response went to the client untouched, as it is no complete page."""
+
+
+class Ask(Protocol):
+    """A cached function of a page's key, whose load is ``run``."""
+
+    def __call__(
+        self, key: tuple[Any, ...], run: Run, *, force: bool, allow_stale: bool
+    ) -> Awaitable[Kept | Varies | None]: ...
+
+    def peek(self, key: tuple[Any, ...]) -> Awaitable[Kept | Varies | None]:
+        """What lies there and is fresh; None if there is nothing. Runs nothing."""
+
+
+class ServerError(Exception):
+    """The route answered 5xx. Inside only: so that a stale page can stand in, as for an exception.
+
+    ``response``: what those get who waited for the same page, if nothing in it is for one of them.
+    """
+
+    def __init__(self, status: int, response: Response | None) -> None:
+        super().__init__(status)
+        self.response = response
+
+
+class Fill:
+    """One caller's load: runs the route, and keeps what may be kept."""
+
+    def __init__(self, exchange: Exchange, rules: Rules, names: tuple[str, ...], wall: Callable[[], float]) -> None:
+        self.exchange = exchange
+        self.rules = rules
+        self.names = names
+        self.wall = wall
+        self.ran = False
+        self.failed = False  # the route raised, answered 5xx or has not ended yet: a stale page may stand in
+        self.response: Response | None = None  # for the client; None: it has it already
+        self.why = ""  # not kept
+
+    async def run(self) -> Kept | Varies | None:
+        """Called by the engine, at most once for this caller, and perhaps once more when it has been answered."""
+        # Behind a caller, in another thread perhaps, nothing may look as if that caller's own run had ended.
+        mine = copy(self) if current_entry().behind else self
+        return await mine._run()
+
+    async def _run(self) -> Kept | Varies | None:
+        self.ran = self.failed = True
+        response = self.response = await self.exchange.origin()
+        self.failed = False
+        if response is None:
+            self.why = "stream"
+            current_entry().no_store()
+            return None
+        now, request, user = self.wall(), self.exchange.request, self.exchange.user
+        self.why = policy.why_not_kept(request, response, self.rules, user)
+        life = None if self.why else policy.life(response, self.rules, now)
+        if life is not None:
+            return self._kept(response, life, now)
+        if response.status >= 500:
+            for_all = self.why in ("", "error") and {*policy.varies_by(response)} <= {*self.names}
+            self.why, self.failed = "error", True
+            raise ServerError(response.status, page.dated(response, now) if for_all else None)
+        self.why = self.why or "not-fresh"
+        current_entry().no_store()
+        return None
+
+    def _kept(self, response: Response, life: Life, now: float) -> Kept | Varies:
+        current_entry().ttl = life.fresh
+        varies = tuple(sorted({*self.names, *policy.varies_by(response)}))
+        age = policy.age_of(response.fields, now) or 0.0
+        response = policy.emitted(page.dated(conditional.with_tag(response), now), self.rules, life, self.exchange.user)
+        self.response = response
+        kept = page.keep(response, life, now, age)
+        return kept if varies == self.names else ("vary", varies, page.variant(self.exchange.request, varies), kept)
+
+
+async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], float]) -> Response | None:
+    """The response to an exchange; None if it went to the client already. Raises what the route raises."""
+    request = exchange.request
+    why = policy.why_bypassed(request, exchange.user, proxy=rules.proxy)
+    if why:
+        return _passed(await exchange.origin(), why)
+    if request.method == "HEAD" or policy.only_kept(request):  # which fill nothing
+        return await _if_kept(exchange, rules, ask, wall)
+    place, names = page.target(request, exchange.user, query=rules.query), rules.vary
+    force, allow_stale = False, True
+    for _ in range(HOPS):
+        fill, failure = Fill(exchange, rules, names, wall), None
+        try:
+            found = await ask((*place, page.variant(request, names)), fill.run, force=force, allow_stale=allow_stale)
+        except ServerError as error:
+            found, failure = None, error.response
+        if fill.ran and (found is None or not fill.failed):
+            return _fresh(request, fill, force, wall())
+        if failure is not None and policy.is_for(request, failure, exchange.user):
+            return told(failure, Result.MISS)
+        if found is None:  # another caller's response was not for everybody
+            return _passed(await exchange.origin(), "not-shared")
+        kept, more = _chosen(request, found)
+        if kept is None:
+            names = more
+            continue
+        looked = page.look(kept, wall())
+        if not policy.is_for(request, looked.response, exchange.user):
+            return _passed(await exchange.origin(), "authorization")
+        if policy.wants_new(request, rules, looked.age, looked.fresh_for) and not force:
+            force = True
+        elif not _too_old(looked):
+            return _hit(request, looked, wall())
+        elif fill.response is not None:  # a 5xx
+            return _fresh(request, fill, force, wall())
+        elif allow_stale:
+            allow_stale = False
+        else:
+            break
+    return _passed(await exchange.origin(), "vary")
+
+
+async def _if_kept(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], float]) -> Response | None:
+    """A kept page and nothing else: for HEAD, and for who wants no more than that (only-if-cached)."""
+    request, names = exchange.request, rules.vary
+    place = page.target(request, exchange.user, query=rules.query)
+    for _ in range(HOPS):
+        found = await ask.peek((*place, page.variant(request, names)))
+        if found is None:
+            break
+        kept, names = _chosen(request, found)
+        if kept is None:
+            continue
+        looked = page.look(kept, wall())
+        wanted = not policy.wants_new(request, rules, looked.age, looked.fresh_for)
+        if wanted and looked.fresh_for > 0 and policy.is_for(request, looked.response, exchange.user):
+            return _hit(request, looked, wall())
+        break
+    if policy.only_kept(request):
+        return told(page.dated(Response(504, (("content-length", "0"),), b""), wall()), Result.MISS)
+    response = await exchange.origin()
+    return None if response is None else told(response, Result.MISS)
+
+
+def _chosen(request: Request, found: Kept | Varies) -> tuple[Kept | None, tuple[str, ...]]:
+    """The page for this request, or what it varies by."""
+    if found[0] != "vary":
+        return found, ()
+    _, names, variant, kept = found
+    return (kept if variant == page.variant(request, names) else None), names
+
+
+def _too_old(looked: Page) -> bool:
+    """Whether a stale page may not be given, by what it said itself."""
+    stale = -looked.fresh_for
+    if stale < 0:  # in the very second that it ends it is stale (RFC 9111 section 4.2)
+        return False
+    allowed = [seconds for seconds in (looked.swr, looked.on_error) if seconds is not None]
+    return looked.strict or (bool(allowed) and stale > max(allowed))
+
+
+def _passed(response: Response | None, why: str) -> Response | None:
+    return None if response is None else told(response, Result.BYPASS, why=why)
+
+
+def _fresh(request: Request, fill: Fill, force: bool, now: float) -> Response | None:
+    """What the route has just answered."""
+    response = fill.response
+    if response is None:
+        return None
+    if not fill.why and conditional.unchanged(request, response, now):
+        response = conditional.not_modified(response)
+    return told(response, Result.MISS, why="request" if force else "", stored=not fill.why)
+
+
+def _hit(request: Request, looked: Page, now: float) -> Response:
+    response = looked.response
+    if conditional.unchanged(request, response, now):
+        response = conditional.not_modified(response)
+    result = Result.HIT if looked.fresh_for > 0 else Result.STALE
+    return told(response, result, fresh_for=looked.fresh_for)
+
+
+def outdated_urls(request: Request, response: Response) -> list[str]:
+    """The tags of the pages that an unsafe request has changed: its target, and what the response names on this host
+    (RFC 9111 section 4.4)."""
+    if not policy.invalidated(request, response):
+        return []
+    tags = [page.url_tag(request.scheme, request.host, request.path, None)]
+    for name in ("location", "content-location"):
+        for value in values_of(response.fields, name):
+            if (path := _path_here(request, value)) is not None:
+                tags.append(page.url_tag(request.scheme, request.host, path, None))
+    return tags
+
+
+def _path_here(request: Request, reference: str) -> str | None:
+    """The path of a reference, if it leads to the host of the request: nobody may outdate the pages of others."""
+    try:
+        there = urlsplit(urljoin(f"{request.scheme}://{request.host}{request.path}", reference.strip()))
+    except ValueError:
+        return None
+    mine = request.scheme, host_of(request.scheme, request.host)
+    return (there.path or "/") if (there.scheme, host_of(there.scheme, there.netloc)) == mine else None

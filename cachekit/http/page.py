@@ -1,0 +1,123 @@
+"""What is kept of a response, under which key, and what is made of it for an answer."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import unquote, unquote_to_bytes
+
+from cachekit.http import dates
+from cachekit.http.messages import Fields, Request, Response, host_of, joined
+from cachekit.http.policy import Life, kept_fields
+
+FORMAT: Final = 2  # of keys and of what is kept
+# Whose values mean the same in any case (RFC 9110 sections 12.5.3 and 12.5.4).
+CASELESS: Final = frozenset({"accept-encoding", "accept-language"})
+
+# status, fields, body, when it was kept, its age then, seconds it is fresh, swr, on error, strict
+Kept: TypeAlias = tuple[int, Fields, bytes, float, float, float, float | None, float | None, bool]
+
+
+class Target(NamedTuple):
+    """What a request asks for, without what the response may vary by."""
+
+    format: int
+    scheme: str
+    host: str
+    path: str
+    query: bytes
+    user: str
+
+
+def target(request: Request, user: str | None, *, query: bool = True) -> Target:
+    """The key of a page. HEAD is answered from what GET kept. ``query``: whether it matters.
+
+    The path stays as it was written: ``/a%2Fb`` and ``/a/b`` may be two pages.
+    """
+    asked = sorted_query(request.query) if query else b""
+    host = host_of(request.scheme, request.host)
+    return Target(FORMAT, request.scheme, host, request.path, asked, "" if user is None else _digest(user))
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sorted_query(query: bytes) -> bytes:
+    """The query in order of the parameters' names; those of one name keep their order, which has a meaning."""
+    parameters: list[bytes] = query.split(b"&")
+    parameters.sort(key=_name)
+    return b"&".join(parameters)
+
+
+def _name(parameter: bytes) -> bytes:
+    return unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))
+
+
+def variant(request: Request, names: Iterable[str]) -> str:
+    """A digest of the values of the request fields that a page varies by (RFC 9111 section 4.1); empty without any.
+
+    Only a digest, since they may be cookies, and lie beside the page.
+    """
+    values = [(name, _normal(name, joined(request.fields, name))) for name in names]
+    return _digest(repr(values)) if values else ""
+
+
+def _normal(name: str, value: str | None) -> str | None:
+    """A value as others write it who mean the same: white space around commas, and case where it does not matter."""
+    if value is None or '"' in value:  # quoted text means what it says
+        return value
+    value = ",".join(part.strip(" \t") for part in value.split(","))
+    return value.lower() if name in CASELESS else value
+
+
+def keep(response: Response, life: Life, now: float, age: float) -> Kept:
+    """What is kept: plain data."""
+    return (
+        response.status, kept_fields(response.fields), response.body, now, age, life.fresh, life.swr, life.on_error,
+        life.strict,
+    )  # fmt: skip
+
+
+class Page(NamedTuple):
+    """A kept response, looked at now."""
+
+    response: Response
+    age: float
+    fresh_for: float  # below 0: stale since
+    swr: float | None
+    on_error: float | None
+    strict: bool
+
+
+def look(kept: Kept, now: float) -> Page:
+    """A kept response as an answer; its Age is made anew (RFC 9111 section 5.1)."""
+    status, fields, body, since, age, fresh, swr, on_error, strict = kept
+    resident = max(0.0, now - since)
+    told = tuple([(name, value) for name, value in fields if name != "age"])
+    response = Response(status, (*told, ("age", str(int(age + resident)))), body)
+    return Page(response, age + resident, fresh - resident, swr, on_error, strict)
+
+
+def dated(response: Response, now: float) -> Response:
+    """With a Date, which an origin with a clock must send (RFC 9110 section 6.6.1)."""
+    if joined(response.fields, "date") is not None:
+        return response
+    return response._replace(fields=(*response.fields, ("date", dates.format(now))))
+
+
+def url_tag(scheme: str, host: str, path: str, query: bytes | None) -> str:
+    """The tag of every page of a URL; without a query, of every page of a path.
+
+    However the path is percent-encoded: servers and references do it differently, and a tag too wide only costs a run.
+    """
+    while (plain := unquote(path, errors="surrogateescape")) != path:
+        path = plain
+    asked = b"" if query is None else b"?" + sorted_query(query)
+    text = f"{scheme}://{host_of(scheme, host)}{path}".encode("utf-8", "surrogatepass") + asked
+    return f"http:{sha256(text).hexdigest()[:32]}"
+
+
+def tags_of(key: tuple[Any, ...]) -> tuple[str, ...]:
+    """The tags of the page that lies under a key: of its URL, and of its path whatever the query."""
+    _, scheme, host, path, query, *_ = key
+    return url_tag(scheme, host, path, query), url_tag(scheme, host, path, None)

@@ -1,0 +1,103 @@
+"""Requests and responses of ASGI as the caching policy sees them, and back."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote
+
+from starlette.types import Message, Receive, Scope, Send
+
+from cachekit.http.conditional import CONDITIONS
+from cachekit.http.messages import Fields, Request, Response
+
+Raw = list[tuple[bytes, bytes]]
+
+NO_CONDITIONS: Final = frozenset(name.encode() for name in CONDITIONS)
+
+
+def request_of(scope: Scope) -> Request:
+    """What the policy must know of a request."""
+    fields = fields_of(scope["headers"])
+    named = dict(fields)
+    return Request(
+        scope["method"],
+        scope.get("scheme", "http"),
+        named.get("host") or _server(scope),
+        key_path(path_of(scope), scope.get("raw_path") or b""),
+        scope.get("query_string", b""),
+        fields,
+        named.get("content-length", "0") != "0" or "transfer-encoding" in named,
+    )
+
+
+def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    return tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers])
+
+
+def raw_of(fields: Fields) -> Raw:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+
+
+def _server(scope: Scope) -> str:
+    host, port = scope.get("server") or ("", None)
+    return host if port is None else f"{host}:{port}"
+
+
+def path_of(scope: Scope) -> str:
+    """The path that the client asked for. Most servers tell it with the mount point in front, some without."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path if not root or path == root or path.startswith(f"{root}/") else root + path
+
+
+def inner_path(scope: Scope) -> str:
+    """The path as the routes of the application see it, without where it is mounted."""
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path_of(scope).removeprefix(root) or "/"
+
+
+def key_path(path: str, raw: bytes) -> str:
+    """The path in keys and tags: decoded, but where that would make two paths one."""
+    return raw.partition(b"?")[0].decode("latin-1") if b"%2f" in raw.lower() else path
+
+
+def key_path_of(reference: str) -> str:
+    """As `key_path`, of a path as it is written in a URL."""
+    return key_path(unquote(reference), reference.encode("utf-8", "surrogatepass"))
+
+
+def without_conditions(scope: Scope) -> Scope:
+    """A copy of the scope whose application answers in full, since the cache knows what the client has."""
+    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in NO_CONDITIONS]}
+
+
+def again(scope: Scope) -> Scope:
+    """A copy of the scope that was kept at the entrance, to run the application with once more."""
+    copy = without_conditions(scope)
+    if "state" in copy:
+        copy["state"] = dict(copy["state"])
+    return copy
+
+
+def nobody() -> Receive:
+    """The receiving end of a request whose client is gone, or is not to be asked: an empty body, and then silence."""
+    asked = False
+
+    async def receive() -> Message:
+        nonlocal asked
+        if asked:
+            await asyncio.Event().wait()
+        asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return receive
+
+
+async def nowhere(message: Message) -> None:
+    """The sending end of a request whose client is gone."""
+
+
+async def send_whole(response: Response, send: Send, *, head: bool) -> None:
+    """Send a complete response."""
+    await send({"type": "http.response.start", "status": response.status, "headers": raw_of(response.fields)})
+    await send({"type": "http.response.body", "body": b"" if head else response.body})

@@ -1,0 +1,194 @@
+"""`CacheMiddleware`: the responses of a whole application, or of a part of it, kept by rules."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cachekit.context import ENTRY
+from cachekit.errors import CacheLoadTimeout
+from cachekit.http import conditional, messages, policy
+from cachekit.http.answer import answer
+from cachekit.http.status import Result, told
+from cachekit.integrations.starlette import background
+from cachekit.integrations.starlette.capture import AppRun
+from cachekit.integrations.starlette.declared import PerUser, Tags, rules_of, tags_of, user_of
+from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED, session_of
+from cachekit.integrations.starlette.installation import OUTDATING, entrance, outdating, own_service
+from cachekit.integrations.starlette.messages import (
+    again,
+    fields_of,
+    inner_path,
+    raw_of,
+    request_of,
+    send_whole,
+)
+from cachekit.integrations.starlette.pages import Made
+from cachekit.integrations.starlette.rules import Rule, Rulebook
+from cachekit.process import default_service
+
+if TYPE_CHECKING:
+    from cachekit.config.units import Duration
+
+
+class CacheMiddleware:
+    """Keep the responses of an ASGI application: ``app.add_middleware(CacheMiddleware)``, or around a router.
+
+    Only GET is kept, what says how long it lives (Cache-Control, Expires), and what the rules of the configuration
+    (``[[http.rules]]``) or ``ttl`` give a life. Requests that show who sends them go around the cache, streams, web
+    sockets and responses with background tasks are passed on as they come. Dependencies of a route do not run on a hit:
+    where they decide who may see a page, use `cached_response`.
+
+    Args:
+        app: The application inside.
+        profile: Where pages are kept, how stale ones may be given, and how long anybody waits for a new one.
+        ttl: For how long a page is fresh that does not say so itself; without it such a page is not kept.
+        vary: Names of request fields that tell pages apart, beside those that responses name in Vary.
+        tags: Tags of every page, or a callable of the request that gives them.
+        per_user: As of `cached_response`; for rules of the configuration with ``per_user = true``, and for paths that
+            no rule matches.
+        statuses: Errors that are kept, and for how long.
+        client_ttl: For how long browsers may use a page without asking.
+
+    Raises:
+        ConfigError: A duration or a status that cannot be used; at the first request, what is wrong with the rules.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        profile: str = "default",
+        ttl: "Duration | None" = None,
+        *,
+        vary: Iterable[str] = (),
+        tags: Tags = (),
+        per_user: PerUser | None = None,
+        statuses: "Mapping[int, Duration] | None" = None,
+        client_ttl: "Duration" = 0,
+    ) -> None:
+        background.watch()
+        tags_of(tags, None)
+        self.app = app
+        self.tags = tags
+        self.per_user = per_user
+        rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
+        self._rulebook = Rulebook(profile, rules, may_know_users=per_user is not None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or AGAIN in scope:
+            await self.app(scope, receive, send)
+            return
+        own = own_service(HTTPConnection(scope))
+        service = default_service() if own is None else own
+        if scope["method"] not in policy.SAFE and OUTDATING not in scope:
+            send = outdating(scope, send, service)
+        rule = self._rulebook.rule(service.spec.http, inner_path(scope))
+        if rule is None:
+            await self.app(scope, receive, send)
+            return
+        made, request = rule.pages.at(own), request_of(scope)
+        user = await user_of(self.per_user if rule.per_user else None, Request(scope))
+        why = policy.why_bypassed(request, user)
+        if why:
+            made.counted("BYPASS")
+            await self.app(scope, receive, _telling(scope, send, why))
+            return
+        await self._answer(AppExchange(self.app, scope, (receive, send), request, user, made), made, rule)
+
+    async def _answer(self, exchange: "AppExchange", made: Made, rule: Rule) -> None:
+        request, send = exchange.request, exchange.client[1]
+        ask = made.ask(tags_of(self.tags, Request(exchange.entrance)))
+        try:
+            response = await answer(exchange, made.rules, ask, exchange.wall)
+        except CacheLoadTimeout:
+            response = told(messages.Response(504, (("content-length", "0"),), b""), Result.MISS)
+        except BaseException:
+            exchange.leave(cancelled=True)
+            raise
+        if response is not None:
+            result = messages.joined(response.fields, "x-cache") or "MISS"
+            made.counted(result)
+            if result in ("MISS", "BYPASS") and conditional.unchanged(request, response, exchange.wall()):
+                response = conditional.not_modified(response)  # the application was asked without its conditions
+            await send_whole(response, send, head=request.method == "HEAD")
+        elif exchange.why:
+            made.counted("BYPASS")
+        await exchange.finish()
+
+
+class AppExchange:
+    """One request to the application inside."""
+
+    def __init__(
+        self, app: ASGIApp, scope: Scope, client: tuple[Receive, Send], request: messages.Request, user: str | None,
+        made: Made,
+    ) -> None:  # fmt: skip
+        bound = made.function.at()
+        self.app = app
+        self.scope = scope
+        self.entrance = entrance(scope)
+        self.client = client
+        self.request = request
+        self.user = user
+        self.limit = bound.tiers.spec.codec.max_value_bytes
+        self.wall = bound.service.async_port.wall
+        self._run: AppRun | None = None  # with the client's own connection
+
+    @property
+    def why(self) -> str:
+        """Why the response went past the cache."""
+        return "" if self._run is None else self._run.why
+
+    async def origin(self) -> messages.Response | None:
+        """Run the application: for the client, or if that has its answer, for nobody."""
+        entry = ENTRY.get()
+        behind = entry is not None and entry.behind
+        scope = again(self.entrance)
+        before = session_of(scope)
+        run = AppRun(self.app, scope, self.request, self.limit, None if behind else self.client, self.wall())
+        if not behind:
+            self._run = run
+        response = await run.response()
+        if not behind:
+            self.scope.update({key: value for key, value in scope.items() if key != "headers"})
+        session = session_of(scope)
+        if response is not None and (session != before or (before and self.user is None)):
+            await run.pass_on("session")
+            return None
+        return response
+
+    def leave(self, *, cancelled: bool = False) -> None:
+        """The client gets nothing more from the run, which goes on for others or for the cache."""
+        if self._run is not None:
+            self._run.client = None
+            if cancelled and self._run.passed:
+                self._run.task.cancel()
+
+    async def finish(self) -> None:
+        """The client has its answer. What the application still does for it belongs to this request."""
+        run = self._run
+        if run is None:
+            return
+        if not run.passed and not run.task.done():
+            self.leave()  # another page was given, as this one came too late
+            return
+        try:
+            await asyncio.shield(run.task)
+        except asyncio.CancelledError:
+            run.task.cancel()
+            raise
+
+
+def _telling(scope: Scope, send: Send, why: str) -> Send:
+    """A sending end that says that a response went around the cache, unless an endpoint with rules of its own says
+    what it did."""
+
+    async def tell_and_send(message: Any) -> None:
+        if message["type"] == "http.response.start" and not scope.get(ANSWERED):
+            response = messages.Response(message["status"], fields_of(message.get("headers", ())), b"")
+            message = {**message, "headers": raw_of(told(response, Result.BYPASS, why=why).fields)}
+        await send(message)
+
+    return tell_and_send
