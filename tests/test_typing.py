@@ -20,6 +20,8 @@ from cachekit.config.options import DECORATOR_OPTIONS
 from cachekit.config.spec import BUILT_IN
 from cachekit.context import Entry
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PROGRAMS = "tests/typing"
 API = ast.parse((ROOT / PROGRAMS / "api.py").read_text())

@@ -16,6 +16,8 @@ from cachekit.codec.weight import LARGE, check_weight
 from cachekit.config.spec import CodecSpec
 from cachekit.errors import Unstorable
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 CODEC = Codec(CodecSpec())
 JSON = Codec(CodecSpec(serializer="json"))

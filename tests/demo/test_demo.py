@@ -26,6 +26,8 @@ from cachekit.demo.summary import Times, grown, summarise
 from cachekit.demo.worker import HOST
 from cachekit.testing.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 CACHEKIT = Path(sys.executable).with_name("cachekit")
 
 

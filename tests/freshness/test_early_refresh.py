@@ -14,6 +14,8 @@ from cachekit.engine.events import Tally
 from cachekit.engine.freshness import MAX_JITTER, beta, early, life
 from cachekit.l1.versions import Versions
 
+pytestmark = pytest.mark.slow
+
 only = pytest.mark.parametrize
 FILLS = 100_000
 SHARE = math.exp(-1)  # of the entries that are refreshed while as much is left of their TTL as their load takes

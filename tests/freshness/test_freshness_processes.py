@@ -11,6 +11,8 @@ import pytest
 from cachekit.testing import CallFailed, Processes
 from cachekit.testing.servers import Server, start_server
 
+pytestmark = pytest.mark.slow
+
 numbers = itertools.count()
 given: list[int] = []
 MakeProcesses = Callable[..., list[Any]]

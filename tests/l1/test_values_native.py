@@ -28,6 +28,8 @@ from cachekit.foreign import foreign_for
 from cachekit.l1 import values
 from cachekit.l1.values import MAX_DEPTH, MAX_NODES, MAX_PLANS
 
+pytestmark = pytest.mark.slow
+
 if importlib.util.find_spec("cachekit._native") is None and os.environ.get("CACHEKIT_NATIVE") != "1":
     pytest.skip("the native core is not built", allow_module_level=True)
 
