@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from fastapi.testclient import TestClient
@@ -34,6 +35,12 @@ OPERATIONS = [found.ok() for found in schemathesis.openapi.from_dict(app.openapi
 @pytest.fixture(scope="module")
 def clients():
     file = Path(cachekit.demo.__file__).with_name("cachekit.toml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cachekit.function._functions", WeakSet())  # of other tests, with profiles of their own
+        yield from _clients(file)
+
+
+def _clients(file):
     service = Service(load([file], settings={"http": {"rules": RULES}}, environ={}))
     before = replace_default(service)
     with (

@@ -74,7 +74,7 @@ def fuzz(name: str, seconds: int) -> None:
         (corpus / f"seed-{number}").write_bytes(seed)
     fuzz_targets.warm_up(target)
     options = [
-        f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-timeout=30", "-rss_limit_mb=4096",
+        f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-timeout=300", "-rss_limit_mb=4096",
         "-print_final_stats=1", f"-artifact_prefix={KEPT}/{name}-",
     ]  # fmt: skip
     atheris.Setup([name, str(corpus), *options], lambda data: fuzz_targets.check(target, data))
