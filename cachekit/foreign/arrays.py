@@ -111,10 +111,19 @@ def _take_array(value: Any) -> list[Any]:
 def _bytes(value: Any, order: str) -> bytes:
     if value.dtype.names is not None:  # between fields lies whatever was in memory there before
         clean = _numpy().zeros(value.shape, value.dtype, order)
-        clean[...] = value
+        _fill(clean, value)
         value = clean
     data: bytes = value.tobytes(order)
     return data
+
+
+def _fill(clean: Any, value: Any) -> None:
+    """Field by field: as a whole some versions of numpy copy what lies between as well."""
+    for name in value.dtype.names:
+        if clean.dtype[name].base.names is None:
+            clean[name] = value[name]
+        else:
+            _fill(clean[name], value[name])
 
 
 def _make_array(cls: Any, parts: list[Any]) -> Any:

@@ -55,7 +55,8 @@ def test_every_array_comes_back(array: Any) -> None:
 SCALARS = [
     np.float64(1.5), np.float32("nan"), np.int8(-3), np.longlong(5), np.ulonglong(5), np.intc(3), np.uint16(7),
     np.bool_(True), np.str_("a\0"), np.str_(""), np.bytes_(b"a\0"), np.bytes_(b""), np.datetime64("2026-01-01T01", "h"),
-    np.datetime64("NaT"), np.timedelta64(5), np.longdouble("1.1"), np.clongdouble(1j), np.complex64(1), np.float16(2),
+    np.datetime64("NaT", "s"), np.timedelta64(5, "s"), np.longdouble("1.1"), np.clongdouble(1j), np.complex64(1),
+    np.float16(2),
     np.array([(1, 2.5)], [("a", ">i4"), ("b", "f8")])[0], np.void(b"abc"),
 ]  # fmt: skip
 
