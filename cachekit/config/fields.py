@@ -218,6 +218,11 @@ def _remembered_for(key: object, ttl: object) -> float:
     name = _exception_name(key)
     if LOCAL in name:
         raise ValueError(f"{name} is defined inside of a function, where no process can find it again by its name")
+    return _with_end(name, ttl)
+
+
+def _with_end(name: object, ttl: object) -> float:
+    """The seconds that a table gives to one of its names."""
     try:
         seconds = parse_duration(ttl)
     except ValueError as error:
@@ -367,7 +372,7 @@ def _parse_statuses(value: object) -> tuple[tuple[int, float], ...]:
     """Statuses of errors and for how long their responses are kept."""
     if not isinstance(value, Mapping):
         raise ValueError("not a table; write { 404 = '30s' }")
-    return tuple([(_parse_status(key), _kept_for(key, ttl)) for key, ttl in value.items()])
+    return tuple([(_parse_status(key), _with_end(key, ttl)) for key, ttl in value.items()])
 
 
 def _parse_status(value: object) -> int:
@@ -375,16 +380,6 @@ def _parse_status(value: object) -> int:
     if not re.fullmatch(r"[2-5]\d\d", text, re.ASCII) or text in ("206", "304"):
         raise ValueError(f"{text}: not a status whose response can be kept; write {{ 404 = '30s' }}")
     return int(text)
-
-
-def _kept_for(status: object, ttl: object) -> float:
-    try:
-        seconds = parse_duration(ttl)
-    except ValueError as error:
-        raise ValueError(f"{status}: {error}") from None
-    if seconds is None:
-        raise ValueError(f"{status}: must have an end; write a duration such as '30s'")
-    return seconds
 
 
 def _show_statuses(value: tuple[tuple[int, float], ...]) -> str:

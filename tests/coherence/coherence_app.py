@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 from cachekit import MISS, ainvalidate_tags, cache, configure, current_entry, invalidate_tags, region
 from cachekit.engine.events import Event, Failed
-from cachekit.errors import ConfigError
 from cachekit.process import default_service
 
 SETTINGS = "COHERENCE_SETTINGS"  # environment variable: what `setup` needs, as JSON
@@ -122,17 +121,9 @@ def setup() -> None:
 
 
 def configured(told: dict[str, Any]) -> None:
-    """With a quick heartbeat, where there is one."""
+    """With a quick heartbeat."""
     backend = {**told["backend"], "heartbeat": "200ms", "replay_window": "60s"}
-    for refused in ((), ("heartbeat",), ("heartbeat", "replay_window")):
-        given = {name: value for name, value in backend.items() if name not in refused}
-        try:
-            configure(namespace=told["namespace"], backends={"default": given}, profiles=PROFILES)
-        except ConfigError as error:
-            if "not yet available" not in str(error):
-                raise
-        else:
-            return
+    configure(namespace=told["namespace"], backends={"default": backend}, profiles=PROFILES)
 
 
 PROFILES: dict[str, dict[str, Any]] = {
