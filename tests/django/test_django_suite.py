@@ -14,7 +14,7 @@ TESTS = 359  # of Django 5.2
 NOTHING_RAISED = "what cannot be stored is returned and counted; an exception is for those who ask: on_unstorable"
 ONLY_LOCMEM = "looks into the attributes of the cache in local memory"
 NO_CULLING = "is for caches that throw out a share of their entries; ours are bounded by the server and by L1"
-NOT_SHARED = "functions, classes and model instances are not stored in L2 without pickle, and here is no L1"
+NOT_SHARED = "functions and classes are not stored in L2 without pickle, and here is no L1"
 
 EXCLUDED = {
     "CacheKitTests.test_add_fail_on_pickleerror": NOTHING_RAISED,
@@ -26,7 +26,6 @@ EXCLUDED = {
     "CacheKitTests.test_zero_cull": NO_CULLING,
 }
 EXCLUDED_WITHOUT_L1 = {
-    "CacheKitTests.test_cache_read_for_model_instance": NOT_SHARED,
     "CacheKitTests.test_data_types": NOT_SHARED,
 }
 
