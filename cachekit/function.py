@@ -359,7 +359,7 @@ class Bound:
     def text(self, place: tuple[Any, ...], tenant: str = "") -> str | None:
         """The key in L2; None when the arguments have no stable identity and there is no L2."""
         try:
-            digest = keys.hex_digest(place, self._names(tenant or None), self.tiers.name_key)
+            digest = keys.hex_digest(place, self._names(tenant or None), self.tiers.hasher)
         except UncacheableArgument:  # `place` let it pass, so there is no L2
             return None
         return f"{self.prefix}{tenant}:{digest}}}" if tenant else f"{self.prefix}{digest}}}"

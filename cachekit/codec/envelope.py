@@ -52,6 +52,7 @@ _CHECKSUM = Struct("<Q")
 _COUNT = Struct("<H")
 _PAIR = Struct("8s8s")
 _SHORTEST = Struct(_HEAD.format + "Q")  # a header without its optional part, and the checksum
+_SEALED_HEAD = Struct(_HEAD.format + "4s12s")  # the same of a sealed entry: id of the key, nonce
 _ZERO = bytes(8)
 _COPY_BELOW = 32 * 1024  # one hash call over a copy is faster than three calls as long as the copy is small
 _new = tuple.__new__
@@ -164,10 +165,10 @@ def unpack(data: bytes, key: str, lock: "Lock | None" = None) -> tuple[Header, b
 def unlock(data: bytes, key: str, lock: "Lock") -> tuple[Header, bytes]:
     """As `unpack`: nothing that is not verified gets out of here, and of the header no more than is needed for that."""
     size = len(data)
-    if size < _HEAD.size:
-        raise Damaged(_too_short(data))
-    magic, form, codec, flags, mark, length, ident, load_ms, created, soft, hard, region, function = _HEAD.unpack_from(
-        data
+    if size < _SEALED_HEAD.size:  # shorter than any, signed ones included
+        raise Damaged(_too_short_to_open(data, lock))
+    (magic, form, codec, flags, mark, length, ident, load_ms, created, soft, hard, region, function, key_id, nonce) = (
+        _SEALED_HEAD.unpack_from(data)
     )
     if magic != MAGIC or form != FORMAT or mark > 1:
         _check_form(magic, form, mark)
@@ -179,8 +180,9 @@ def unlock(data: bytes, key: str, lock: "Lock") -> tuple[Header, bytes]:
     if length + _LOCK_TAG > size:
         raise Damaged("truncated")
     head = data[:STALE_MARK] + b"\0" + data[STALE_MARK + 1 : length] if mark else data[:length]
-    key_id = data[end : end + _KEY_ID]
-    payload = lock.open(key_id, data[end + _KEY_ID : length], key.encode() + head, data[length:])
+    if length != _SEALED_HEAD.size:  # most sealed entries are so
+        key_id, nonce = data[end : end + _KEY_ID], data[end + _KEY_ID : length]
+    payload = lock.open(key_id, nonce, key.encode() + head, data[length:])
     tags: tuple[tuple[bytes, bytes], ...] = ()
     etag = modified = fingerprint = None
     if flags & _OPTIONAL:
@@ -269,6 +271,12 @@ def _too_short(data: bytes) -> str:
     if len(data) > 2 and data[2] != FORMAT:
         return "format"
     return "truncated"
+
+
+def _too_short_to_open(data: bytes, lock: "Lock") -> str:
+    reason = _too_short(data)
+    whole = reason == "truncated" and len(data) >= _HEAD.size  # as an entry that is not closed may be
+    return "unsealed" if whole and data[4] & _LOCKED != lock.flag else reason
 
 
 def _pack_optional(

@@ -30,7 +30,7 @@ class Tiers:
     """What one region (or one function with bounds of its own) stands on."""
 
     __slots__ = (
-        "clock_stamp", "codec", "enabled", "flights", "keyring", "locks", "name_key", "namespace", "nesting",
+        "clock_stamp", "codec", "enabled", "flights", "hasher", "keyring", "locks", "name_key", "namespace", "nesting",
         "observers", "pauses", "region_stamp", "remote", "reported", "rewraps", "rng", "spec", "table", "tables",
         "unstored", "validators", "versions",
     )  # fmt: skip
@@ -62,6 +62,7 @@ class Tiers:
         self.keyring = keyring
         self.locks = _locks(spec, keyring)  # None: entries are neither sealed nor signed
         self.name_key = keyring().name_key if spec.codec.encrypt else None  # what hides names of keys and tags
+        self.hasher = keys.hasher(self.name_key)
         self.versions = versions
         self.flights = flights
         self.nesting = nesting

@@ -71,7 +71,7 @@ def test_profiles_of_low_cost_and_of_tests_refresh_nothing_early() -> None:
 
 
 @only("tiers", ["l1"])
-@only("fills", [2_500, pytest.param(FILLS, marks=pytest.mark.slow)])
+@only("fills", [2_500, pytest.param(FILLS, marks=pytest.mark.nightly)])
 def test_the_share_holds_for_the_entries_of_a_table(world: Any, twin: str, fills: int) -> None:
     load = 1.0
     ttl = 100 * load * fills  # so that the first has not ended when the last one is computed

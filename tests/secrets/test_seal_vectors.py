@@ -179,3 +179,13 @@ def test_entries_of_another_context_do_not_open(use: Use) -> None:
             unpack(data, "key", lock)
     with pytest.raises(Damaged, match=r"^key$"):
         unpack(data, "key", locks(OTHER).of("t"))
+
+
+@pytest.mark.parametrize("use", ["seal", "sign"])
+@pytest.mark.parametrize("size", range(12))
+def test_an_open_entry_is_called_so_however_short_it_is(use: Use, size: int) -> None:
+    lock = Locks(Keyring(KeySpec(master_key=MASTER), "shop"), "users", use).of("")
+    data = pack(Header(1, bytes(16), 1, 2, 3), b"p" * size, "key")
+    with pytest.raises(Damaged) as caught:
+        unpack(data, "key", lock)
+    assert caught.value.reason == "unsealed"
