@@ -13,7 +13,16 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from cachekit.backends.base import HEAD_BYTES, LISTEN, OPTIONAL, TOKEN_BYTES, AsyncBaseBackend, BaseBackend, Listener
+from cachekit.backends.base import (
+    COMMANDS,
+    HEAD_BYTES,
+    LISTEN,
+    OPTIONAL,
+    TOKEN_BYTES,
+    AsyncBaseBackend,
+    BaseBackend,
+    Listener,
+)
 from cachekit.codec.envelope import MAGIC, NEVER, Header, pack, unpack
 from cachekit.errors import BackendError, Fault
 from cachekit.testing.faults import FaultProxy
@@ -127,7 +136,7 @@ class ValueTests(Setup):
     """get, store, invalidate: required."""
 
     def test_names_only_capabilities_that_exist(self, subject: Subject) -> None:
-        assert subject.backend.capabilities <= OPTIONAL | (frozenset() if subject.is_async else {LISTEN})
+        assert subject.backend.capabilities <= OPTIONAL | COMMANDS | (frozenset() if subject.is_async else {LISTEN})
         for operation in subject.backend.capabilities:
             assert inspect.iscoroutinefunction(getattr(subject.backend, operation)) is subject.is_async
         if self.offers is not None:
