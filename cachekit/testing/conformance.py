@@ -610,6 +610,27 @@ class CounterTests(Setup):
         assert subject.remaining(for_ever) is None
 
 
+class CommandTests(Setup):
+    """query, alter: the commands of Redis."""
+
+    @needs("query", "alter")
+    def test_a_command_goes_to_where_its_key_is(self, subject: Subject) -> None:
+        for key in [some_key() for _ in range(10)]:
+            assert subject.query("GET", [key], []) is None
+            assert subject.alter("SET", [key], ["some words", "PX", MINUTE_MS]) is not None
+            assert subject.query("GETRANGE", [key], [5, -1]) == b"words" == subject.get(key)[5:]
+            assert 0 < subject.query("PTTL", [key], []) <= MINUTE_MS
+
+    @needs("query", "alter")
+    def test_what_the_server_refuses_says_nothing_about_the_server(self, subject: Subject) -> None:
+        key = some_key()
+        subject.store(key, b"no number", MINUTE_MS, None)
+        for method, command in ((subject.alter, "INCRBY"), (subject.query, "GETRANGE")):
+            with pytest.raises(BackendError) as caught:
+                method(command, [key], ["x"])
+            assert (caught.value.fault, caught.value.reason) == (Fault.COMMAND, "command")
+
+
 class SpaceTests(Setup):
     """scan, reclaim: looking for what is outdated."""
 
@@ -1201,7 +1222,16 @@ class FaultTests(Setup):
 
 
 class BackendContract(
-    ValueTests, LeaseTests, StampTests, CounterTests, SpaceTests, StaleTests, ListenTests, BehaviourTests, FaultTests
+    ValueTests,
+    LeaseTests,
+    StampTests,
+    CounterTests,
+    CommandTests,
+    SpaceTests,
+    StaleTests,
+    ListenTests,
+    BehaviourTests,
+    FaultTests,
 ):
     """Everything that cachekit relies on in a backend. Inherit, and say how to make one::
 
