@@ -17,6 +17,8 @@ from cachekit.engine.invalidation import forget
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call, Tiers
 from cachekit.errors import Unstorable, UnsupportedOperation
+from cachekit.l2 import operation
+from cachekit.l2.operation import Found
 from cachekit.l2.remote import Remote, Unavailable
 from cachekit.regions import Region, call_of
 
@@ -103,7 +105,7 @@ class Commands:
         if calls[0].off:
             return otherwise
         try:
-            return read(await remote.do(port, how, command, [call.key for call in calls], words))
+            reply = await self._answer(remote, port, how, calls, command, words)
         except Unavailable as error:
             if error.reason == "command":  # the server is well
                 raise UnsupportedOperation(
@@ -111,8 +113,22 @@ class Commands:
                     "are on several nodes of a cluster, or an argument is not valid"
                 ) from None
             return otherwise
+        try:
+            return read(reply)
         except (TypeError, ValueError, LookupError, AttributeError):  # not the answer of Redis
             return otherwise
+
+    async def _answer(
+        self, remote: Remote, port: Port, how: str, calls: Sequence[Call], command: str, words: Sequence[Any]
+    ) -> Any:
+        """What the server says. A value in the way that is outdated, and nobody's any more, is removed first."""
+        keys = [call.key for call in calls]
+        try:
+            return await remote.do(port, how, command, keys, words)
+        except Unavailable as error:
+            if error.reason != "command" or not any([await _gave_way(remote, port, call) for call in calls]):
+                raise
+        return await remote.do(port, how, command, keys, words)
 
     # Members and values
 
@@ -171,6 +187,19 @@ DAMAGED: Final = object()
 def unordered(value: Any) -> bool:
     """Whether there is a set somewhere inside."""
     return isinstance(value, UNORDERED) or (isinstance(value, NESTED) and any(map(unordered, value)))
+
+
+async def _gave_way(remote: Remote, port: Port, call: Call) -> bool:
+    """Whether a value lay there that cannot be used: it has been removed."""
+    try:
+        found = await operation.read(call, remote, port)
+    except Unavailable as error:
+        if error.reason == "command":  # a set, a hash or the like
+            return False
+        raise
+    if isinstance(found, Found) or found.seen is None:
+        return False
+    return bool(await remote.do(port, "reclaim", call.key, found.seen))
 
 
 async def _mark(remote: Remote, port: Port, call: Call) -> None:

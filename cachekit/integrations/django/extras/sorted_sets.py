@@ -7,11 +7,14 @@ from cachekit.engine.ports import Port
 from cachekit.integrations.django.extras.commands import Commands, number, texts
 from cachekit.integrations.django.extras.twins import both
 
-Scored = list[tuple[bytes, float]]
+Scored = list[tuple[bytes, bytes]]
 
 
 class SortedSets(Commands):
-    """Members as in sets, each with a score. Bounds of scores are numbers, or text as Redis takes it: ``"-inf"``."""
+    """Members as in sets, each with a score. Bounds of scores are numbers, or text as Redis takes it: ``"-inf"``.
+
+    ``score_cast_func`` is called with the digits of a score, as bytes.
+    """
 
     @both
     async def zadd(
@@ -161,7 +164,9 @@ class SortedSets(Commands):
 
 def _scored(reply: Any) -> Scored:
     pairs = texts(reply)
-    return [(pairs[at], float(pairs[at + 1])) for at in range(0, len(pairs), 2)]
+    for score in pairs[1::2]:
+        float(score)
+    return list(zip(pairs[::2], pairs[1::2], strict=True))
 
 
 def _rank(reply: Any) -> int | None:
