@@ -184,7 +184,8 @@ def test_what_does_nothing_is_told_by_a_check(use: Use) -> None:
         "IGNORE_EXCEPTIONS": True, "REPLICA_READ_ONLY": True, "CLOSE_CONNECTION": False, "LOG_IGNORED_EXCEPTIONS": True,
         "CLIENT_CLASS": DEFAULT, "SOCKET_TIMEOUT": 5,
         "REDIS_CLIENT_CLASS": "redis.client.Redis",
-        "CONNECTION_POOL_CLASS": "redis.BlockingConnectionPool", "REDIS_CLIENT_KWARGS": {}, "SOCKET_CONNECT_TIMEOUT": None,
+        "CONNECTION_POOL_CLASS": "redis.BlockingConnectionPool", "REDIS_CLIENT_KWARGS": {},
+        "SOCKET_CONNECT_TIMEOUT": None,
     }  # fmt: skip
     switched(use, options=quiet)
     assert warnings() == {}
