@@ -64,23 +64,37 @@ class Commands:
         self, port: Port, calls: Sequence[Call], command: str, *words: Any, read: Callable[[Any], T], otherwise: T
     ) -> T:
         """The answer to a command that reads; ``otherwise`` without a server."""
-        return await self._ask(port, "query", calls, command, words, read, otherwise)
+        remote = self._ready(calls[0], command)
+        if remote is None:
+            return otherwise
+        return await _asked(remote, port, "query", calls, command, words, read, otherwise)
 
     async def _alter(
         self, port: Port, calls: Sequence[Call], command: str, *words: Any, read: Callable[[Any], T], otherwise: T
     ) -> T:
         """As `_query`, for a command that writes. What L1 may have under these keys is gone afterwards."""
-        tiers = calls[0].tiers
-        remote = self._remote(tiers, command)
+        remote, tiers = self._ready(calls[0], command), calls[0].tiers
+        if remote is None:
+            return otherwise
         try:
             await _mark(remote, port, calls[0])
-            return await self._ask(port, "alter", calls, command, words, read, otherwise)
+            return await _asked(remote, port, "alter", calls, command, words, read, otherwise)
         except Unavailable:
             return otherwise
         finally:
             with tiers.versions.lock:
                 for call in calls:
                     forget(tiers, call)
+
+    def _ready(self, call: Call, command: str) -> Remote | None:
+        """The server for a command on structures, None where the cache is switched off."""
+        remote = self._remote(call.tiers, command)
+        if call.tiers.locks is not None:
+            raise UnsupportedOperation(
+                f"{command}: region {call.tiers.spec.name!r} encrypts or signs, which sets, hashes and sorted sets "
+                "cannot; keep them in an alias of their own"
+            )
+        return None if call.off else remote
 
     async def _in_parts(
         self, port: Port, call: Call, command: str, words: Sequence[Any], group: int = 1, flags: Sequence[str] = ()
@@ -90,45 +104,6 @@ class Commands:
         for at in range(0, len(words), step):
             total += await self._alter(port, [call], command, *flags, *words[at : at + step], read=int, otherwise=0)
         return total
-
-    async def _ask(
-        self, port: Port, how: str, calls: Sequence[Call], command: str, words: Sequence[Any],
-        read: Callable[[Any], T], otherwise: T,
-    ) -> T:  # fmt: skip
-        tiers = calls[0].tiers
-        remote = self._remote(tiers, command)
-        if tiers.locks is not None:
-            raise UnsupportedOperation(
-                f"{command}: region {tiers.spec.name!r} encrypts or signs, which sets, hashes and sorted sets cannot; "
-                "keep them in an alias of their own"
-            )
-        if calls[0].off:
-            return otherwise
-        try:
-            reply = await self._answer(remote, port, how, calls, command, words)
-        except Unavailable as error:
-            if error.reason == "command":  # the server is well
-                raise UnsupportedOperation(
-                    f"{command} of {calls[0].args[-1]!r}: the server refuses: another kind of value lies there, keys "
-                    "are on several nodes of a cluster, or an argument is not valid"
-                ) from None
-            return otherwise
-        try:
-            return read(reply)
-        except (TypeError, ValueError, LookupError, AttributeError):  # not the answer of Redis
-            return otherwise
-
-    async def _answer(
-        self, remote: Remote, port: Port, how: str, calls: Sequence[Call], command: str, words: Sequence[Any]
-    ) -> Any:
-        """What the server says. A value in the way that is outdated, and nobody's any more, is removed first."""
-        keys = [call.key for call in calls]
-        try:
-            return await remote.do(port, how, command, keys, words)
-        except Unavailable as error:
-            if error.reason != "command" or not any([await _gave_way(remote, port, call) for call in calls]):
-                raise
-        return await remote.do(port, how, command, keys, words)
 
     # Members and values
 
@@ -153,7 +128,9 @@ class Commands:
         """The value of such bytes. Raises `Damaged`."""
         if INTEGER.fullmatch(data):
             return int(data)
-        return self._encoding.load(data[0], data[1:]) if data else None
+        if not data:
+            raise Damaged("payload")
+        return self._encoding.load(data[0], data[1:])
 
     def _values(self, found: Iterable[bytes]) -> list[Any]:
         """The values of some members; what somebody else has put there and cannot be read is left out, and counted."""
@@ -189,6 +166,39 @@ def unordered(value: Any) -> bool:
     return isinstance(value, UNORDERED) or (isinstance(value, NESTED) and any(map(unordered, value)))
 
 
+async def _asked(
+    remote: Remote, port: Port, how: str, calls: Sequence[Call], command: str, words: Sequence[Any],
+    read: Callable[[Any], T], otherwise: T,
+) -> T:  # fmt: skip
+    """What ``read`` makes of the answer; ``otherwise`` if the server is away, or is not Redis."""
+    try:
+        reply = await _answer(remote, port, how, calls, command, words)
+    except Unavailable as error:
+        if error.reason == "command":  # the server is well
+            raise UnsupportedOperation(
+                f"{command} of {calls[0].args[-1]!r}: the server refuses: another kind of value lies there, keys are "
+                "on several nodes of a cluster, or an argument is not valid"
+            ) from None
+        return otherwise
+    try:
+        return read(reply)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return otherwise
+
+
+async def _answer(
+    remote: Remote, port: Port, how: str, calls: Sequence[Call], command: str, words: Sequence[Any]
+) -> Any:
+    """What the server says. A value in the way that is outdated, and nobody's any more, is removed first."""
+    keys = [call.key for call in calls]
+    try:
+        return await remote.do(port, how, command, keys, words)
+    except Unavailable as error:
+        if error.reason != "command" or not any([await _gave_way(remote, port, call) for call in calls]):
+            raise
+    return await remote.do(port, how, command, keys, words)
+
+
 async def _gave_way(remote: Remote, port: Port, call: Call) -> bool:
     """Whether a value lay there that cannot be used: it has been removed."""
     try:
@@ -208,6 +218,12 @@ async def _mark(remote: Remote, port: Port, call: Call) -> None:
     if port.now() - marks.get(mark, -MARK_EVERY) >= MARK_EVERY:
         await remote.do(port, "alter", "SET", [mark], ["1"])
         marks[mark] = port.now()
+
+
+async def has_structures(remote: Remote, port: Port, call: Call) -> bool:
+    """Whether there may be some in the region of a call, or its tenant's part of it. Raises `Unavailable`."""
+    mark = mark_of(call)
+    return mark in _marked.get(remote, {}) or await remote.do(port, "get", mark) is not None
 
 
 def mark_of(call: Call) -> str:

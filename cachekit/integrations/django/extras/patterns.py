@@ -11,7 +11,7 @@ from cachekit.engine.invalidation import invalidate_keys
 from cachekit.engine.ports import Port, drive
 from cachekit.engine.tiers import Call, Tiers, logger
 from cachekit.errors import UnsupportedOperation
-from cachekit.integrations.django.extras.commands import Commands, mark_of
+from cachekit.integrations.django.extras.commands import Commands, has_structures
 from cachekit.integrations.django.extras.twins import both
 from cachekit.l2.reclaim import entry_of, outdated
 from cachekit.l2.remote import Remote, Unavailable
@@ -85,7 +85,7 @@ class Patterns(Commands):
         if remote is None or not remote.offers("query") or call.tiers.locks is not None:
             return
         try:
-            if not await remote.do(port, "get", mark_of(call)):
+            if not await has_structures(remote, port, call):
                 return
             cursor = ""
             while True:
