@@ -215,6 +215,10 @@ def test_keys_of_a_tenant_are_its_own(use: Use, cachekit_server: Server) -> None
     with tenant("bob"):
         assert sorted(cache.keys("*")) == ["of_bob", "s"]
     assert cache.keys("*") == ["k"]
+    cache.clear()
+    with tenant("bob"):
+        assert cache.keys("*") == []
+        assert cache.smembers("s") == set()
 
 
 def test_cleared_values_are_not_listed_though_they_lie_there(use: Use, cachekit_server: Server) -> None:

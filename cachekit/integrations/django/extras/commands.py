@@ -214,23 +214,21 @@ async def _gave_way(remote: Remote, port: Port, call: Call) -> bool:
 
 async def _mark(remote: Remote, port: Port, call: Call) -> None:
     """Note on the server that the region has structures: a `clear` must look for them then. Raises `Unavailable`."""
-    marks, mark = _marked.setdefault(remote, {}), mark_of(call)
+    marks, mark = _marked.setdefault(remote, {}), _mark_of(call)
     if port.now() - marks.get(mark, -MARK_EVERY) >= MARK_EVERY:
         await remote.do(port, "alter", "SET", [mark], ["1"])
         marks[mark] = port.now()
 
 
 async def has_structures(remote: Remote, port: Port, call: Call) -> bool:
-    """Whether there may be some in the region of a call, or its tenant's part of it. Raises `Unavailable`."""
-    mark = mark_of(call)
+    """Whether there may be some in the region of a call. Raises `Unavailable`."""
+    mark = _mark_of(call)
     return mark in _marked.get(remote, {}) or await remote.do(port, "get", mark) is not None
 
 
-def mark_of(call: Call) -> str:
-    """Where the mark of a region lies, or of a tenant in it."""
-    assert call.key is not None
-    prefix = call.key.partition("=")[0]
-    return prefix.replace(":v:", ":d:", 1) + "}"
+def _mark_of(call: Call) -> str:
+    """Where the mark of a region lies."""
+    return f"{call.tiers.namespace}:d:{{{call.tiers.spec.name}}}"
 
 
 # What Redis answers.

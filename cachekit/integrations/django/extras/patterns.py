@@ -79,7 +79,7 @@ class Patterns(Commands):
 
     @both
     async def clear_structures(self, port: Port) -> None:
-        """Delete all sets, hashes and sorted sets of the region, or of the tenant: a clear outdates values alone."""
+        """Delete the structures of the tenant, or of the whole region: a clear outdates values alone."""
         call = call_of(self.region, "")
         remote = call.tiers.remote
         if remote is None or not remote.offers("query") or call.tiers.locks is not None:
@@ -87,9 +87,10 @@ class Patterns(Commands):
         try:
             if not await has_structures(remote, port, call):
                 return
-            cursor = ""
+            cursor, name = "", f"{call.tiers.namespace}:v:{{{call.tiers.spec.name}:"
+            prefix = _prefix(call) if call.tenant else name  # as `Region.clear`
             while True:
-                cursor, page = await remote.do(port, "scan", _prefix(call), cursor, LARGEST_PAGE)
+                cursor, page = await remote.do(port, "scan", prefix, cursor, LARGEST_PAGE)
                 texts = [key for key, head in page if not head]
                 if texts:
                     await remote.do(port, "invalidate", texts)
