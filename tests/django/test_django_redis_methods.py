@@ -153,7 +153,9 @@ def test_without_a_server_there_is_no_client_and_no_lock(use: Use) -> None:
 # Where entries lie
 
 
-def test_structures_live_under_the_keys_of_values(use: Use, cachekit_server: Server) -> None:
+def test_structures_live_under_the_keys_of_values(
+    use: Use, cachekit_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = on(use, cachekit_server)
     cache.sadd("k", 1)
     assert cache.get("k", "none") == "none"
@@ -168,6 +170,7 @@ def test_structures_live_under_the_keys_of_values(use: Use, cachekit_server: Ser
     assert cache.get("k") == 5
     with pytest.raises(UnsupportedOperation, match=r"SADD of ':1:k'"):
         cache.sadd("k", 1)
+    assert caplog.text == ""  # nothing is wrong with the server
 
 
 def test_a_value_that_a_clear_outdated_gives_way(use: Use, cachekit_server: Server) -> None:
