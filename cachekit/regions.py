@@ -405,26 +405,7 @@ class Region:
         return await invalidation.clear_stamps(remotes, [tiers.region_stamp], tiers.versions, local, port)
 
     async def _remaining(self, key: Key, port: Port) -> "float | Miss | None":
-        at = self._at()
-        call = self._call(at, key)
-        remote = call.tiers.remote
-        if call.off:
-            return MISS
-        if remote is None or call.switches.skip_l2:
-            return _left_in_l1(call)
-        try:
-            found = await operation.read(call, remote, port)
-            if not isinstance(found, Found):
-                return MISS
-            if found.header is not None:
-                return found.fresh_for
-            assert call.key is not None
-            if not remote.offers("remaining"):
-                raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot tell how long a counter lives")
-            ms = await remote.do(port, "remaining", call.key)
-            return MISS if ms is False else None if ms is None else ms / 1000
-        except Unavailable:
-            return _left_in_l1(call)
+        return await left_of(self._call(self._at(), key), port)
 
     async def _touch(self, key: Key, ttl: Any, port: Port) -> bool:
         """An entry's end is bound to its bytes: a new end means new bytes, stored if the old ones are still there."""
@@ -482,6 +463,32 @@ def text_of(tiers: Tiers, key: Key, tenant: str | None) -> str:
     return _text(tiers, key, keys.whose(tenant, tiers.name_key, tiers.spec.name).digest)
 
 
+async def left_of(call: Call, port: Port) -> "float | Miss | None":
+    """As `Region.remaining`."""
+    remote = call.tiers.remote
+    if call.off:
+        return MISS
+    if remote is None or call.switches.skip_l2:
+        return _left_in_l1(call)
+    try:
+        found = await operation.read(call, remote, port)
+        if not isinstance(found, Found):
+            return MISS
+        if found.header is not None:
+            return found.fresh_for
+    except Unavailable as error:
+        if error.reason != "command":
+            return _left_in_l1(call)
+    # The server itself must tell of a number, and of what is no string of bytes: a set, a hash.
+    if not remote.offers("remaining"):
+        raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot tell how long a counter lives")
+    try:
+        ms = await remote.do(port, "remaining", call.key)
+    except Unavailable:
+        return _left_in_l1(call)
+    return MISS if ms is False else None if ms is None else ms / 1000
+
+
 def _left_in_l1(call: Call) -> "float | Miss | None":
     entry = good_view_of(call)
     return MISS if entry is None else entry.fresh_for
@@ -512,6 +519,14 @@ async def clear_tags(service: Service, tags: Iterable[str], port: Port) -> Outco
         service.versions.bump_tags(ids)  # tagged entries are judged when they are hit
 
     return await invalidation.clear_stamps(remotes, stamps, service.versions, local, port)
+
+
+def call_of(region: Region, key: Key, **options: Any) -> Call:
+    """One key of a region as the engine takes it: for integrations with operations of their own. ``ttl=`` as in `set`.
+
+    Raises `MissingTenant`.
+    """
+    return region._call(region._at(), key, **options)
 
 
 _regions: dict[str, Region] = {}

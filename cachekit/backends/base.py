@@ -17,6 +17,7 @@ OPTIONAL = frozenset({
     "get_many", "get_or_lease", "lease", "release", "renew", "stamps", "keep", "clear", "store_if", "incr", "touch",
     "remaining", "scan", "reclaim", "expire_soft", "check",
 })  # fmt: skip
+COMMANDS = frozenset({"query", "alter"})  # optional too, of servers that understand the commands of Redis
 LISTEN = "listen"  # optional too, but of the plain face alone: a thread of its own listens, whoever calls
 
 TOKEN_BYTES = 16
@@ -159,8 +160,16 @@ class BaseBackend:
         """About ``count`` keys from ``cursor`` on, those with this prefix with the first `HEAD_BYTES` of their values.
 
         "" begins; the cursor to go on with comes back, "" after the last. What is there all the time comes at least
-        once. What is gone meanwhile, or empty, is left out.
+        once. What is gone meanwhile, or empty, is left out; what is no string of bytes has the empty head ``b""``.
         """
+        raise NotImplementedError
+
+    def query(self, command: str, keys: Sequence[str], words: Sequence[Any], *, budget: float) -> Any:
+        """The answer of Redis to a command that only reads: ``command``, these keys, then these words."""
+        raise NotImplementedError
+
+    def alter(self, command: str, keys: Sequence[str], words: Sequence[Any], *, budget: float) -> Any:
+        """As `query`, a command that writes. It is sent once."""
         raise NotImplementedError
 
     def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:

@@ -17,12 +17,15 @@ from cachekit.l2.operation import Found, Held
 from cachekit.l2.remote import Unavailable
 
 
-async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = False) -> bool:
+async def put(
+    call: Call, value: Any, port: Port, *, only_if_absent: bool = False, only_if_present: bool = False
+) -> bool:
     """Store a value that the caller has. False when it could not be stored where it should be.
 
     There is no fence between the caller's reading of its source and this: get-or-load has one.
     """
-    if call.off and only_if_absent:
+    conditional = only_if_absent or only_if_present
+    if call.off and conditional:
         return False
     if call.off:
         await invalidate_keys(call.tiers, [call], port)  # or what it replaces would be there again afterwards
@@ -35,7 +38,7 @@ async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = Fals
     if ends is None:
         return False
     if admission.mode == "opaque" and not call.tiers.takes_opaque:
-        if only_if_absent and (
+        if conditional and only_if_absent == (
             from_l1(call) is not None or (sample.usable and isinstance(await look_in_l2(call, port, sample), Result))
         ):
             return False
@@ -43,12 +46,12 @@ async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = Fals
         await invalidate_keys(call.tiers, [call], port)  # L2 must not go on with an older value
         return _replace(call, port, Sample(call, port), value, admission, ends)
     if sample.usable:
-        stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent)
-        if stored or (not only_if_absent and not sample.usable):
+        stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent, only_if_present)
+        if stored or (not conditional and not sample.usable):
             _replace(call, port, sample, value, admission, ends)
         return stored
     with call.tiers.versions.lock:
-        if only_if_absent and from_l1(call) is not None:
+        if conditional and only_if_absent == (from_l1(call) is not None):
             return False
         sample.ticket = call.tiers.versions.ticket()  # nobody comes in between
         return _replace(call, port, sample, value, admission, ends)
@@ -65,24 +68,26 @@ def _replace(call: Call, port: Port, sample: Sample, value: Any, admission: Admi
 
 
 async def _set(
-    call: Call, port: Port, sample: Sample, value: Any, ends: Life, plain: bool, only_if_absent: bool
+    call: Call, port: Port, sample: Sample, value: Any, ends: Life, plain: bool, absent: bool, present: bool
 ) -> bool:
     """An unfenced store. Without an answer the older value may still lie in L2: an invalidation is queued for it."""
     remote = call.tiers.remote
     assert remote is not None and call.key is not None
-    if only_if_absent and not remote.offers("store_if"):
-        raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot store only if there is no value")
-    outdated = not only_if_absent  # whether what lies in L2 is older than what the caller gave
+    conditional = absent or present
+    if conditional and not remote.offers("store_if"):
+        there = "no value" if absent else "a value"
+        raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot store only if there is {there}")
+    outdated = not conditional  # whether what lies in L2 is older than what the caller gave
     try:
         stamps = await operation.sample(call, remote, call.tags, port)
         sample.stamped = True
-        if only_if_absent:
+        if conditional:
             found = await operation.read(call, remote, port)
-            if isinstance(found, Found):
+            if isinstance(found, Found) is absent:
                 return False
             data = operation.envelope(call, value, operation.new_id(), stamps, ends, 0, plain, port)
             outdated = True
-            stored = bool(await remote.do(port, "store_if", call.key, data, ends.ttl_ms, found.seen, True))
+            stored = bool(await remote.do(port, "store_if", call.key, data, ends.ttl_ms, found.seen, absent))
         else:
             stored = await operation.store(call, remote, value, Held(None), stamps, ends, 0, plain, port)
     except Unstorable as error:
@@ -105,15 +110,15 @@ async def _set(
     return stored
 
 
-async def touch(call: Call, port: Port) -> bool:
-    """A new time to live from now on; False when there is no entry.
+async def touch(call: Call, port: Port, *, exact: bool = False) -> bool:
+    """A new time to live from now on; False when there is no entry. ``exact``: without jitter.
 
     The end of an entry is bound to its bytes, so it is written anew, if the old bytes are still there.
     """
     if call.off or call.switches.read_only:
         return False
     sample = Sample(call, port)
-    ends = life(call.ttl, call.tiers.spec, call.tiers.rng())
+    ends = life(call.ttl, call.tiers.spec, 0.0 if exact else call.tiers.rng())
     if not sample.usable:
         return _touch_l1(call, port, sample, ends)
     remote, key = call.tiers.remote, call.key

@@ -21,7 +21,7 @@ from cachekit.l2.stamps import DAY_MS, Cells, fresh_stamps
 
 logger = logging.getLogger("cachekit")
 
-READS = frozenset({"get", "get_many", "remaining", "check"})
+READS = frozenset({"get", "get_many", "remaining", "check", "scan", "query"})
 ECHO = 0.05  # seconds to wait for the word of what we did ourselves
 KEEP_EVERY = 60.0  # seconds between two signs to L2 that the stamps of regions and functions are in use
 
@@ -214,6 +214,8 @@ class Remote:
         self.well = error.fault is Fault.COMMAND
         if error.fault is Fault.DOWN:
             self.budget.reconnecting()
+        if str(error).startswith("WRONGTYPE"):  # says something about the key, and not about the backend
+            return
         if not self.once(error.reason):  # one line per kind of trouble, not one per request
             return
         level = logging.ERROR if error.fault is Fault.CONFIG else logging.WARNING

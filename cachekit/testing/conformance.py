@@ -13,7 +13,16 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from cachekit.backends.base import HEAD_BYTES, LISTEN, OPTIONAL, TOKEN_BYTES, AsyncBaseBackend, BaseBackend, Listener
+from cachekit.backends.base import (
+    COMMANDS,
+    HEAD_BYTES,
+    LISTEN,
+    OPTIONAL,
+    TOKEN_BYTES,
+    AsyncBaseBackend,
+    BaseBackend,
+    Listener,
+)
 from cachekit.codec.envelope import MAGIC, NEVER, Header, pack, unpack
 from cachekit.errors import BackendError, Fault
 from cachekit.testing.faults import FaultProxy
@@ -127,7 +136,7 @@ class ValueTests(Setup):
     """get, store, invalidate: required."""
 
     def test_names_only_capabilities_that_exist(self, subject: Subject) -> None:
-        assert subject.backend.capabilities <= OPTIONAL | (frozenset() if subject.is_async else {LISTEN})
+        assert subject.backend.capabilities <= OPTIONAL | COMMANDS | (frozenset() if subject.is_async else {LISTEN})
         for operation in subject.backend.capabilities:
             assert inspect.iscoroutinefunction(getattr(subject.backend, operation)) is subject.is_async
         if self.offers is not None:
@@ -599,6 +608,27 @@ class CounterTests(Setup):
         assert MINUTE_MS / 2 < subject.remaining(key) <= MINUTE_MS
         subject.store(for_ever, b"value", None, None)
         assert subject.remaining(for_ever) is None
+
+
+class CommandTests(Setup):
+    """query, alter: the commands of Redis."""
+
+    @needs("query", "alter")
+    def test_a_command_goes_to_where_its_key_is(self, subject: Subject) -> None:
+        for key in [some_key() for _ in range(10)]:
+            assert subject.query("GET", [key], []) is None
+            assert subject.alter("SET", [key], ["some words", "PX", MINUTE_MS]) is not None
+            assert subject.query("GETRANGE", [key], [5, -1]) == b"words" == subject.get(key)[5:]
+            assert 0 < subject.query("PTTL", [key], []) <= MINUTE_MS
+
+    @needs("query", "alter")
+    def test_what_the_server_refuses_says_nothing_about_the_server(self, subject: Subject) -> None:
+        key = some_key()
+        subject.store(key, b"no number", MINUTE_MS, None)
+        for method, command in ((subject.alter, "INCRBY"), (subject.query, "GETRANGE")):
+            with pytest.raises(BackendError) as caught:
+                method(command, [key], ["x"])
+            assert (caught.value.fault, caught.value.reason) == (Fault.COMMAND, "command")
 
 
 class SpaceTests(Setup):
@@ -1192,7 +1222,16 @@ class FaultTests(Setup):
 
 
 class BackendContract(
-    ValueTests, LeaseTests, StampTests, CounterTests, SpaceTests, StaleTests, ListenTests, BehaviourTests, FaultTests
+    ValueTests,
+    LeaseTests,
+    StampTests,
+    CounterTests,
+    CommandTests,
+    SpaceTests,
+    StaleTests,
+    ListenTests,
+    BehaviourTests,
+    FaultTests,
 ):
     """Everything that cachekit relies on in a backend. Inherit, and say how to make one::
 

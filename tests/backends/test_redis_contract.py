@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from cachekit.backends.base import LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces
+from cachekit.backends.base import COMMANDS, LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces
 from cachekit.backends.redis import open_redis
 from cachekit.backends.redis.rights import grant
 from cachekit.config.spec import BackendSpec
@@ -20,7 +20,7 @@ def started(kind: Kind) -> Server:
 
 
 class OnServer(BackendContract):
-    offers = OPTIONAL
+    offers = OPTIONAL | COMMANDS
     shortest_ttl_ms = 100
     fault_budget = 0.15
     kind: Kind = "valkey"
@@ -33,7 +33,7 @@ class OnServer(BackendContract):
 
 
 class Plain(OnServer):
-    offers = OPTIONAL | {LISTEN}
+    offers = OPTIONAL | COMMANDS | {LISTEN}
 
     def make_backend(self) -> BaseBackend:
         return self.make_backend_behind(*self.server_address())

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from cachekit.backends.base import LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces
+from cachekit.backends.base import COMMANDS, LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces
 from cachekit.backends.redis import open_redis
 from cachekit.config.spec import BackendSpec
 from cachekit.testing import BackendContract, available, start_cluster, start_sentinel
@@ -29,7 +29,7 @@ class OnSeveral(BackendContract):
 
 
 class Plain(OnSeveral):
-    offers = OPTIONAL | {LISTEN}
+    offers = OPTIONAL | COMMANDS | {LISTEN}
 
     def make_backend(self) -> BaseBackend:
         sync = self.faces().sync
@@ -38,7 +38,7 @@ class Plain(OnSeveral):
 
 
 class Coroutines(OnSeveral):
-    offers = OPTIONAL
+    offers = OPTIONAL | COMMANDS
 
     def make_backend(self) -> AsyncBaseBackend:
         aio: AsyncBaseBackend = self.faces().aio

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
-from cachekit.backends.base import LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Leased, Listener
+from cachekit.backends.base import COMMANDS, LISTEN, OPTIONAL, AsyncBaseBackend, BaseBackend, Leased, Listener
 from cachekit.backends.redis import aio, commands, push, rights, sentinel, transport
 from cachekit.backends.redis.address import Address, Place, Sentinels
 from cachekit.backends.redis.cluster import AsyncRouter, ClusterTopology, Router, Routes, async_at_once, at_once
@@ -38,7 +38,7 @@ class Moves:
 class RedisBackend(Moves, BaseBackend):
     """With plain methods. Opens its first connection when it is first used, and again after `close`."""
 
-    capabilities = OPTIONAL | {LISTEN}
+    capabilities = OPTIONAL | COMMANDS | {LISTEN}
 
     def __init__(self, address: Address | Sentinels, max_connections: int, peers: Peers) -> None:
         super().__init__(address, peers)
@@ -124,6 +124,12 @@ class RedisBackend(Moves, BaseBackend):
     def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
         return self._run(commands.reclaim(key, seen), budget)
 
+    def query(self, command: str, keys: Sequence[str], words: Sequence[Any], *, budget: float) -> Any:
+        return self._run(commands.query(command, keys, words), budget)
+
+    def alter(self, command: str, keys: Sequence[str], words: Sequence[Any], *, budget: float) -> Any:
+        return self._run(commands.alter(command, keys, words), budget)
+
     def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
         self._in_turn(commands.invalidate(keys), budget)
 
@@ -173,7 +179,7 @@ class RedisBackend(Moves, BaseBackend):
 class AsyncRedisBackend(Moves, AsyncBaseBackend):
     """With coroutines, in any number of loops. Opens a loop's first connection when it is first used there."""
 
-    capabilities = OPTIONAL
+    capabilities = OPTIONAL | COMMANDS
 
     def __init__(self, address: Address | Sentinels, max_connections: int, peers: Peers) -> None:
         super().__init__(address, peers)
@@ -256,6 +262,12 @@ class AsyncRedisBackend(Moves, AsyncBaseBackend):
 
     async def reclaim(self, key: str, seen: bytes, *, budget: float) -> bool:
         return await self._run(commands.reclaim(key, seen), budget)
+
+    async def query(self, command: str, keys: Sequence[str], words: Sequence[Any], *, budget: float) -> Any:
+        return await self._run(commands.query(command, keys, words), budget)
+
+    async def alter(self, command: str, keys: Sequence[str], words: Sequence[Any], *, budget: float) -> Any:
+        return await self._run(commands.alter(command, keys, words), budget)
 
     async def invalidate(self, keys: Sequence[str], *, budget: float) -> None:
         await self._in_turn(commands.invalidate(keys), budget)

@@ -262,6 +262,18 @@ def heads(keys: Sequence[str]) -> list[Command[Any]]:
     return [Command(("GETRANGE", key, 0, HEAD_BYTES - 1), read_value) for key in keys]
 
 
+def query(command: str, keys: Sequence[str], words: Sequence[Word]) -> Command[Any]:
+    """A command of Redis that reads. A script even so: in a cluster it says which of the words are keys."""
+    return Command((*keys, command, *words), lambda reply: reply, scripts.QUERY, len(keys))
+
+
+def alter(command: str, keys: Sequence[str], words: Sequence[Word]) -> Command[Any]:
+    """A command of Redis that writes."""
+    return Command(
+        (*keys, command, *words), lambda reply: reply, scripts.ALTER, len(keys), timed=True, repeatable=False
+    )
+
+
 def reclaim(key: str, seen: bytes) -> Command[bool]:
     return Command((key, seen), read_bool, scripts.RECLAIM, 1)
 
@@ -316,12 +328,14 @@ def read_page(reply: Any) -> tuple[str, list[str]]:
 
 
 def with_heads(keys: Sequence[str], answers: Sequence[Any]) -> list[tuple[str, bytes]]:
-    """The keys that have a value. Raises what says more than that one of them is no value, or not here any more."""
+    """The keys that have a value. Raises what says more than that one of them is not here any more."""
     found = []
     for key, answer in zip(keys, answers, strict=True):
         if isinstance(answer, BackendError):
             if answer.fault is not Fault.COMMAND and answer.reason != "moved":
                 raise answer
+            if str(answer).startswith("WRONGTYPE"):
+                found.append((key, b""))
         elif answer:
             found.append((key, answer))
     return found

@@ -198,3 +198,15 @@ RECLAIM = script("""
 if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
+
+# Any keys; a command and what follows its keys. pcall hands the server's own error on, in every version.
+COMMAND = """
+local words = {ARGV[1]}
+for _, key in ipairs(KEYS) do words[#words + 1] = key end
+for i = 2, #ARGV - %d do words[#words + 1] = ARGV[i] end
+return redis.pcall(unpack(words))
+"""
+QUERY = script(COMMAND % 0)
+
+# As above, and NA.
+ALTER = script(GUARD + COMMAND % 1)

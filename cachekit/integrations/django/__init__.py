@@ -4,5 +4,6 @@ In ``INSTALLED_APPS`` this package also checks the configuration at start-up; it
 """
 
 from cachekit.integrations.django.backend import CacheKitCache
+from cachekit.integrations.django.extras.clients import get_redis_connection
 
-__all__ = ["CacheKitCache"]
+__all__ = ["CacheKitCache", "get_redis_connection"]

@@ -12,13 +12,13 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from cachekit.config.units import LONGEST
 from cachekit.engine.miss import MISS
+from cachekit.integrations.django.extras import OVER, Extras
 from cachekit.integrations.django.project import open_region
 
-OVER: Final[Any] = object()  # a timeout of 0 or less: not stored, or deleted
 FOR_EVER: Final = None
 
 
-class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
+class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no types
     """A cachekit region as a Django cache.
 
     ``LOCATION`` is the name of a region (empty: ``default``) or the URL of a server, which makes a region
@@ -28,6 +28,7 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
 
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         super().__init__(params)
+        self._params = params
         self.region, ttl = open_region(location, params)
         if "TIMEOUT" not in params and "timeout" not in params:
             self.default_timeout = ttl
@@ -68,19 +69,31 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
 
     # Writing
 
-    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
+    def set(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, client: Any = None,
+        nx: bool = False, xx: bool = False,
+    ) -> bool:  # fmt: skip
+        """Store a value. ``nx``: only if there is none, ``xx``: only if there is one; whether it was stored."""
+        if nx or xx or client is not None:
+            return bool(self.set_if(key, value, self._ttl(timeout), version, client, nx, xx))
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
-            self.region.delete(name)
-        else:
-            self.region.set(name, value, ttl=ttl)
+            return self._delete(name)
+        self.region.set(name, value, ttl=ttl)
+        return True
 
-    async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, client: Any = None,
+        nx: bool = False, xx: bool = False,
+    ) -> bool:  # fmt: skip
+        """As `set`."""
+        if nx or xx or client is not None:
+            return bool(await self.aset_if(key, value, self._ttl(timeout), version, client, nx, xx))
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
-            await self.region.adelete(name)
-        else:
-            await self.region.aset(name, value, ttl=ttl)
+            return await self._adelete(name)
+        await self.region.aset(name, value, ttl=ttl)
+        return True
 
     def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
         names, ttl = self._keys(data, version), self._ttl(timeout)
@@ -182,10 +195,12 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
     def clear(self) -> None:
         """Remove everything in this region, and nothing else on the server."""
         self.region.clear()
+        self.clear_structures()
 
     async def aclear(self) -> None:
         """As `clear`."""
         await self.region.aclear()
+        await self.aclear_structures()
 
 
 async def _called(default: Any) -> Any:

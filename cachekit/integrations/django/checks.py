@@ -8,7 +8,8 @@ from django.core.checks import Error, Info, Tags, Warning, register
 
 from cachekit.config.spec import NO_BACKEND, RegionSpec
 from cachekit.errors import ConfigError
-from cachekit.integrations.django.project import OF_DJANGO, aliases, region_name
+from cachekit.integrations.django.options import of_settings
+from cachekit.integrations.django.project import OF_DJANGO, aliases, meaning_of, region_name
 from cachekit.process import default_service
 
 SESSION_ENGINES = ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db")
@@ -32,9 +33,26 @@ def check_caches(app_configs: Any, **kwargs: Any) -> list[Any]:
                     id="cachekit.W002",
                 )
             )
+        found += _idle(alias, config)
+    found += _global_settings()
     found += _namespace(regions)
     found += _sessions(regions)
     return found
+
+
+def _idle(alias: str, config: Any) -> Iterator[Any]:
+    try:
+        idle = meaning_of(config).idle
+    except ConfigError:  # the start told of it
+        return
+    for option, why in idle.items():
+        yield Warning(f"CACHES[{alias!r}]['OPTIONS'][{option!r}] does nothing.", hint=why, id="cachekit.W011")
+
+
+def _global_settings() -> Iterator[Any]:
+    if any(True for _ in aliases()):
+        for name, problem, remedy in of_settings(settings):
+            yield Warning(f"{name} {problem}", hint=remedy, id="cachekit.W012")
 
 
 def _namespace(regions: dict[str, RegionSpec]) -> Iterator[Any]:

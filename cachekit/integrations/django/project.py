@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from cachekit.config.fields import BACKEND, PROFILE
 from cachekit.config.options import suggest
 from cachekit.errors import ConfigError
+from cachekit.integrations.django import options
 from cachekit.process import Project, adopt_project, default_service
 from cachekit.regions import Region, region
 
@@ -19,14 +20,7 @@ DEFAULT_REGION = "default"
 PREFIX = "django."  # region and backend of an alias whose LOCATION is a URL
 
 OF_DJANGO = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
-OF_DJANGO_REDIS = frozenset({
-    "BASE_CLIENT_CLASS", "BASE_CLIENT_KWARGS", "CACHE_HERD_TIMEOUT", "CLIENT_CLASS", "CLOSE_CONNECTION", "COMPRESSOR",
-    "COMPRESS_ZSTD_OPTIONS", "CONNECTION_FACTORY", "CONNECTION_POOL_CLASS", "CONNECTION_POOL_CLEANUP",
-    "CONNECTION_POOL_KWARGS", "DECOMPRESS_ZSTD_OPTIONS", "IGNORE_EXCEPTIONS", "LOG_IGNORED_EXCEPTIONS",
-    "MAX_CONNECTIONS", "PARSER_CLASS", "PASSWORD", "PICKLE_VERSION", "READ_FROM", "REDIS_CLIENT_CLASS",
-    "REDIS_CLIENT_KWARGS", "REPLICA_READ_ONLY", "REVERSE_KEY_FUNCTION", "SENTINELS", "SENTINEL_KWARGS", "SERIALIZER",
-    "SOCKET_CONNECT_TIMEOUT", "SOCKET_KEEPALIVE", "SOCKET_TIMEOUT", "USERNAME",
-})  # fmt: skip
+OF_DJANGO_REDIS = frozenset({*options.READERS, "READ_FROM"})
 PROFILE_KEYS = frozenset({*PROFILE, "l1", "extends"})
 
 
@@ -74,27 +68,47 @@ def aliases() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def region_name(alias: str | None, location: object) -> str:
     """The region that an alias with this LOCATION uses."""
-    if url_of(location) is None:
+    if not names_server(location):
         return str(location or DEFAULT_REGION)
     if alias is None:
         raise ConfigError("a LOCATION that is a URL belongs into settings.CACHES, whose alias names its region")
     return PREFIX + alias
 
 
+def names_server(location: object) -> bool:
+    """Whether a LOCATION is a URL, or several, and not the name of a region."""
+    return isinstance(location, (list, tuple)) or re.search(r"://|[,;]", str(location or "")) is not None
+
+
 def url_of(location: object) -> str | None:
     """The URL in a LOCATION, or None if that names a region."""
+    if not names_server(location):
+        return None
     if isinstance(location, (list, tuple)):
         urls = [str(url).strip() for url in location]
-    elif re.search(r"://|[,;]", text := str(location or "")):
-        urls = re.split(r"\s*[,;]\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", text.strip())
     else:
-        return None
+        urls = re.split(r"\s*[,;]\s*(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", str(location).strip())
     urls = [url for url in urls if url]
     if len(urls) != 1:
         raise ConfigError(
-            f"LOCATION has {len(urls)} URLs; write several servers as one: redis+cluster://host:6379,host:6379/"
+            f"LOCATION has {len(urls)} URLs; write several servers as one: redis+cluster://host:6379,host:6379/, and "
+            "leave out replicas: cachekit reads from the primary"
         )
     return urls[0]
+
+
+def meaning_of(config: Mapping[str, Any]) -> options.Meaning:
+    """What the LOCATION and the upper-case OPTIONS of an alias say. Raises ConfigError."""
+    given, location = config.get("OPTIONS") or {}, config.get("LOCATION")
+    if given.get("SENTINELS"):
+        location = options.sentinel_url(location, given["SENTINELS"], given.get("SENTINEL_KWARGS"))
+    meaning = options.read(given, url_of(location))
+    if meaning.url is None and (meaning.backend or meaning.profile or given.get("USERNAME") or given.get("PASSWORD")):
+        raise ConfigError(
+            "OPTIONS of django-redis need a LOCATION with a URL; for a region that is named write "
+            "CACHEKIT['profiles'] and CACHEKIT['backends']"
+        )
+    return meaning
 
 
 def _alias_of(location: object, params: Mapping[str, Any]) -> str | None:
@@ -117,22 +131,23 @@ def _read(caches: object, table: Any, directory: Any) -> Project:
         place = f"settings.CACHES[{alias!r}]"
         try:
             name = region_name(alias, config.get("LOCATION"))
-            url = url_of(config.get("LOCATION"))
-            fields = _profile(config.get("OPTIONS") or {}, name, given=url is not None)
+            meaning = meaning_of(config)
+            fields = {**meaning.profile, **_profile(config.get("OPTIONS") or {}, name, given=meaning.url is not None)}
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         counting.add(name)
-        if url is not None:
-            layers[place] = {"backends": {name: {"url": url}}, "profiles": {name: {**fields, "backend": name}}}
+        if meaning.url is not None:
+            backend = {**meaning.backend, "url": meaning.url}
+            layers[place] = {"backends": {name: backend}, "profiles": {name: {**fields, "backend": name}}}
     return Project(None if directory is None else Path(directory), layers, frozenset(counting))
 
 
-def _profile(options: Mapping[str, Any], name: str, *, given: bool) -> dict[str, Any]:
+def _profile(written: Mapping[str, Any], name: str, *, given: bool) -> dict[str, Any]:
     """The fields of a profile in OPTIONS. Their values are checked with the rest of the configuration."""
     fields = {}
-    for key, value in options.items():
-        if key in OF_DJANGO:
-            continue  # a system check says that they do nothing
+    for key, value in written.items():
+        if key in OF_DJANGO or key in options.READERS:
+            continue  # a system check says of which that they do nothing
         if key in OF_DJANGO_REDIS:
             raise ConfigError(f"OPTIONS[{key!r}]: not yet available in this version; OPTIONS takes fields of a profile")
         if key in BACKEND and key not in PROFILE_KEYS:
