@@ -8,7 +8,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Final
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
 
 from cachekit.config.units import LONGEST
 from cachekit.engine.miss import MISS
@@ -31,6 +31,12 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
         self.region, ttl = open_region(location, params)
         if "TIMEOUT" not in params and "timeout" not in params:
             self.default_timeout = ttl
+
+    def validate_key(self, key: Any) -> None:
+        """Warn of keys that memcached would refuse, as Django does: which costs it more than all of a hit, character by
+        character, so it is asked only about keys that may be such."""
+        if len(key) > MEMCACHE_MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()) or " " in key:
+            super().validate_key(key)
 
     def _ttl(self, timeout: Any) -> Any:
         """Seconds, `FOR_EVER`, or `OVER`."""
