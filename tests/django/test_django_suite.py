@@ -10,7 +10,7 @@ import pytest
 
 from cachekit.testing.servers import Server
 
-TESTS = {(5, 2): 654}
+TESTS = {(5, 2): 654, (6, 1): 686}
 
 NOTHING_RAISED = "what cannot be stored is returned and counted; an exception is for those who ask: on_unstorable"
 ONLY_LOCMEM = "looks into the attributes of the cache in local memory"

@@ -119,12 +119,21 @@ def _read(caches: object, table: Any, directory: Any) -> Project:
             name = region_name(alias, config.get("LOCATION"))
             url = url_of(config.get("LOCATION"))
             fields = _profile(config.get("OPTIONS") or {}, name, given=url is not None)
+            _check_timeout(config.get("TIMEOUT"))
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         counting.add(name)
         if url is not None:
             layers[place] = {"backends": {name: {"url": url}}, "profiles": {name: {**fields, "backend": name}}}
     return Project(None if directory is None else Path(directory), layers, frozenset(counting))
+
+
+def _check_timeout(timeout: Any) -> None:
+    """Django takes 300 for whatever is no number, without a word."""
+    try:
+        None if timeout is None else int(timeout)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"TIMEOUT = {timeout!r}: not a number of seconds; write 300, or None for ever") from None
 
 
 def _profile(options: Mapping[str, Any], name: str, *, given: bool) -> dict[str, Any]:
