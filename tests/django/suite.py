@@ -49,7 +49,8 @@ def configure(tests: str, tiers: str, url: str = "") -> None:
         INSTALLED_APPS=[
             "django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sites", "django.contrib.sessions",
             "django.contrib.messages", "django.contrib.flatpages", "django.contrib.redirects",
-            "cachekit.integrations.django", "cache", "sessions_tests", "middleware", "csrf_tests", "template_tests", "async",
+            "cachekit.integrations.django", "cache", "sessions_tests", "middleware", "csrf_tests", "template_tests",
+            "async",
         ],
         LANGUAGE_CODE="en",
         MIDDLEWARE=[

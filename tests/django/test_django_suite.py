@@ -14,7 +14,7 @@ TESTS = {(5, 2): 654, (6, 1): 686}
 
 NOTHING_RAISED = "what cannot be stored is returned and counted; an exception is for those who ask: on_unstorable"
 ONLY_LOCMEM = "looks into the attributes of the cache in local memory"
-NO_CULLING = "skips itself for caches that are not told to throw out a share of their entries, as for Redis and memcached"
+NO_CULLING = "skips itself where no cache throws out a share of its entries, as Redis, memcached and we do not"
 NOT_SHARED = "functions and classes are not stored in L2 without pickle, and here is no L1"
 
 EXCLUDED = {

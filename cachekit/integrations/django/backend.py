@@ -33,8 +33,8 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
             self.default_timeout = ttl
 
     def validate_key(self, key: Any) -> None:
-        """Warn of keys that memcached would refuse, as Django does: which costs it more than all of a hit, character by
-        character, so it is asked only about keys that may be such."""
+        """Warn of keys that memcached would refuse, as Django does."""
+        # Django looks at each character, which takes longer than all of a hit: it is asked only about likely keys.
         if len(key) > MEMCACHE_MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()) or " " in key:
             super().validate_key(key)
 
