@@ -374,14 +374,21 @@ class Region:
         return found
 
     async def _set(
-        self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False
-    ) -> bool:
+        self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False,
+        away: bool = False,
+    ) -> bool:  # fmt: skip
         call = self._call(self._at(), key, ttl=ttl, tags=tags)
-        return await writes.put(call, value, port, only_if_absent=only_if_absent)
+        return await writes.put(call, value, port, only_if_absent=only_if_absent, away=away)
 
     async def _set_many(self, mapping: Mapping[Any, Any], ttl: Any, tags: Iterable[str], port: Port) -> list[Any]:
-        tags = tuple(tags)
-        return [key for key, value in mapping.items() if not await self._set(key, value, ttl, tags, port)]
+        tags, remote = tuple(tags), self._at().tiers.remote
+        failed: list[Any] = []
+        for key, value in mapping.items():
+            # Waiting once is enough: if L2 failed a key, it is not asked about the rest.
+            away = bool(failed) and remote is not None and not remote.well
+            if not await self._set(key, value, ttl, tags, port, away=away):
+                failed.append(key)
+        return failed
 
     async def _delete(self, wanted: Iterable[Key], port: Port) -> Outcome:
         at = self._at()

@@ -17,10 +17,11 @@ from cachekit.l2.operation import Found, Held
 from cachekit.l2.remote import Unavailable
 
 
-async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = False) -> bool:
+async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = False, away: bool = False) -> bool:
     """Store a value that the caller has. False when it could not be stored where it should be.
 
-    There is no fence between the caller's reading of its source and this: get-or-load has one.
+    There is no fence between the caller's reading of its source and this: get-or-load has one. ``away``: a step before
+    this one has failed on L2, which is not asked again.
     """
     if call.off and only_if_absent:
         return False
@@ -43,7 +44,7 @@ async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = Fals
         await invalidate_keys(call.tiers, [call], port)  # L2 must not go on with an older value
         return _replace(call, port, Sample(call, port), value, admission, ends)
     if sample.usable:
-        stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent)
+        stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent, away)
         if stored or (not only_if_absent and not sample.usable):
             _replace(call, port, sample, value, admission, ends)
         return stored
@@ -65,7 +66,7 @@ def _replace(call: Call, port: Port, sample: Sample, value: Any, admission: Admi
 
 
 async def _set(
-    call: Call, port: Port, sample: Sample, value: Any, ends: Life, plain: bool, only_if_absent: bool
+    call: Call, port: Port, sample: Sample, value: Any, ends: Life, plain: bool, only_if_absent: bool, away: bool
 ) -> bool:
     """An unfenced store. Without an answer the older value may still lie in L2: an invalidation is queued for it."""
     remote = call.tiers.remote
@@ -74,6 +75,8 @@ async def _set(
         raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot store only if there is no value")
     outdated = not only_if_absent  # whether what lies in L2 is older than what the caller gave
     try:
+        if away:
+            raise Unavailable("away")
         stamps = await operation.sample(call, remote, call.tags, port)
         sample.stamped = True
         if only_if_absent:

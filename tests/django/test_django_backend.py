@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from cachekit import UnsupportedOperation
-from cachekit.testing.servers import Server
+from cachekit.testing.servers import Server, start_server
 
 OURS = "cachekit.integrations.django.CacheKitCache"
 Use = Callable[..., None]
@@ -248,6 +249,30 @@ async def test_set_many_tells_which_keys_failed(on_server: Use) -> None:
         cache = Face(ours, aio)
         assert await cache.set_many({"a": 1, "f": lambda: 1, "b": "x"}, version=2) == ["f"]
         assert await cache.get_many(["a", "f", "b"], version=2) == {"a": 1, "b": "x"}
+
+
+@pytest.mark.parametrize("aio", [False, True], ids=["sync", "async"])
+async def test_set_many_waits_once_for_a_server_that_hangs(use: Use, aio: bool) -> None:
+    """Five failures would open the breaker, and take as many budgets."""
+    from django.core.cache import cache as ours
+
+    from cachekit import health
+
+    cache = Face(ours, aio)
+    with start_server() as server:
+        backend = {"url": server.url, "budget": "200ms", "adaptive": False}
+        use(CACHEKIT={"backends": {"default": backend}})
+        old, new = {f"k{number}": "old" for number in range(20)}, {f"k{number}": "new" for number in range(20)}
+        assert await cache.set_many(old) == []
+        server.pause()
+        assert await cache.set_many(new) == list(new)
+        assert health().backends["default"].breaker == "closed"
+        assert "old" not in (await cache.get_many(new)).values()
+        server.resume()
+        until = time.monotonic() + 20
+        while health().backends["default"].pending and time.monotonic() < until:
+            await cache.get("delivers-what-waits")
+        assert [key for key in server.command("KEYS", "*") if b"=:1:k" in key] == []
 
 
 async def test_close_changes_nothing(cache: Face) -> None:
