@@ -44,7 +44,7 @@ test-redis-versions: ## the backend tests on the oldest redis-py (make test has 
 	@$(ENVIRONMENT) .venv-redis-6.4 --copy '.[test]' 'redis==6.4.*'
 	.venv-redis-6.4/bin/pytest -q -n 4 --dist loadfile -m "not slow and not nightly" -p no:cacheprovider tests/backends
 
-test-pythons: ## the tests without servers on Python 3.12 and 3.13, from an installed copy
+test-pythons: ## the tests without servers, and those of Django, on Python 3.12 and 3.13, from an installed copy
 	tools/other-pythons 3.12 3.13
 
 test-comparison: ## that other caches do what docs/comparison.md says, in an environment of their own

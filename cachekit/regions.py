@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Key: TypeAlias = Union[str, int, bytes, "UUID", tuple["Key", ...]]
 
+Place: TypeAlias = tuple[Tiers, int, tuple[Any, ...]]
+
 T = TypeVar("T")
 
 NOT_GIVEN: Final[Any] = object()
@@ -90,17 +92,19 @@ class Region:
     def get(self, key: Key, default: Any = None) -> Any:
         """The value, or ``default``. ``get(key, MISS)`` tells a cached None from a miss."""
         at = self._at()
-        value = self._quick(at, key)
+        place = _place(at, key)
+        value = self._quick(place)
         if value is MISS:
-            value = drive(reading.look(self._call(at, key), at.service.sync_port, first=False))
+            value = drive(reading.look(self._call(at, key, place), at.service.sync_port, first=False))
         return default if value is MISS else value
 
     async def aget(self, key: Key, default: Any = None) -> Any:
         """As `get`."""
         at = self._at()
-        value = self._quick(at, key)
+        place = _place(at, key)
+        value = self._quick(place)
         if value is MISS:
-            value = await reading.look(self._call(at, key), at.service.async_port, first=False)
+            value = await reading.look(self._call(at, key, place), at.service.async_port, first=False)
         return default if value is MISS else value
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
@@ -116,10 +120,12 @@ class Region:
     ) -> T:
         """The value; if there is none, ``factory()`` computes it, once for all who ask at the same time."""
         at = self._at()
-        value: T | Miss = self._quick(at, key, loads=True)
+        place = _place(at, key)
+        value: T | Miss = self._quick(place, loads=True)
         if value is not MISS:
             return value
-        call = self._call(at, key, ttl=ttl, tags=tags, load=Load(factory, (), {}, inspect.iscoroutinefunction(factory)))
+        load = Load(factory, (), {}, inspect.iscoroutinefunction(factory))
+        call = self._call(at, key, place, ttl=ttl, tags=tags, load=load)
         loaded: T = drive(flow.get_or_load(call, at.service.sync_port)).unwrap()
         return loaded
 
@@ -146,11 +152,12 @@ class Region:
     ) -> Any:
         """As `get_or_set`; the factory may be a coroutine function, else it runs in a worker thread."""
         at = self._at()
-        load = Load(factory, (), {}, inspect.iscoroutinefunction(factory))
-        value = self._quick(at, key, loads=True)
+        place = _place(at, key)
+        value = self._quick(place, loads=True)
         if value is not MISS:
             return value
-        call = self._call(at, key, ttl=ttl, tags=tags, load=load)
+        load = Load(factory, (), {}, inspect.iscoroutinefunction(factory))
+        call = self._call(at, key, place, ttl=ttl, tags=tags, load=load)
         return (await flow.get_or_load(call, at.service.async_port)).unwrap()
 
     def remaining(self, key: Key) -> "float | Miss | None":
@@ -307,9 +314,9 @@ class Region:
 
     # The bodies, once for both kinds of callers
 
-    def _quick(self, at: _Bound, key: Key, *, loads: bool = False) -> Any:
+    def _quick(self, place: Place, *, loads: bool = False) -> Any:
         """L1 alone."""
-        tiers, slot, args = _place(at, key)
+        tiers, slot, args = place
         if tiers.table is None or self._switches.skip_l1 or (loads and self._switches.force_refresh):
             return MISS
         known = TENANT.get() is None  # else the place has the tenant in it, or the key says whose it is
@@ -320,19 +327,20 @@ class Region:
         self,
         at: _Bound,
         key: Key,
+        place: Place | None = None,
         *,
         ttl: Duration | None = NOT_GIVEN,
         tags: Iterable[str] = (),
         load: Load | None = None,
     ) -> Call:
-        tiers, slot, args = _place(at, key)
+        tiers, slot, args = place or _place(at, key)
         if isinstance(key, EntryKey):
             text, stamp_names, whose = str.__str__(key), key.stamp_names, key.whose
         else:
             whose = keys.whose(_tenant(tiers), tiers.name_key, self.name)
             text = _text(tiers, key, whose.digest)
             stamp_names = (tiers.region_stamp,)
-        named = tuple(keys.check_tag(tag) for tag in tag_names(tags))
+        named = () if tags == () else tuple([keys.check_tag(tag) for tag in tag_names(tags)])
         call = Call(
             tiers,
             text,
@@ -353,7 +361,7 @@ class Region:
         found: dict[Key, Any] = {}
         missing: list[Key] = []
         for key in dict.fromkeys(wanted):
-            value = self._quick(at, key)
+            value = self._quick(_place(at, key))
             if value is MISS:
                 missing.append(key)
             else:
@@ -366,14 +374,21 @@ class Region:
         return found
 
     async def _set(
-        self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False
-    ) -> bool:
+        self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False,
+        away: bool = False,
+    ) -> bool:  # fmt: skip
         call = self._call(self._at(), key, ttl=ttl, tags=tags)
-        return await writes.put(call, value, port, only_if_absent=only_if_absent)
+        return await writes.put(call, value, port, only_if_absent=only_if_absent, away=away)
 
     async def _set_many(self, mapping: Mapping[Any, Any], ttl: Any, tags: Iterable[str], port: Port) -> list[Any]:
-        tags = tuple(tags)
-        return [key for key, value in mapping.items() if not await self._set(key, value, ttl, tags, port)]
+        tags, remote = tuple(tags), self._at().tiers.remote
+        failed: list[Any] = []
+        for key, value in mapping.items():
+            # Waiting once is enough: if L2 failed a key, it is not asked about the rest.
+            away = bool(failed) and remote is not None and not remote.well
+            if not await self._set(key, value, ttl, tags, port, away=away):
+                failed.append(key)
+        return failed
 
     async def _delete(self, wanted: Iterable[Key], port: Port) -> Outcome:
         at = self._at()
@@ -426,7 +441,7 @@ class Region:
         return number
 
 
-def _place(at: _Bound, key: Key) -> tuple[Tiers, int, tuple[Any, ...]]:
+def _place(at: _Bound, key: Key) -> Place:
     """The tiers of a key, and where L1 keeps it: slot and argument array."""
     if isinstance(key, EntryKey):
         home = key.tiers

@@ -146,7 +146,7 @@ def region_ident(key: object) -> str:
 
     A subclass of these counts as its base. Anything else is a ``TypeError``, bool too: in Python ``True`` equals 1.
     """
-    plain = _region_key(key)
+    plain = key if type(key) is str else _region_key(key)
     # a str has at least as many bytes as characters; the first test spares the others for long texts
     if type(plain) is str and len(plain) <= MAX_TEXT and plain.isprintable() and len(plain.encode()) <= MAX_TEXT:
         return "=" + plain

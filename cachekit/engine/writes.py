@@ -18,11 +18,13 @@ from cachekit.l2.remote import Unavailable
 
 
 async def put(
-    call: Call, value: Any, port: Port, *, only_if_absent: bool = False, only_if_present: bool = False
-) -> bool:
+    call: Call, value: Any, port: Port, *, only_if_absent: bool = False, only_if_present: bool = False,
+    away: bool = False,
+) -> bool:  # fmt: skip
     """Store a value that the caller has. False when it could not be stored where it should be.
 
-    There is no fence between the caller's reading of its source and this: get-or-load has one.
+    There is no fence between the caller's reading of its source and this: get-or-load has one. ``away``: a step before
+    this one has failed on L2, which is not asked again.
     """
     conditional = only_if_absent or only_if_present
     if call.off and conditional:
@@ -46,7 +48,7 @@ async def put(
         await invalidate_keys(call.tiers, [call], port)  # L2 must not go on with an older value
         return _replace(call, port, Sample(call, port), value, admission, ends)
     if sample.usable:
-        stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent, only_if_present)
+        stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent, only_if_present, away)
         if stored or (not conditional and not sample.usable):
             _replace(call, port, sample, value, admission, ends)
         return stored
@@ -68,7 +70,7 @@ def _replace(call: Call, port: Port, sample: Sample, value: Any, admission: Admi
 
 
 async def _set(
-    call: Call, port: Port, sample: Sample, value: Any, ends: Life, plain: bool, absent: bool, present: bool
+    call: Call, port: Port, sample: Sample, value: Any, ends: Life, plain: bool, absent: bool, present: bool, away: bool
 ) -> bool:
     """An unfenced store. Without an answer the older value may still lie in L2: an invalidation is queued for it."""
     remote = call.tiers.remote
@@ -79,6 +81,8 @@ async def _set(
         raise UnsupportedOperation(f"backend {remote.spec.name!r} cannot store only if there is {there}")
     outdated = not conditional  # whether what lies in L2 is older than what the caller gave
     try:
+        if away:
+            raise Unavailable("away")
         stamps = await operation.sample(call, remote, call.tags, port)
         sample.stamped = True
         if conditional:

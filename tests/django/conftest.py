@@ -3,7 +3,9 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from weakref import WeakSet
 
@@ -84,12 +86,14 @@ def download(directory: Path) -> Path:
     import django
 
     name = f"django-{django.__version__}"
-    tests = directory / name / "tests"
-    if not tests.is_dir():
+    if not (directory / name).is_dir():
         directory.mkdir(parents=True, exist_ok=True)
-        command = ("download", "--no-deps", "--no-binary", ":all:", "--dest", str(directory), name.replace("-", "=="))
-        subprocess.run([sys.executable, "-m", "pip", *command], check=True, env={**os.environ, "PIP_NO_INPUT": "1"})
-        with tarfile.open(directory / f"{name}.tar.gz") as archive:
-            wanted = [member for member in archive if member.name.startswith(f"{name}/tests/")]
-            archive.extractall(directory, wanted, filter="data")
-    return tests
+        with TemporaryDirectory(dir=directory) as fresh:  # tests under another Python may do the same now
+            command = ("download", "--no-deps", "--no-binary", ":all:", "--dest", fresh, name.replace("-", "=="))
+            subprocess.run([sys.executable, "-m", "pip", *command], check=True, env={**os.environ, "PIP_NO_INPUT": "1"})
+            with tarfile.open(f"{fresh}/{name}.tar.gz") as archive:
+                wanted = [member for member in archive if member.name.startswith(f"{name}/tests/")]
+                archive.extractall(fresh, wanted, filter="data")
+            with suppress(OSError):  # they were first
+                Path(fresh, name).rename(directory / name)
+    return directory / name / "tests"

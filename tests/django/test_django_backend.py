@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from cachekit import UnsupportedOperation
-from cachekit.testing.servers import Server
+from cachekit.testing.servers import Server, start_server
 
 OURS = "cachekit.integrations.django.CacheKitCache"
 Use = Callable[..., None]
@@ -39,7 +40,8 @@ def alias(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> 
     from django.core.cache import cache
 
     default = {"jitter": 0, "l1": {"mode": "off" if request.param.endswith("without l1") else "on"}}
-    backends = {} if request.param == "l1" else {"default": {"url": cachekit_server.url}}
+    patient = {"url": cachekit_server.url, "budget": "5s", "adaptive": False}  # for 30 threads on a busy machine
+    backends = {} if request.param == "l1" else {"default": patient}
     use(CACHEKIT={"backends": backends, "profiles": {"default": default, "other": {}}})
     return cache
 
@@ -153,7 +155,7 @@ async def test_aget_or_set_awaits_coroutine_functions_and_computes_once(alias: A
 
 
 def test_get_or_set_computes_once_for_all_threads(alias: Any) -> None:
-    runs, start = [], threading.Barrier(8)
+    runs, start = [], threading.Barrier(30)
 
     def ask() -> None:
         from django.core.cache import cache
@@ -161,7 +163,7 @@ def test_get_or_set_computes_once_for_all_threads(alias: Any) -> None:
         start.wait()
         cache.get_or_set("k", lambda: runs.append(1))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    threads = [threading.Thread(target=ask) for _ in range(30)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -214,6 +216,65 @@ async def test_clear_empties_this_region_and_nothing_else(cache: Face) -> None:
     assert region("other").get("k") == 1
 
 
+def test_clear_leaves_what_others_have_on_the_server(on_server: Use, cachekit_server: Server) -> None:
+    import redis
+    from django.core.cache import cache, caches
+
+    on_server(
+        CACHES={"default": {"BACKEND": OURS}, "sessions": {"BACKEND": OURS, "LOCATION": "sessions"}},
+        profiles={"sessions": {}},
+    )
+    cache.set("k", "mine")
+    caches["sessions"].set("k", "a session")
+    with redis.Redis.from_url(cachekit_server.url) as client:
+        others = dict.fromkeys(("celery", ":1:k", "other:v:{default:=:1:k}"), b"of others")
+        client.mset(others)
+        try:
+            cache.clear()
+            assert client.mget(others) == list(others.values())
+        finally:
+            client.delete(*others)
+    assert cache.get("k") is None
+    assert caches["sessions"].get("k") == "a session"
+
+
+async def test_set_many_tells_which_keys_failed(on_server: Use) -> None:
+    from django.core.cache import cache as ours
+
+    on_server(
+        CACHES={"default": {"BACKEND": OURS, "KEY_PREFIX": "p"}},
+        profiles={"default": {"l1": {"mode": "off"}}},
+    )
+    for aio in (False, True):
+        cache = Face(ours, aio)
+        assert await cache.set_many({"a": 1, "f": lambda: 1, "b": "x"}, version=2) == ["f"]
+        assert await cache.get_many(["a", "f", "b"], version=2) == {"a": 1, "b": "x"}
+
+
+@pytest.mark.parametrize("aio", [False, True], ids=["sync", "async"])
+async def test_set_many_waits_once_for_a_server_that_hangs(use: Use, aio: bool) -> None:
+    """Five failures would open the breaker, and take as many budgets."""
+    from django.core.cache import cache as ours
+
+    from cachekit import health
+
+    cache = Face(ours, aio)
+    with start_server() as server:
+        backend = {"url": server.url, "budget": "200ms", "adaptive": False}
+        use(CACHEKIT={"backends": {"default": backend}})
+        old, new = {f"k{number}": "old" for number in range(20)}, {f"k{number}": "new" for number in range(20)}
+        assert await cache.set_many(old) == []
+        server.pause()
+        assert await cache.set_many(new) == list(new)
+        assert health().backends["default"].breaker == "closed"
+        assert "old" not in (await cache.get_many(new)).values()
+        server.resume()
+        until = time.monotonic() + 20
+        while health().backends["default"].pending and time.monotonic() < until:
+            await cache.get("delivers-what-waits")
+        assert [key for key in server.command("KEYS", "*") if b"=:1:k" in key] == []
+
+
 async def test_close_changes_nothing(cache: Face) -> None:
     await cache.set("k", 1)
     await cache.close(signal=None, sender=None)
@@ -233,12 +294,61 @@ def test_in_and_the_keys_that_other_servers_refuse(alias: Any) -> None:
             assert alias.get(key) == key
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["plain", "", "a b", " ", "tab\t", "line\n", "nul\0", "del\x7f", "\x1f", "~!", "é", "日本", "\x80", "\u2028", "é b"]
+    + ["x" * length for length in (249, 250, 251)],
+    ids=ascii,
+)
+def test_warnings_about_keys_are_djangos(use: Use, key: str) -> None:
+    from django.core.cache import cache
+    from django.core.cache.backends.base import BaseCache
+
+    def warned(of: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            of(key)
+        return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
+
+    use()
+    expected = warned(lambda key: BaseCache.validate_key(cache, key))
+    assert warned(cache.validate_key) == expected
+    assert bool(expected) == (len(key) > 250 or any(ord(char) < 33 or ord(char) == 127 for char in key))
+
+
+def test_a_subclass_makes_and_validates_keys_its_own_way(use: Use) -> None:
+    from django.core.cache.backends.base import InvalidCacheKey
+
+    from cachekit.integrations.django import CacheKitCache
+
+    class Strict(CacheKitCache):
+        def make_key(self, key: Any, version: Any = None) -> str:
+            return f"<{key}>"
+
+        def validate_key(self, key: Any) -> None:
+            if "!" in key:
+                raise InvalidCacheKey(key)
+
+    use()
+    cache = Strict("", {})
+    cache.set("k", 1)
+    assert cache.region.get("<k>") == cache.get("k") == 1
+    for call in (cache.get, cache.delete, cache.has_key, lambda key: cache.get_many([key])):
+        with pytest.raises(InvalidCacheKey, match="<a!>"):
+            call("a!")
+
+
 def test_every_method_has_a_twin_that_needs_no_thread(alias: Any) -> None:
+    from django.core.cache.backends.base import BaseCache
+
     calls = {
         "aadd": ("k", 1), "aget": ("k",), "aset": ("k", 1), "atouch": ("k",), "adelete": ("k",), "aget_many": (["k"],),
         "aset_many": ({"k": 1},), "adelete_many": (["k"],), "aget_or_set": ("k", lambda: 5), "ahas_key": ("k",),
         "aincr": ("k",), "adecr": ("k",), "aclear": (), "aclose": (),
     }  # fmt: skip
+
+    of_django = {name for name in dir(BaseCache) if inspect.iscoroutinefunction(getattr(BaseCache, name))}
+    assert calls.keys() | {"aincr_version", "adecr_version"} == of_django
 
     async def use() -> None:
         for name, args in calls.items():

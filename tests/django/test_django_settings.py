@@ -117,6 +117,18 @@ def test_a_timeout_that_is_given_wins_over_the_profile(use: Use, given: dict[str
     assert left is None if expected is None else expected - 1 < left <= expected
 
 
+@pytest.mark.parametrize("timeout", ["5m", "", [60], float("inf"), float("nan")])
+def test_a_timeout_that_is_no_number_of_seconds_is_an_error(use: Use, timeout: Any) -> None:
+    """Django would take its 300 s instead."""
+    from django.core.cache import cache
+    from django.core.exceptions import ImproperlyConfigured
+
+    problem = r"'default'\]: TIMEOUT = .* write 300, or None for ever"
+    with pytest.raises(ImproperlyConfigured, match=problem):  # noqa: PT012  # at once, or when it is used
+        use(CACHES={"default": ours(TIMEOUT=timeout)})
+        cache.get("k")
+
+
 def test_a_timeout_of_0_stores_nothing(use: Use) -> None:
     from django.core.cache import cache
 

@@ -8,7 +8,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Final
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
 
 from cachekit.config.units import LONGEST
 from cachekit.engine.miss import MISS
@@ -32,6 +32,12 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
         self.region, ttl = open_region(location, params)
         if "TIMEOUT" not in params and "timeout" not in params:
             self.default_timeout = ttl
+
+    def validate_key(self, key: Any) -> None:
+        """Warn of keys that memcached would refuse, as Django does."""
+        # Django looks at each character, which takes longer than all of a hit: it is asked only about likely keys.
+        if len(key) > MEMCACHE_MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()) or " " in key:
+            super().validate_key(key)
 
     def _ttl(self, timeout: Any) -> Any:
         """Seconds, `FOR_EVER`, or `OVER`."""

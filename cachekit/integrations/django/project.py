@@ -133,6 +133,7 @@ def _read(caches: object, table: Any, directory: Any) -> Project:
             name = region_name(alias, config.get("LOCATION"))
             meaning = meaning_of(config)
             fields = {**meaning.profile, **_profile(config.get("OPTIONS") or {}, name, given=meaning.url is not None)}
+            _check_timeout(config.get("TIMEOUT"))
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         counting.add(name)
@@ -140,6 +141,14 @@ def _read(caches: object, table: Any, directory: Any) -> Project:
             backend = {**meaning.backend, "url": meaning.url}
             layers[place] = {"backends": {name: backend}, "profiles": {name: {**fields, "backend": name}}}
     return Project(None if directory is None else Path(directory), layers, frozenset(counting))
+
+
+def _check_timeout(timeout: Any) -> None:
+    """Django takes 300 for whatever is no number, without a word."""
+    try:
+        None if timeout is None else int(timeout)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"TIMEOUT = {timeout!r}: not a number of seconds; write 300, or None for ever") from None
 
 
 def _profile(written: Mapping[str, Any], name: str, *, given: bool) -> dict[str, Any]:
