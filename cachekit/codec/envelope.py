@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xxhash import xxh3_64, xxh3_64_intdigest
 
+from cachekit.l1.table import core
+
 if TYPE_CHECKING:
     from cachekit.codec.seal import Lock
 
@@ -137,6 +139,11 @@ def unpack(data: bytes, key: str, lock: "Lock | None" = None) -> tuple[Header, b
     """
     if lock is not None:
         return unlock(data, key, lock)
+    if core is not None and (ordinary := core.ordinary(data, key, 0, Header)) is not None:
+        usual, bound, written, inner = ordinary
+        if written != xxh3_64_intdigest(bound):
+            raise Damaged("checksum")
+        return usual, inner
     size = len(data)
     if size < _SHORTEST.size:
         raise Damaged(_too_short(data))
@@ -164,6 +171,9 @@ def unpack(data: bytes, key: str, lock: "Lock | None" = None) -> tuple[Header, b
 
 def unlock(data: bytes, key: str, lock: "Lock") -> tuple[Header, bytes]:
     """As `unpack`: nothing that is not verified gets out of here, and of the header no more than is needed for that."""
+    if core is not None and (ordinary := core.ordinary(data, key, lock.flag, Header)) is not None:
+        header, bound, nonce, rest = ordinary
+        return header, lock.open(header.key_id, nonce, bound, rest)
     size = len(data)
     if size < _SEALED_HEAD.size:  # shorter than any, signed ones included
         raise Damaged(_too_short_to_open(data, lock))

@@ -13,6 +13,7 @@ mod decode;
 mod encode;
 mod events;
 mod ghosts;
+mod header;
 mod index;
 mod key;
 mod load;
@@ -33,12 +34,13 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 /// Changes whenever the Python side and this one would misunderstand each other; `cachekit.l1.native` compares.
-const ABI: i64 = 3;
+const ABI: i64 = 4;
 
-static mut METHODS: [PyMethodDef; 16] = [
+static mut METHODS: [PyMethodDef; 17] = [
     fast(c"install", state::install),
     fast(c"install_codec", codes::install_codec),
     fast(c"encode", encode::encode),
+    fast(c"ordinary", header::ordinary),
     one(c"restore", restore::restore),
     fast(c"scalar", decode::scalar),
     fast(c"scalar_or_marker", decode::scalar_or_marker),
