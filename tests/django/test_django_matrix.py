@@ -14,8 +14,8 @@ from cachekit.service import Service
 
 sys.path.append(str(Path(__file__).parents[1] / "integrations"))
 
-import http_doors  # noqa: E402
-import test_http_matrix  # noqa: E402
+import http_doors
+import test_http_matrix
 
 globals().update({name: test for name, test in vars(test_http_matrix).items() if name.startswith("test_")})
 
