@@ -245,8 +245,8 @@ def test_django_ratelimit_counts_what_threads_ask_at_the_same_time(runs: list[st
 
 @pytest.mark.parametrize("place", ["dispatch", "get"])
 def test_views_of_rest_framework_are_kept_as_they_were_negotiated(place: str, runs: list[str]) -> None:
+    from django.http import Http404
     from django.utils.decorators import method_decorator
-    from rest_framework.exceptions import NotFound
     from rest_framework.renderers import BaseRenderer, JSONRenderer
     from rest_framework.response import Response
     from rest_framework.views import APIView
@@ -266,7 +266,7 @@ def test_views_of_rest_framework_are_kept_as_they_were_negotiated(place: str, ru
         def get(self, request: Any) -> Any:
             runs.append("")
             if "missing" in request.query_params:
-                raise NotFound
+                raise Http404
             return Response({"run": len(runs)})
 
     with sites.site("wsgi", {"/": View.as_view()}) as ask:

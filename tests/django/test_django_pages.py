@@ -164,6 +164,27 @@ def test_clients_may_keep_a_page_for_as_long_as_the_view_says(opened: Site) -> N
     assert ask("/").headers["cache-control"] == "max-age=30"
 
 
+def test_who_has_the_page_gets_304_from_the_first_run_too_and_what_the_view_opened_is_closed(opened: Site) -> None:
+    from django.http import HttpResponse
+
+    closed = []
+
+    class Opened:
+        def close(self) -> None:
+            closed.append(self)
+
+    def view(request: Any) -> Any:
+        response = HttpResponse("x")
+        response._resource_closers.append(Opened().close)
+        return response
+
+    page, ask = opened(view)
+    tag = ask("/").headers["etag"]
+    answer = ask("/", if_none_match=tag, cache_control="no-cache")
+    assert (answer.status, answer.body, answer.cache) == (304, "", "MISS")
+    assert (page.runs, len(closed)) == (2, 2)
+
+
 # What is kept
 
 
@@ -290,6 +311,16 @@ def test_a_session_that_is_filled_is_one_visitors_and_an_empty_one_is_the_same_f
     assert caches(*answers) == ["MISS", "HIT"]
     assert page.runs == 3
     assert answers[1].headers.get("vary") != "Cookie"  # nobody has looked at the session this time
+
+
+def test_a_page_whose_view_changes_the_session_is_not_kept_for_its_user_either(opened: Site) -> None:
+    def view(request: Any) -> str:
+        request.session["visits"] = request.session.get("visits", 0) + 1
+        return "visited"
+
+    page, ask = opened(view, per_user=lambda request: "ann")
+    assert caches(ask("/"), ask("/")) == ["BYPASS"] * 2
+    assert page.runs == 2
 
 
 def test_a_user_whom_a_middleware_knows_goes_around_the_cache(opened: Site) -> None:
@@ -540,6 +571,14 @@ def test_classes_and_methods(opened: Site, kind: str) -> None:
         assert caches(*answers) == ["MISS", "HIT"], path
         assert answers[0].body == answers[1].body
     assert runs == list(routes)
+
+
+def test_djangos_own_test_client_is_a_visitor_without_cookies(opened: Site) -> None:
+    """It sends a field for them in any case."""
+    from django.test import Client
+
+    opened()
+    assert [Client().get("/")["X-Cache"] for _ in range(2)] == ["MISS", "HIT"]
 
 
 def test_a_view_is_wrapped_with_its_attributes() -> None:
