@@ -45,7 +45,7 @@ def _headers_of(response: Any) -> Fields:
 
 def is_whole(response: Any) -> bool:
     """Whether its body lies there: a stream is one visitor's, and a file belongs to the server."""
-    return isinstance(response, HttpResponse) and not response.streaming
+    return isinstance(response, HttpResponse)
 
 
 def made(answered: messages.Response) -> Any:
