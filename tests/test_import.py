@@ -88,7 +88,7 @@ LAYERS = [
     {"cached"},
     {"decorator"},
     {"signatures", "__init__"},
-    {"bench", "http.answer"},
+    {"bench", "http.answer", "http.declared", "http.environ", "http.rules"},
 ]
 
 

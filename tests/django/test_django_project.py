@@ -13,15 +13,16 @@ SESSIONS = "django.contrib.sessions.backends."
 Use = Callable[..., None]
 
 
-@pytest.fixture(params=["server", "server without l1"])
+@pytest.fixture(params=["server", "server without l1", "no server"])
 def project(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> Use:
-    """The project with a server, ready for other settings."""
+    """The project with a server or without, ready for other settings."""
+    backends = {} if request.param == "no server" else {"backends": {"default": {"url": cachekit_server.url}}}
 
     def settings(**values: Any) -> None:
         use(
             CACHES={"default": {"BACKEND": OURS}, "sessions": {"BACKEND": OURS, "LOCATION": "sessions"}},
             CACHEKIT={
-                "backends": {"default": {"url": cachekit_server.url}},
+                **backends,
                 "profiles": {
                     "default": {"l1": {"mode": "off" if request.param.endswith("without l1") else "on"}},
                     "sessions": {"ttl": "14d"},

@@ -17,6 +17,7 @@ from cachekit.errors import ConfigError
 from cachekit.http import page
 from cachekit.http.answer import Run, answer
 from cachekit.http.control import LONGEST
+from cachekit.http.environ import quoted
 from cachekit.http.messages import joined
 from cachekit.http.policy import NEVER, Rules
 from cachekit.integrations.flask import signals, views
@@ -185,7 +186,7 @@ class CachedView:
         """The key of a page without Vary, of the current request or of a path, for the methods of a region."""
         here = views.request_of(request)
         if path is not None:
-            here = here._replace(path=views.quoted(request.root_path + path), query=query_of(query_args))
+            here = here._replace(path=quoted(request.root_path + path), query=query_of(query_args))
         target = page.target(here, None, query=self.choices.query_string)
         cached = self.here().cached(self.recipe)
         return cached.key(*self.place((*target, page.variant(here, ())), args, kwargs), None, tuple)

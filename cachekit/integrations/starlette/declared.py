@@ -1,62 +1,17 @@
-"""What `cached_response` and `CacheMiddleware` are given by their users, checked."""
+"""What `cached_response` and `CacheMiddleware` are given by their users, in terms of Starlette."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
 
 from starlette.requests import Request
 
-from cachekit.config.units import parse_duration
-from cachekit.engine.keys import check_tag
-from cachekit.errors import ConfigError
-from cachekit.http.control import LONGEST
-from cachekit.http.policy import NEVER, Rules
-from cachekit.options import tag_names
+from cachekit.http.declared import checked_user, rules_of, tags_of
 
-if TYPE_CHECKING:
-    from cachekit.config.units import Duration
+__all__ = ["PerUser", "Tags", "rules_of", "tags_of", "user_of"]
 
 PerUser: TypeAlias = Callable[[Request], "str | Awaitable[str | None] | None"]
 Tags: TypeAlias = "Iterable[str] | Callable[[Request], Iterable[str]]"
-
-
-def rules_of(
-    *,
-    ttl: "Duration | None" = None,
-    vary: Iterable[str] = (),
-    statuses: "Mapping[int, Duration] | None" = None,
-    client_ttl: "Duration" = 0,
-) -> Rules:
-    """The rules, with times in seconds. Raises `ConfigError`."""
-    if isinstance(vary, str) or not all(isinstance(name, str) for name in vary):
-        raise ConfigError(f"vary = {vary!r}: not names of request fields; write vary=['accept-language']")
-    return Rules(
-        None if ttl is None else _seconds("ttl", ttl),
-        tuple(sorted({name.lower() for name in vary})),
-        {_status(status): _seconds(f"statuses[{status}]", life) for status, life in (statuses or {}).items()},
-        client_ttl=0.0 if client_ttl == 0 else _seconds("client_ttl", client_ttl),
-    )
-
-
-def _seconds(name: str, value: Any) -> float:
-    try:
-        seconds = parse_duration(value)
-    except ValueError as error:
-        raise ConfigError(f"{name} = {value!r}: {error}") from None
-    return float(LONGEST) if seconds is None else seconds
-
-
-def _status(status: Any) -> int:
-    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599 or status in NEVER:
-        raise ConfigError(f"statuses = {status!r}: not a status whose response can be kept; write {{404: '30s'}}")
-    return status
-
-
-def tags_of(tags: Tags, request: Request | None) -> tuple[str, ...]:
-    """The tags for a request; without one, only those that are fixed are checked."""
-    if not callable(tags):
-        return tuple(map(check_tag, tag_names(tags)))
-    return () if request is None else tuple(map(check_tag, tag_names(tags(request))))
 
 
 async def user_of(per_user: PerUser | None, request: Request) -> str | None:
@@ -66,6 +21,4 @@ async def user_of(per_user: PerUser | None, request: Request) -> str | None:
     user = per_user(request)
     if inspect.isawaitable(user):
         user = await user
-    if user is not None and not isinstance(user, str):
-        raise TypeError(f"per_user= must give a str or None, not {type(user).__name__}: write str(...)")
-    return user
+    return checked_user(user)

@@ -11,6 +11,7 @@ from cachekit.context import ENTRY
 from cachekit.errors import CacheLoadTimeout
 from cachekit.http import conditional, messages, policy
 from cachekit.http.answer import answer
+from cachekit.http.rules import MODULE, Rule, Rulebook
 from cachekit.http.status import Result, told
 from cachekit.integrations.starlette import background
 from cachekit.integrations.starlette.capture import AppRun
@@ -25,8 +26,7 @@ from cachekit.integrations.starlette.messages import (
     request_of,
     send_whole,
 )
-from cachekit.integrations.starlette.pages import Made
-from cachekit.integrations.starlette.rules import Rule, Rulebook
+from cachekit.integrations.starlette.pages import Made, Pages
 from cachekit.process import default_service
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class CacheMiddleware:
         self.tags = tags
         self.per_user = per_user
         rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
-        self._rulebook = Rulebook(profile, rules, may_know_users=per_user is not None)
+        self._rulebook = Rulebook(_pages, profile, rules, may_know_users=per_user is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or AGAIN in scope:
@@ -97,7 +97,7 @@ class CacheMiddleware:
             return
         await self._answer(AppExchange(self.app, scope, (receive, send), request, user, made), made, rule)
 
-    async def _answer(self, exchange: "AppExchange", made: Made, rule: Rule) -> None:
+    async def _answer(self, exchange: "AppExchange", made: Made, rule: Rule[Pages]) -> None:
         request, send = exchange.request, exchange.client[1]
         ask = made.ask(tags_of(self.tags, Request(exchange.entrance)))
         try:
@@ -116,6 +116,10 @@ class CacheMiddleware:
         elif exchange.why:
             made.counted("BYPASS")
         await exchange.finish()
+
+
+def _pages(name: str, rules: policy.Rules, profile: str) -> Pages:
+    return Pages(MODULE, name, rules, profile=profile, by_profile=False, options={})
 
 
 class AppExchange:

@@ -1,0 +1,78 @@
+"""Requests and responses of Django as the caching policy sees them, and back."""
+
+from typing import Any
+
+from django.http import HttpResponse
+from django.http.response import ResponseHeaders
+
+from cachekit.http import messages
+from cachekit.http.environ import fields_in, quoted, spelt
+from cachekit.http.messages import Fields
+from cachekit.http.status import Result, told
+
+COOKIE = "set-cookie"  # lies beside the headers in Django
+
+
+def request_of(request: Any) -> messages.Request:
+    """What the policy must know of a request. Raises `DisallowedHost`, as Django's own pages do."""
+    meta = request.META
+    fields = [(name, value) for name, value in fields_in(meta) if name != "cookie" or value]  # a test client's is empty
+    return messages.Request(
+        request.method,
+        request.scheme,
+        request.get_host(),
+        quoted(request.path),
+        _query_of(request),
+        tuple(fields),
+        meta.get("CONTENT_LENGTH") not in (None, "", "0", 0) or "HTTP_TRANSFER_ENCODING" in meta,
+    )
+
+
+def _query_of(request: Any) -> bytes:
+    """The query as it was sent: WSGI hands bytes over as latin-1, Django's ASGI decodes them."""
+    query: str = request.META.get("QUERY_STRING", "")
+    return query.encode("latin-1" if hasattr(request, "environ") else "utf-8", "replace")
+
+
+def fields_of(response: Any) -> Fields:
+    """The fields of a response, with its cookies."""
+    return (*_headers_of(response), *((COOKIE, morsel.OutputString()) for morsel in response.cookies.values()))
+
+
+def _headers_of(response: Any) -> Fields:
+    return messages.fields(response.items())
+
+
+def is_whole(response: Any) -> bool:
+    """Whether its body lies there: a stream is one visitor's, and a file belongs to the server."""
+    return isinstance(response, HttpResponse)
+
+
+def made(answered: messages.Response) -> Any:
+    """A response of Django, with no other fields than these."""
+    response = HttpResponse(answered.body, status=answered.status)
+    response.headers = ResponseHeaders({spelt(name): value for name, value in answered.fields if name != COOKIE})
+    return response
+
+
+def completed(response: Any, answered: messages.Response) -> Any:
+    """The view's own response with what the policy has added to its fields; a 304 in place of it."""
+    if answered.status != response.status_code:
+        short = made(answered)
+        short._resource_closers.extend(response._resource_closers)  # with `close` the request would end here
+        return short
+    before = _headers_of(response)
+    after = [pair for pair in answered.fields if pair[0] != COOKIE]
+    for name in {name for name, _ in before} - {name for name, _ in after}:
+        del response[name]
+    for name, value in set(after) - set(before):
+        response[spelt(name)] = value
+    return response
+
+
+def marked(response: Any, why: str) -> Any:
+    """A response that has nothing to do with the cache, and says so. A stream or a file stays as it is."""
+    if not is_whole(response):
+        return response
+    bare = messages.Response(response.status_code, _headers_of(response), b"")
+    return completed(response, told(bare, Result.BYPASS, why=why))
