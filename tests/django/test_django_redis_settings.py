@@ -41,7 +41,7 @@ def warnings() -> dict[str, str]:
     """What the system checks say does nothing, with the remedies."""
     from cachekit.integrations.django.checks import check_caches
 
-    found = [each for each in check_caches(None) if each.id in ("cachekit.W011", "cachekit.W012")]
+    found = [each for each in check_caches(None) if each.id in ("cachekit.W004", "cachekit.W005")]
     return {
         re.sub(r"CACHES\['default'\]\['OPTIONS'\]\['(.*)'\]", r"\1", each.msg.split()[0]): each.hint for each in found
     }

@@ -46,13 +46,13 @@ def _idle(alias: str, config: Any) -> Iterator[Any]:
     except ConfigError:  # the start told of it
         return
     for option, why in idle.items():
-        yield Warning(f"CACHES[{alias!r}]['OPTIONS'][{option!r}] does nothing.", hint=why, id="cachekit.W011")
+        yield Warning(f"CACHES[{alias!r}]['OPTIONS'][{option!r}] does nothing.", hint=why, id="cachekit.W004")
 
 
 def _global_settings() -> Iterator[Any]:
     if any(True for _ in aliases()):
         for name, problem, remedy in of_settings(settings):
-            yield Warning(f"{name} {problem}", hint=remedy, id="cachekit.W012")
+            yield Warning(f"{name} {problem}", hint=remedy, id="cachekit.W005")
 
 
 def _namespace(regions: dict[str, RegionSpec]) -> Iterator[Any]:
