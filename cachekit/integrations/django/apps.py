@@ -22,7 +22,7 @@ class CacheKitConfig(AppConfig):  # type: ignore[misc]  # Django has no types
 
     def ready(self) -> None:
         """Validate the configuration and every decorated function known so far. Opens no connection."""
-        from cachekit.integrations.django import checks  # noqa: F401  # registers them
+        from cachekit.integrations.django import checks, deployment  # noqa: F401  # registers them
 
         install()
         try:

@@ -87,7 +87,8 @@ def _row_tag(model: Any, pk: Any) -> str:
 
 def _concrete(model: Any) -> Any:
     """The model with the table; a proxy has none."""
-    if not (isinstance(model, type) and issubclass(model, models.Model)) or model._meta.abstract:
+    is_model = isinstance(model, type) and issubclass(model, models.Model)
+    if not is_model or model._meta.abstract:
         raise TypeError(f"{model!r} is not a model with a table, an instance of one, or a queryset")
     return model._meta.concrete_model or model  # None while the class is being made
 
