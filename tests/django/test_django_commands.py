@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ OURS = "cachekit.integrations.django.CacheKitCache"
 
 
 @pytest.fixture
-def project(use: Callable[..., None], cachekit_server: Server) -> Iterator[Callable[..., None]]:
+def project(use: Callable[..., None], cachekit_server: Server) -> Callable[..., None]:
     """A project with two regions on a server, and one that only this process has."""
 
     def settings(**values: Any) -> None:
@@ -28,7 +28,7 @@ def project(use: Callable[..., None], cachekit_server: Server) -> Iterator[Calla
         use(CACHES=aliases, CACHEKIT={"backends": backends, "profiles": profiles}, **values)
 
     settings()
-    yield settings
+    return settings
 
 
 def manage(*words: str) -> str:

@@ -20,7 +20,7 @@ from cachekit.config.units import format_duration
 from cachekit.engine.outcome import Outcome
 from cachekit.errors import BackendError, CacheKitError, ConfigError
 from cachekit.integrations.django.deployment import check_deployment
-from cachekit.integrations.django.project import aliases, region_name
+from cachekit.integrations.django.project import aliases_of
 from cachekit.l2.listing import list_entries
 from cachekit.process import default_service
 from cachekit.regions import invalidate_tags, region
@@ -166,9 +166,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         return report
 
     def _region_rows(self) -> list[dict[str, Any]]:
-        names: dict[str, list[str]] = {}
-        for alias, config in aliases():
-            names.setdefault(region_name(alias, config.get("LOCATION")), []).append(alias)
+        names = aliases_of()
         return [
             {
                 "region": name, "aliases": ", ".join(names.get(name, [])), "backend": spec.backend, "ttl": spec.ttl,
