@@ -100,7 +100,7 @@ def test_it_shows_what_the_regions_hold_and_how_the_stores_do(project: Use) -> N
     project(coherence="ttl", max_staleness=60, SESSION_ENGINE=DATABASE)  # no push takes an entry away while we count
     for _ in range(3):
         load_user(7)
-    region("users").set("k", 1)
+    region("users").set("k", "text")
     region("users").using(skip_l1=True).get("k")
     visitor = client("view_cache")
     response = visitor.get(PAGE)
