@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cachekit.config.units import format_duration
 from cachekit.integrations.django.project import aliases_of
 from cachekit.process import default_service
 from cachekit.service import BackendHealth, Service
@@ -32,6 +33,11 @@ class RegionOverview(NamedTuple):
     waited: int
     stale: int
     misses: int
+
+    @property
+    def life(self) -> str:
+        """The TTL in words."""
+        return "never ends" if self.ttl is None else format_duration(self.ttl)
 
     @property
     def answers(self) -> dict[str, int]:
