@@ -203,6 +203,15 @@ def test_a_store_that_is_away_is_shown_and_no_error(project: Use) -> None:
     assert "will be told later" in visitor.post(CLEAR, follow=True).content.decode()
 
 
+def test_without_a_store_nothing_is_promised_for_other_processes(project: Use, use: Use) -> None:
+    visitor = client("change_cache")
+    use(SESSION_ENGINE=DATABASE)
+    path = f"{PAGE}clear/default/"
+    assert "this process alone" in visitor.get(path).content.decode()
+    for ask in ((path, {}), (INVALIDATE, {"tags": "red"})):
+        assert "other processes keep" in visitor.post(*ask, follow=True).content.decode()
+
+
 def test_what_is_done_is_done_although_the_admin_cannot_log_it(
     project: Use, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

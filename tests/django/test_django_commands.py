@@ -91,7 +91,8 @@ def test_clear_removes_what_is_named_once_it_is_confirmed(
     fill()
     outcomes = {row["name"]: row["outcome"] for row in json.loads(manage("clear", "--all", "--no-input", "--json"))}
     assert there() == []
-    assert (outcomes["users"], outcomes["alone"], outcomes["secure"]) == ("done", "done", "unusable")
+    assert (outcomes["users"], outcomes["secure"]) == ("done", "unusable")
+    assert "only they can remove" in outcomes["alone"]
     assert "name the regions" in fails("clear", "--no-input")
     assert "did you mean 'users'" in fails("clear", "usres", "--no-input")
 
@@ -109,6 +110,11 @@ def test_invalidate_removes_what_has_a_tag(project: Callable[..., None], monkeyp
     assert "blue" in manage("invalidate", "red", "blue")
     assert (region().get("a"), region("users").get("b"), region("users").get("c")) == (None, None, 1)
     assert "begins with '#'" in fails("invalidate", "#f", "--no-input")
+
+
+def test_without_a_server_there_is_nothing_to_invalidate_from_here(use: Callable[..., None]) -> None:
+    use()
+    assert "only they can remove" in fails("invalidate", "red", "--no-input")
 
 
 def test_what_a_store_could_not_be_told_is_a_failure(project: Callable[..., None]) -> None:
@@ -153,7 +159,7 @@ def test_entries_lists_what_lies_in_the_stores(project: Callable[..., None]) -> 
     assert "--limit 0" in manage("entries", "--limit", "1")
     assert len(json.loads(manage("entries", "--limit", "0", "--json"))["entries"]) == 5
     assert json.loads(manage("entries", "--limit", "2", "--json"))["more"]
-    assert "processes alone" in manage("entries", "alone")
+    assert "no server" in manage("entries", "alone")
     assert "there is no profile 'nix'" in fails("entries", "nix")
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from cachekit.testing.servers import Server
 
-pytest.importorskip("debug_toolbar")
 Seen = list[tuple[str, str, str, str]]
 
 

@@ -219,6 +219,28 @@ def test_proxies_and_children_are_noticed_too(shop: Any, changed: Changed) -> No
     assert tags_of(shop.Classic, classic.pk) == tags_of(classic)
 
 
+@pytest.mark.parametrize("named", ["Parent", "Proxy", "Child"])
+def test_a_whole_family_is_connected_whichever_of_it_is_named_and_when(set_up: None, named: str) -> None:
+    from django.db import models
+    from django.db.models.signals import post_delete, post_save
+    from django.test.utils import isolate_apps
+
+    from cachekit.integrations.django.models import connect
+
+    with isolate_apps("project.shop"):
+        base = {"__module__": "project.shop.models"}
+        parent: Any = type("Parent", (models.Model,), dict(base))
+        proxy: Any = type("Proxy", (parent,), {**base, "Meta": type("Meta", (), {"proxy": True})})
+        child: Any = type("Child", (parent,), dict(base))
+        family = {"Parent": parent, "Proxy": proxy, "Child": child}
+        assert not any(post_save.has_listeners(model) for model in family.values())
+        connect(family[named])
+        later: Any = type("Later", (child,), dict(base))
+        for model in (*family.values(), later):
+            assert post_save.has_listeners(model)
+            assert post_delete.has_listeners(model)
+
+
 def test_a_queryset_has_the_tags_of_every_table_that_it_reads(shop: Any) -> None:
     from django.db.models import Count, Exists, OuterRef
     from django.test.utils import CaptureQueriesContext

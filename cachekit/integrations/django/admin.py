@@ -35,6 +35,7 @@ LEGEND = (
     ("l1-hits", "from this process"), ("l2-hits", "from the store"), ("waited", "from another call's computation"),
     ("stale", "stale"), ("misses", "computed, or absent"),
 )  # fmt: skip
+ALONE = (messages.WARNING, "There is no store: other processes keep what they have of their own.")
 TOLD = {
     Outcome.DONE: (messages.SUCCESS, "Done."),
     Outcome.QUEUED: (messages.WARNING, "This process obeys; the store cannot be reached and will be told later."),
@@ -103,11 +104,12 @@ class _Page:
             default_service().tiers(name)
         except ConfigError as error:
             raise Http404(str(error)) from None
+        shared = bool(default_service().remotes_of(name))
         if request.method != "POST":
-            return self._page(request, "cachekit/clear.html", {"region": name})
+            return self._page(request, "cachekit/clear.html", {"region": name, "shared": shared})
         outcome = region(name).clear(all_tenants=True)
         logger.info("in the admin, user %r cleared region %r: %s", request.user.pk, name, outcome.name)
-        self._done(request, name, f"Cleared region {name}.", outcome)
+        self._done(request, name, f"Cleared region {name}.", TOLD[outcome] if shared else ALONE)
         return HttpResponseRedirect(self._url())
 
     def invalidate(self, request: Any) -> Any:
@@ -120,12 +122,13 @@ class _Page:
             return HttpResponseRedirect(self._url())
         if tags:
             outcome, shown = invalidate_tags(*tags), ", ".join(tags)
+            told = TOLD[outcome] if default_service().remotes_in_use() else ALONE
             logger.info("in the admin, user %r invalidated the tags %r: %s", request.user.pk, shown, outcome.name)
-            self._done(request, shown, f"Invalidated by tag: {shown}.", outcome)
+            self._done(request, shown, f"Invalidated by tag: {shown}.", told)
         return HttpResponseRedirect(self._url())
 
-    def _done(self, request: Any, what: str, text: str, outcome: Outcome) -> None:
-        level, more = TOLD[outcome]
+    def _done(self, request: Any, what: str, text: str, told: tuple[int, str]) -> None:
+        level, more = told
         messages.add_message(request, level, f"{text} {more}")
         try:
             with transaction.atomic():

@@ -48,9 +48,10 @@ def connect(*classes: Any) -> Any:
     `invalidate` after them. Returns the first model. Raises `TypeError` for what is no model.
     """
     for model in classes:
-        _connected.add(_concrete(model))
-        for each in (model, *_descendants(_concrete(model))):
-            _listen(each)
+        for relative in _family(model):  # what is saved as a parent changes the child's row, too
+            _connected.add(relative)
+            for each in (relative, *_descendants(relative)):
+                _listen(each)
     class_prepared.connect(_prepared, dispatch_uid="cachekit")
     m2m_changed.connect(_relation_changed, dispatch_uid="cachekit")
     return classes[0] if classes else None
@@ -90,7 +91,7 @@ def _concrete(model: Any) -> Any:
     is_model = isinstance(model, type) and issubclass(model, models.Model)
     if not is_model or model._meta.abstract:
         raise TypeError(f"{model!r} is not a model with a table, an instance of one, or a queryset")
-    return model._meta.concrete_model or model  # None while the class is being made
+    return model._meta.concrete_model
 
 
 def _family(model: Any) -> list[Any]:

@@ -25,6 +25,7 @@ from cachekit.l2.listing import list_entries
 from cachekit.process import default_service
 from cachekit.regions import invalidate_tags, region
 
+ALONE = "processes have entries of their own, which only they can remove"
 LIMIT = 50  # entries that are shown unless told otherwise
 
 
@@ -116,7 +117,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
             left = row.pop("fresh_until")
             row["fresh for"] = "" if row["created"] is None else _ahead(left)
             del row["created"], row["kept_until"]
-        self._table(rows, empty="no entries" if remotes else "no region has a server: entries live in processes alone")
+        self._table(rows, empty="no entries" if remotes else f"no server: {ALONE}")
         if more:
             self._print(f"... and more; --limit 0 lists all, {limit} is the limit now")
 
@@ -127,16 +128,17 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
             raise CommandError("name the regions to clear, or give --all")
         for name in names:
             service.region_spec(name)
-        self._confirm(f"remove everything in {_listing(names)}")
-        outcomes = {}
-        for name in names:
-            try:
-                outcomes[name] = region(name).clear(all_tenants=True).name.lower()
-            except ConfigError:
-                if not self.options["everything"]:
-                    raise
-                outcomes[name] = "unusable"  # it wants a key that is not here, and so has no entries from here
-        self._outcomes(outcomes)
+        self._confirm(f"remove everything in {', '.join(names)}")
+        self._outcomes({name: self._cleared(name) for name in names})
+
+    def _cleared(self, name: str) -> str:
+        try:
+            outcome = region(name).clear(all_tenants=True)
+        except ConfigError:
+            if not self.options["everything"]:
+                raise
+            return "unusable"  # it wants a key that is not here, and so has no entries from here
+        return outcome.name.lower() if default_service().remotes_of(name) else ALONE
 
     def do_invalidate(self) -> None:
         from cachekit.engine.keys import check_tag
@@ -147,7 +149,9 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
                 check_tag(tag)
         except ValueError as error:
             raise CommandError(str(error)) from None
-        self._confirm(f"remove every entry with {_listing(tags, 'a tag of')}")
+        if not default_service().remotes_in_use():
+            raise CommandError(f"no region has a server: {ALONE}")
+        self._confirm(f"remove every entry with a tag of {', '.join(tags)}")
         self._outcomes({tag: invalidate_tags(tag).name.lower() for tag in tags})
 
     # What they share
@@ -238,7 +242,3 @@ def _ahead(seconds: float | None) -> str:
     if seconds is None:
         return "ever"
     return format_duration(float(round(seconds))) if seconds > 0 else "over"
-
-
-def _listing(names: list[str], before: str = "") -> str:
-    return f"{before} {', '.join(names)}".strip()
