@@ -171,6 +171,17 @@ def test_more_entries_than_a_page_are_all_listed(project: Callable[..., None]) -
     assert len(set(keys)) == 450
 
 
+def test_entries_of_aliases_with_one_server_are_listed_once(use: Callable[..., None], cachekit_server: Server) -> None:
+    from django.core.cache import caches
+
+    names = ("default", "other")
+    use(CACHES={name: {"BACKEND": OURS, "LOCATION": cachekit_server.url, "KEY_PREFIX": name} for name in names})
+    for name in names:
+        caches[name].set("k", "x")
+    regions = [row["region"] for row in json.loads(manage("entries", "--json"))["entries"]]
+    assert sorted(regions) == ["django.default", "django.other"]
+
+
 def test_entries_says_when_a_store_does_not_answer(project: Callable[..., None]) -> None:
     project(url="redis://127.0.0.1:1/0")
     assert "could not be read: connection" in fails("entries")

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -21,7 +21,8 @@ from cachekit.engine.outcome import Outcome
 from cachekit.errors import BackendError, CacheKitError, ConfigError
 from cachekit.integrations.django.deployment import check_deployment
 from cachekit.integrations.django.project import aliases_of
-from cachekit.l2.listing import list_entries
+from cachekit.l2.listing import Listed, list_entries
+from cachekit.l2.remote import Remote
 from cachekit.process import default_service
 from cachekit.regions import invalidate_tags, region
 
@@ -98,12 +99,10 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         self._table([{column: row[column] for column in columns} for row in backends])
 
     def do_entries(self) -> None:
-        service, limit = default_service(), self.options["limit"]
-        wanted = self.options["region"]
-        spec = service.spec
-        backends = {service.region_spec(wanted).backend} if wanted else set(spec.backends)
+        service, limit, wanted = default_service(), self.options["limit"], self.options["region"]
+        backends = {service.region_spec(wanted).backend} if wanted else set(service.spec.backends)
         remotes = [remote for name in sorted(backends) if (remote := service.remote(name)) is not None]
-        found = (entry for remote in remotes for entry in list_entries(remote, spec.namespace, wanted, time.time()))
+        found = self._listed(remotes, wanted)
         try:
             rows = [entry._asdict() for entry in islice(found, limit + 1 if limit > 0 else None)]
         except BackendError as error:
@@ -120,6 +119,15 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         self._table(rows, empty="no entries" if remotes else f"no server: {ALONE}")
         if more:
             self._print(f"... and more; --limit 0 lists all, {limit} is the limit now")
+
+    def _listed(self, remotes: Iterable[Remote], wanted: str | None) -> Iterator[Listed]:
+        """The entries of all stores, those once that several backends have because they are one server."""
+        seen: set[str] = set()
+        for remote in remotes:
+            for entry in list_entries(remote, default_service().spec.namespace, wanted, time.time()):
+                if entry.key not in seen:
+                    seen.add(entry.key)
+                    yield entry
 
     def do_clear(self) -> None:
         service = default_service()
