@@ -126,9 +126,7 @@ def incr(
     there = value_of(record)
     if there is None and not create:
         return record, None
-    number = re.fullmatch(
-        rb"(-?[0-9]{1,19})%b" % re.escape(mark), b"0" + mark if there is None else there, re.DOTALL
-    )
+    number = re.fullmatch(rb"(-?[0-9]{1,19})%b" % re.escape(mark), b"0" + mark if there is None else there, re.DOTALL)
     if number is None:
         return record, None
     total = int(number[1]) + by

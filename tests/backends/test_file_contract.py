@@ -14,10 +14,12 @@ DIRECTORY = tempfile.TemporaryDirectory(prefix="cachekit-file-")
 
 
 class TestFile(BackendContract):
-    offers = STEPS | {"get_many", "stamps", "clear", "scan", "expire_soft", "check", LISTEN}
+    offers = STEPS | {"get_many", "stamps", "keep", "clear", "scan", "expire_soft", "check", LISTEN}
     shortest_ttl_ms = 100
 
     def make_backend(self) -> BaseBackend:
-        sync = open_file(BackendSpec(type="file", url=f"file://{DIRECTORY.name}/cache.db")).sync
+        sync = open_file(
+            BackendSpec(type="file", url=f"file://{DIRECTORY.name}/cache.db", options={"max_bytes": "8MiB"})
+        ).sync
         assert sync is not None
         return sync

@@ -1,7 +1,10 @@
 """A store in one file of this host: several processes share it, and it outlives them."""
 
+from pathlib import Path
+
 from cachekit.backends.base import Faces
 from cachekit.config.spec import BackendSpec
+from cachekit.config.urls import file_path
 
 LEAST_BYTES = 1024 * 1024
 
@@ -15,7 +18,6 @@ def open_file(spec: BackendSpec) -> Faces:
 
     from cachekit.backends.file.backend import MAX_BYTES, POLL, FileBackend
     from cachekit.backends.file.database import OLDEST, look_at
-    from cachekit.backends.file.place import path_of
     from cachekit.backends.settings import Options
     from cachekit.errors import BackendError, ConfigError
 
@@ -24,7 +26,7 @@ def open_file(spec: BackendSpec) -> Faces:
     options = Options(spec, "max_bytes", "poll")
     limit, poll = options.size("max_bytes", MAX_BYTES, least=LEAST_BYTES), options.duration("poll", POLL)
     try:
-        path = path_of(spec.url)
+        path = Path(file_path(spec.url))
         look_at(path)
     except (ValueError, BackendError) as error:
         problem = str(error)

@@ -24,14 +24,10 @@ EVICTED: Final = 16  # records at a time
 ROUNDS: Final = 64  # of evicting in one write
 
 READ: Final = "SELECT data, ends, token, lease_ends FROM records WHERE key = ?"
-WRITE: Final = (
-    "INSERT OR REPLACE INTO records (key, data, ends, token, lease_ends, until) VALUES (?, ?, ?, ?, ?, ?)"
-)
+WRITE: Final = "INSERT OR REPLACE INTO records (key, data, ends, token, lease_ends, until) VALUES (?, ?, ?, ?, ?, ?)"
 SWEEP: Final = "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE until <= ? LIMIT ?)"
 OLDEST: Final = "DELETE FROM records WHERE id IN (SELECT id FROM records ORDER BY id LIMIT ?)"
-NEXT_STAMPS: Final = (
-    "DELETE FROM stamps WHERE name IN (SELECT name FROM stamps ORDER BY ends LIMIT ?) RETURNING name"
-)
+NEXT_STAMPS: Final = "DELETE FROM stamps WHERE name IN (SELECT name FROM stamps ORDER BY ends LIMIT ?) RETURNING name"
 MAKE_STAMP: Final = "INSERT OR REPLACE INTO stamps (name, stamp, ends) VALUES (?, ?, ?)"
 
 
@@ -46,7 +42,7 @@ def packed(name: str) -> bytes:
 class FileBackend(RecordBackend):
     """A store in one file, for the processes of one host and one user. Opens the file when it is first used."""
 
-    capabilities = STEPS | {"get_many", "stamps", "clear", "scan", "expire_soft", "check", LISTEN}
+    capabilities = STEPS | {"get_many", "stamps", "keep", "clear", "scan", "expire_soft", "check", LISTEN}
 
     def __init__(self, path: Path, max_bytes: int, poll: float) -> None:
         self.database = Database(path, self._tell_of_move)
@@ -168,6 +164,9 @@ class FileBackend(RecordBackend):
             for listener in tuple(self._listeners):
                 listener.look()
         return answer
+
+    def keep(self, names: Sequence[str], *, budget: float) -> None:
+        """Stamps are the last to be evicted."""
 
     def clear(self, names: Sequence[str], *, budget: float) -> None:
         with self.database.writing(budget) as connection:

@@ -16,23 +16,13 @@ NETWORK = frozenset({
 MOUNTS = Path("/proc/self/mountinfo")  # of Linux; elsewhere nobody tells
 
 
-def path_of(url: str) -> Path:
-    """The path in ``file:///var/cache/app/cache.db``. ValueError when there is none; its text repeats none of it."""
-    from urllib.parse import unquote
-
-    scheme, separator, rest = url.partition("://")
-    if scheme.casefold() != "file" or not separator or not rest.startswith("/") or rest.endswith("/"):
-        raise ValueError("the path of a file is missing; write file:///var/cache/app/cache.db")
-    if "?" in rest or "#" in rest:
-        raise ValueError("it contains '?' or '#'; write %3F or %23 for those of a path, and settings into `options`")
-    return Path(unquote(rest))
-
-
 def check(path: Path) -> os.stat_result | None:
     """What is known of the file, None if there is none yet. BackendError (CONFIG) when it must not be used."""
     try:
         if not path.parent.is_dir():
-            raise _refused(f"the directory {path.parent} does not exist; make it, for the user of the application alone")
+            raise _refused(
+                f"the directory {path.parent} does not exist; make it, for the user of the application alone"
+            )
         kind = file_system(path.parent)
         found = path.stat()
     except FileNotFoundError:
