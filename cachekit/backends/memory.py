@@ -14,7 +14,7 @@ from cachekit.backends.base import HEAD_BYTES, OPTIONAL, AsyncBaseBackend, BaseB
 from cachekit.backends.settings import Options
 from cachekit.codec.envelope import MAGIC, STALE_MARK
 from cachekit.config.spec import BackendSpec
-from cachekit.config.urls import memory_name
+from cachekit.config.urls import check_url_of, memory_name
 from cachekit.errors import BackendError, ConfigError, Fault
 
 MAX_ENTRIES: Final = 100_000  # of a store that is configured
@@ -241,6 +241,8 @@ def open_memory(spec: BackendSpec) -> Faces:
     Whoever names it gets the same one, other services of the process included. A forked child goes on with a copy.
     """
     try:
+        if spec.url:
+            check_url_of("memory", spec.url)
         name = memory_name(spec.url)
     except ValueError as error:
         problem = str(error)

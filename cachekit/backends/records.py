@@ -8,9 +8,9 @@ the protocol: whoever removes a record removes the right to store with it.
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from cachekit.backends.base import BaseBackend, Leased
 from cachekit.codec.envelope import MAGIC, STALE_MARK

@@ -1,8 +1,6 @@
 """The file backend keeps the contract of backends, and a listener in another process is as good as one in this."""
 
-import itertools
 import tempfile
-from pathlib import Path
 
 from cachekit.backends.base import LISTEN, BaseBackend
 from cachekit.backends.file import open_file

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from cachekit.backends.base import Faces
 from cachekit.config.spec import BackendSpec
-from cachekit.config.urls import file_path
+from cachekit.config.urls import check_url_of, file_path
 
-LEAST_BYTES = 1024 * 1024
+LEAST_BYTES = 8 * 1024 * 1024  # what listeners have still to read may take a part of it
 
 
 def open_file(spec: BackendSpec) -> Faces:
@@ -26,6 +26,7 @@ def open_file(spec: BackendSpec) -> Faces:
     options = Options(spec, "max_bytes", "poll")
     limit, poll = options.size("max_bytes", MAX_BYTES, least=LEAST_BYTES), options.duration("poll", POLL)
     try:
+        check_url_of("file", spec.url)
         path = Path(file_path(spec.url))
         look_at(path)
     except (ValueError, BackendError) as error:

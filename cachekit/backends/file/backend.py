@@ -21,6 +21,7 @@ KEPT_CHANGES: Final = 10_000  # who has not read them by then begins anew
 TRIM_EVERY: Final = 256  # changes
 SWEPT: Final = 4  # outdated records that each write removes
 EVICTED: Final = 16  # records at a time
+EVICTED_STAMPS: Final = 1_000  # ... and stamps, which have to be sorted first
 ROUNDS: Final = 64  # of evicting in one write
 
 READ: Final = "SELECT data, ends, token, lease_ends FROM records WHERE key = ?"
@@ -101,7 +102,7 @@ class FileBackend(RecordBackend):
             if used_bytes(connection) <= self.max_bytes:
                 return
             if connection.execute(OLDEST, (EVICTED,)).rowcount == 0:
-                change(connection, [name for (name,) in connection.execute(NEXT_STAMPS, (EVICTED,)).fetchall()])
+                change(connection, [name for (name,) in connection.execute(NEXT_STAMPS, (EVICTED_STAMPS,)).fetchall()])
 
     # Several keys
 

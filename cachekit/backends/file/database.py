@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from cachekit.backends.file import place
 from cachekit.errors import BackendError, Fault
@@ -220,7 +221,11 @@ os.register_at_fork(
 
 
 def connect(path: Path) -> Connection:
-    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, factory=Connection)
+    """Never makes the file: SQLite would leave it to the umask who may read it."""
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False,
+        factory=Connection,
+    )  # fmt: skip
 
 
 def make(path: Path) -> None:
@@ -280,7 +285,7 @@ def translated(error: sqlite3.Error, path: Path) -> BackendError:
         return BackendError(Fault.READONLY, "readonly", f"{path} cannot be written")
     if code == sqlite3.SQLITE_NOTADB:
         return BackendError(Fault.CONFIG, "file", foreign(path))
-    if code == sqlite3.SQLITE_CORRUPT or isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error):
+    if code == sqlite3.SQLITE_CORRUPT or (isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error)):
         return BackendError(
             Fault.CONFIG, "file", f"{path} is damaged and is left as it is; stop what uses it, and remove it"
         )

@@ -3,10 +3,12 @@
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cachekit.errors import BackendError, Fault
+
 
 # File systems where several hosts may see one file: neither the locks nor the shared memory of SQLite work there.
 NETWORK = frozenset({
@@ -59,20 +61,39 @@ def identity(path: Path) -> tuple[int, int] | None:
 def put_there(path: Path, make: Callable[[Path], object]) -> None:
     """Have a file made beside the path, for its owner alone, and put it there unless another process was quicker.
 
-    So nobody ever sees one that is half made, and none that lies there is touched.
+    So nobody ever sees one that is half made, and none that lies there is touched. What a file that was removed has
+    left behind is removed as well: SQLite would take its journal for that of the new one.
     """
     try:
         handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
         os.close(handle)
         try:
             make(Path(name))
-            os.link(name, path)
-        except FileExistsError:
-            pass
+            with alone(path.parent):
+                if not path.exists():
+                    for suffix in ("-wal", "-shm"):
+                        Path(f"{path}{suffix}").unlink(missing_ok=True)
+                    os.link(name, path)
         finally:
             Path(name).unlink()
     except OSError as error:
         raise _refused(f"{path} cannot be made: {error.strerror}") from error
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """No other process makes a file there meanwhile."""
+    if os.name == "nt":  # nobody can remove a file there that is open
+        yield
+        return
+    import fcntl
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def file_system(directory: Path) -> str:

@@ -4,7 +4,7 @@ import logging
 
 from cachekit.backends.base import Faces
 from cachekit.config.spec import BackendSpec, TLSSpec
-from cachekit.config.urls import MEMCACHED_PORT, check_memcached, split_hosts
+from cachekit.config.urls import MEMCACHED_PORT, check_url_of, split_hosts
 from cachekit.errors import ConfigError
 
 logger = logging.getLogger("cachekit")
@@ -26,7 +26,7 @@ def open_memcached(spec: BackendSpec) -> Faces:
     from cachekit.backends.settings import Options
 
     try:
-        check_memcached(spec.url)
+        check_url_of("memcached", spec.url)
     except ValueError as error:
         problem = str(error)
         raise ConfigError(f"[backends.{spec.name}] url: not that of a memcached server: {problem}") from None

@@ -10,7 +10,6 @@ from pymemcache.client.base import Client
 from cachekit.backends.memcached.items import OVERHEAD, expiry, name_of, pack, unpack
 from cachekit.backends.memcached.transport import Pool
 from cachekit.backends.records import STEPS, Record, RecordBackend, Step, expire_soft, living
-from cachekit.errors import BackendError, Fault
 
 T = TypeVar("T")
 
