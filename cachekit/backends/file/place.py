@@ -9,7 +9,6 @@ from pathlib import Path
 
 from cachekit.errors import BackendError, Fault
 
-
 # File systems where several hosts may see one file: neither the locks nor the shared memory of SQLite work there.
 NETWORK = frozenset({
     "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs",

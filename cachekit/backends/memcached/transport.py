@@ -89,6 +89,9 @@ class Wire:
                 self._sockets.last.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, GIVE_UP)
         self.client.close()
 
+    def __del__(self) -> None:
+        self.client.close()
+
 
 class Pool:
     """At most ``limit`` connections of this process; who finds all of them busy waits until the deadline."""
