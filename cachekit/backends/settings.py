@@ -6,7 +6,7 @@ from cachekit.errors import ConfigError
 
 
 class Options:
-    """The options of one backend. ConfigError for a name that it does not know, and for a value that is no such thing."""
+    """The options of one backend. ConfigError for a name that it does not know, and for a value of another kind."""
 
     def __init__(self, spec: BackendSpec, *known: str) -> None:
         self._spec = spec

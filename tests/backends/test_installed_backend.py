@@ -57,7 +57,8 @@ def run(*command: str, env: dict[str, str], cwd: Path) -> "subprocess.CompletedP
 
 def test_it_keeps_the_contract(installed: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "test_installed.py").write_text(CONTRACT)
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_installed.py", env=installed, cwd=tmp_path)
+    env = {**installed, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_installed.py", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 

@@ -48,6 +48,7 @@ def run(directory: Path, changes: dict[str, str]) -> tuple[str, list[object]]:
         "PYTHONPATH": str(ROOT),
         "CACHEKIT_NAMESPACE": "upgrade",
         "UPGRADE_REPORT": str(report),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the module needs none
         **changes,
     }
     module = str(Path(__file__).with_name("upgrade_app.py"))
