@@ -1,10 +1,9 @@
-"""A backend in a package of its own is found by its entry point once the package is installed, and keeps the contract."""
+"""A backend in a package of its own is found by its entry point once it is installed, and keeps the contract."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,13 +41,13 @@ print(f(1), health().backends["default"].state)
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a process that has the package."""
     directory = tmp_path_factory.mktemp("installed")
     source = shutil.copytree(ROOT / "examples" / "directory_backend", directory / "source")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
     subprocess.run([*command, "--target", str(directory / "site"), str(source)], check=True, timeout=300)
-    yield {**os.environ, "PYTHONPATH": os.pathsep.join([str(directory / "site"), str(ROOT)])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(directory / "site"), str(ROOT)])}
 
 
 def run(*command: str, env: dict[str, str], cwd: Path) -> "subprocess.CompletedProcess[str]":
