@@ -249,7 +249,7 @@ async def acquire(call: Call, remote: Remote, seen: bytes | None, stamps: Stamps
     ``seen`` begins the unusable entry that lies there; what is computed will be stored under ``stamps``.
     """
     assert call.key is not None
-    if not remote.offers("get_or_lease"):
+    if not (remote.offers("get_or_lease") and remote.offers("lease")):  # the second where an unusable entry lies
         return Held(None)
     held = Held(os.urandom(TOKEN_BYTES))
     return await _or_release(call, remote, held, port, _lease(call, remote, held, seen, stamps, port))

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from cachekit import cache
 from cachekit.backends.base import OPTIONAL, BaseBackend
 from cachekit.backends.memory import MemoryBackend
 from cachekit.backends.registry import open_backend
@@ -19,6 +20,7 @@ def opened(url: str, **options: object) -> MemoryBackend:
     return backend
 
 
+@pytest.mark.slow  # it waits for what the contract in tests/testing moves a clock for
 class TestMemoryByUrl(BackendContract):
     offers = OPTIONAL
     shortest_ttl_ms = 50
@@ -87,3 +89,20 @@ def test_a_child_forked_while_another_thread_is_inside_can_go_on() -> None:
     leave.set()
     thread.join()
     assert status == 0
+
+
+def test_a_backend_that_leases_absent_keys_alone_still_replaces_outdated_values() -> None:
+    class Half(MemoryBackend):
+        capabilities = OPTIONAL - {"lease"}
+
+    backend, runs = Half(), []
+
+    @cache(backend=backend, ttl=60, version="half", l1={"mode": "off"})
+    def f(key: int) -> int:
+        runs.append(key)
+        return key
+
+    assert f(1) == f(1) == 1
+    f.invalidate_all()
+    assert f(1) == f(1) == 1
+    assert runs == [1, 1]
