@@ -19,6 +19,8 @@ from cachekit.config.spec import BackendSpec, RegionSpec, ServiceSpec
 from cachekit.errors import BackendError, ConfigError, Fault
 from cachekit.service import Service
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 5.0
 MIB = 1024 * 1024
 

@@ -15,11 +15,12 @@ import pytest
 
 import cachekit
 from cachekit.backends.base import BaseBackend
-from cachekit.config.spec import BackendSpec, RegionSpec, ServiceSpec
+from cachekit.config.spec import BackendSpec
 from cachekit.errors import ConfigError
-from cachekit.service import Service
 from cachekit.testing import BackendContract
 from cachekit.testing.servers import free_port, start_guard
+
+pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "http_backend"
 
@@ -83,18 +84,20 @@ def test_the_example_is_short_enough_to_be_read() -> None:
     assert len((EXAMPLE / "http_backend.py").read_text().splitlines()) < 120
 
 
-def test_two_processes_worth_of_services_share_what_lies_there() -> None:
+def test_a_decorated_function_keeps_its_values_there() -> None:
     backend = example().HttpBackend("127.0.0.1", port_of_server())
-    spec = ServiceSpec(namespace="http-example", namespace_given=True, regions={"r": RegionSpec(name="r")})
-    one, other = Service(spec), Service(spec)
-    for service in (one, other):
-        service._tiers["r"] = service.private_tiers(service.region_spec("r"), backend)
-    one.region("r").set("key", {"a": (1, 2)})
-    assert other.region("r").get("key") == {"a": (1, 2)}
-    assert one.region("r").delete("key") is cachekit.Outcome.DONE
-    assert one.region("r").get("key") is None
-    one.close()
-    other.close()
+    runs = []
+
+    @cachekit.cache(backend=backend, ttl=60, version="http", l1={"mode": "off"})
+    def f(key: int) -> dict[str, tuple[int, int]]:
+        runs.append(key)
+        return {"a": (key, 2)}
+
+    assert f(1) == f(1) == {"a": (1, 2)}
+    assert runs == [1]
+    assert backend.get(str(f.key(1)), budget=5.0) is not None
+    assert f.invalidate(1) is cachekit.Outcome.DONE
+    assert backend.get(str(f.key(1)), budget=5.0) is None
 
 
 def test_a_wrong_url_is_an_error_at_once() -> None:
