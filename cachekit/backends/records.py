@@ -209,5 +209,5 @@ class RecordBackend(BaseBackend):
 
 
 STEPS: frozenset[str] = frozenset(
-    {"store_if", "get_or_lease", "lease", "release", "renew", "incr", "touch", "remaining", "reclaim", "expire_soft"}
+    {"store_if", "get_or_lease", "lease", "release", "renew", "incr", "touch", "remaining", "reclaim"}
 )  # of the optional operations, those that are done here

@@ -56,7 +56,7 @@ from cachekit.config.tree import (
     variable_of,
 )
 from cachekit.config.units import nearest
-from cachekit.config.urls import CHECKS, TLS_SCHEMES, carries_password, check_url_of, redact_url, type_of
+from cachekit.config.urls import CHECKS, NEED_URL, TLS_SCHEMES, carries_password, check_url_of, redact_url, type_of
 from cachekit.errors import ConfigError
 
 log = logging.getLogger("cachekit")
@@ -251,7 +251,7 @@ def _backends(model: Settings, tree: Tree) -> Iterator[tuple[str, BackendSpec]]:
         tree.problems.extend(
             f"{tree.origin((*keys, *at))}: {'.'.join((*keys, *at))}{text}" for at, text in _unfit(spec)
         )
-        if spec.url or spec.type not in CHECKS:
+        if spec.url or spec.type not in NEED_URL:
             yield name, spec
 
 
@@ -432,7 +432,7 @@ def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
     for name, table in model.backends.items():
         keys = ("backends", name, "url")
         origin = tree.origin(keys)
-        if table.url is None and table.type in CHECKS and name != "default":
+        if table.url is None and table.type in NEED_URL and name != "default":
             yield f"{tree.origin(keys[:2])}: backends.{name}: has no URL and is not used"
         if table.url and carries_password(table.url) and not origin.startswith(("env ", CODE_ORIGIN)):
             yield f"{origin}: backends.{name}.url: holds a password; set it in the environment instead"

@@ -14,6 +14,7 @@ SENTINEL, CLUSTER = "+sentinel", "+cluster"
 SEVERAL_SERVERS = tuple(base + form for form in (SENTINEL, CLUSTER) for base in ONE_SERVER)
 SCHEMES = (*ONE_SERVER, "unix", *SEVERAL_SERVERS)
 OTHER_TYPES = ("memcached", "file", "memory")  # of backends, each with the scheme of its name
+NEED_URL = ("redis", "memcached", "file")  # types; without one such a backend is as good as none
 MEMCACHED_PORT = 11211
 TLS_SCHEMES = tuple(scheme for scheme in SCHEMES if scheme.partition("+")[0] in ("rediss", "valkeys"))
 HIDDEN = "***"

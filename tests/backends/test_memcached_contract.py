@@ -20,7 +20,7 @@ def started() -> Memcached:
 
 
 class TestMemcached(BackendContract):
-    offers = STEPS | {"get_many", "stamps", "clear", "check"}
+    offers = STEPS | {"get_many", "stamps", "clear", "expire_soft", "check"}
     shortest_ttl_ms = 100
     fault_budget = 0.04  # a miss is answered with 5 bytes, which even a dripping server sends in 0.05 s
 

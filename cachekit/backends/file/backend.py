@@ -61,12 +61,12 @@ class FileBackend(RecordBackend):
     # One key
 
     def _read(self, key: str, budget: float) -> tuple[Record | None, int]:
-        name, now = packed(key), now_ms()
+        name, now, deadline = packed(key), now_ms(), time.monotonic() + budget
         with self.database.reading(budget) as connection:
             there = read(connection, name)
         record = living(there, now)
         if there is not None and record is None:
-            self._forget(name, budget)
+            self._forget(name, deadline - time.monotonic())
         return record, now
 
     def _forget(self, name: bytes, budget: float) -> None:

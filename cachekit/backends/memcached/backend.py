@@ -31,7 +31,7 @@ class MemcachedBackend(RecordBackend):
     the item, and whoever invalidates deletes the item.
     """
 
-    capabilities = STEPS | {"get_many", "stamps", "clear", "check"}
+    capabilities = STEPS | {"get_many", "stamps", "clear", "expire_soft", "check"}
 
     def __init__(self, host: str, port: int, limit: int, max_item_bytes: int) -> None:
         self.largest = max_item_bytes - OVERHEAD
