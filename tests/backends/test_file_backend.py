@@ -249,6 +249,26 @@ def test_a_full_disk_is_told_and_what_was_there_stays(path: Path) -> None:
     assert get(backend, "n:v:{r:1}") == b"value"
 
 
+NO_SPACE = """
+import resource, sys
+from pathlib import Path
+from cachekit.backends.file.backend import FileBackend
+from cachekit.errors import BackendError
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    FileBackend(Path(sys.argv[1]), 1 << 24, 0.05).get("key", budget=5)
+except BackendError as error:
+    print(error.fault.name)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits")
+def test_a_disk_that_is_full_from_the_beginning_is_an_error_of_the_backend_too(path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", NO_SPACE, str(path)], capture_output=True, text=True, timeout=60)
+    assert run.stdout.split() in (["READONLY"], ["DOWN"]), run.stdout + run.stderr
+    assert list(path.parent.iterdir()) == [], "nothing half made is left"
+
+
 # Other processes
 
 

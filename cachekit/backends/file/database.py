@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -161,18 +161,17 @@ class Database:
                 connection.close()
 
     def _open(self, deadline: float) -> Connection:
-        if place.check(self.path) is None:
-            place.put_there(self.path, make)
-        file = place.identity(self.path)
+        connection = None
         try:
+            if place.check(self.path) is None:
+                place.put_there(self.path, make)
+            file = place.identity(self.path)
             connection = connect(self.path)
-        except sqlite3.Error as error:
-            raise translated(error, self.path) from error
-        try:
             connection.wait_for(deadline - time.monotonic())
             verify(connection, self.path)
         except BaseException as error:
-            self._close([connection])
+            if connection is not None:
+                self._close([connection])
             if isinstance(error, sqlite3.Error):
                 raise translated(error, self.path) from error
             raise
@@ -230,14 +229,11 @@ def connect(path: Path) -> Connection:
 
 def make(path: Path) -> None:
     """Write an empty database into an empty file."""
-    connection = connect(path)
-    try:
+    with closing(connect(path)) as connection:
         connection.executescript(
             f"PRAGMA journal_mode = WAL; BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; "
             f"PRAGMA user_version = {VERSION}; COMMIT;"
         )
-    finally:
-        connection.close()
 
 
 def verify(connection: Connection, path: Path) -> None:
@@ -258,16 +254,14 @@ def look_at(path: Path) -> None:
     """Whether what lies there, if anything, can be used. BackendError (CONFIG) when not."""
     if place.check(path) is None:
         return
-    connection = connect(path)
     try:
-        connection.wait_for(LOOK_WAIT)
-        verify(connection, path)
+        with closing(connect(path)) as connection:
+            connection.wait_for(LOOK_WAIT)
+            verify(connection, path)
     except sqlite3.Error as error:
         found = translated(error, path)
         if found.fault is Fault.CONFIG:
             raise found from error
-    finally:
-        connection.close()
 
 
 def foreign(path: Path) -> str:
@@ -285,7 +279,7 @@ def translated(error: sqlite3.Error, path: Path) -> BackendError:
         return BackendError(Fault.READONLY, "readonly", f"{path} cannot be written")
     if code == sqlite3.SQLITE_NOTADB:
         return BackendError(Fault.CONFIG, "file", foreign(path))
-    if code == sqlite3.SQLITE_CORRUPT or (isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error)):
+    if code == sqlite3.SQLITE_CORRUPT:
         return BackendError(
             Fault.CONFIG, "file", f"{path} is damaged and is left as it is; stop what uses it, and remove it"
         )
