@@ -14,7 +14,7 @@ PACKAGE = Path(cachekit.__file__).parent
 HEAVY = {
     "asyncio", "redis", "hiredis", "pydantic", "pydantic_settings", "prometheus_client", "cryptography", "msgpack",
     "ormsgpack", "lz4", "typer", "rich", "importlib.metadata", "django", "flask", "fastapi", "starlette", "numpy",
-    "pandas", "pyarrow",
+    "pandas", "pyarrow", "pymemcache", "sqlite3",
 }  # fmt: skip
 
 

@@ -71,6 +71,10 @@ class BaseBackend:
 
     capabilities: frozenset[str] = frozenset()
 
+    largest: int | None = None
+    """The most bytes that a value may have, its header included. What is larger is returned and counted, and never
+    handed to the backend. None: any number."""
+
     on_move: Callable[[], object] | None = None
     """Set by the engine; a backend calls it, from whatever thread, as soon as a connection leads to another server
     than the ones before (a failover, a restart), and before it is used."""
@@ -203,6 +207,7 @@ class AsyncBaseBackend:
     """A backend whose methods are coroutines; names, arguments and promises as in `BaseBackend`."""
 
     capabilities: frozenset[str] = frozenset()
+    largest: int | None = None
     on_move: Callable[[], object] | None = None
 
     async def get(self, key: str, *, budget: float) -> bytes | None:
@@ -230,6 +235,12 @@ class Faces:
         """What both faces offer."""
         offered = [face.capabilities for face in (self.sync, self.aio) if face is not None]
         return frozenset.intersection(*offered) if offered else frozenset()
+
+    @property
+    def largest(self) -> int | None:
+        """What both faces take."""
+        limits = [face.largest for face in (self.sync, self.aio) if face is not None and face.largest is not None]
+        return min(limits, default=None)
 
     @property
     def listens(self) -> bool:

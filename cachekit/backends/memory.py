@@ -1,22 +1,31 @@
 """A backend in a dictionary: every operation of the protocol in its plainest form, for tests and as a model to read."""
 
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Final, Literal
 
 from cachekit.backends.base import HEAD_BYTES, OPTIONAL, AsyncBaseBackend, BaseBackend, Faces, Leased
+from cachekit.backends.settings import Options
 from cachekit.codec.envelope import MAGIC, STALE_MARK
-from cachekit.errors import BackendError, Fault
+from cachekit.config.spec import BackendSpec
+from cachekit.config.urls import check_url_of, memory_name
+from cachekit.errors import BackendError, ConfigError, Fault
+
+MAX_ENTRIES: Final = 100_000  # of a store that is configured
 
 
 class Shelf:
-    """Bytes by name, each with the time of its end (None: never)."""
+    """Bytes by name, each with the time of its end (None: never). At most ``limit`` (None: any number) of them."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], limit: int | None = None) -> None:
         self.clock = clock
+        self.limit = limit
         self.items: dict[str, tuple[bytes, float | None]] = {}
 
     def get(self, name: str) -> bytes | None:
@@ -27,7 +36,17 @@ class Shelf:
         return data
 
     def put(self, name: str, data: bytes, ttl_ms: int | None) -> None:
+        if self.limit is not None and len(self.items) >= self.limit and name not in self.items:
+            self._make_room(self.limit)
         self.items[name] = (bytes(data), None if ttl_ms is None else self.clock() + ttl_ms / 1000)
+
+    def _make_room(self, limit: int) -> None:
+        """Remove what has ended; if that is little, what came first as well."""
+        now = self.clock()
+        for name in [name for name, (_, until) in self.items.items() if until is not None and until <= now]:
+            del self.items[name]
+        for name in list(islice(self.items, max(0, len(self.items) - limit + 1 + limit // 16))):
+            del self.items[name]
 
     def left(self, name: str) -> int | None:
         until = self.items[name][1]
@@ -35,12 +54,20 @@ class Shelf:
 
 
 class MemoryBackend(BaseBackend):
-    """Keeps everything in this process, for ever if not told a TTL. ``clock`` gives seconds and may be a test's."""
+    """Keeps everything in this process, for ever if not told a TTL. ``clock`` gives seconds and may be a test's.
+
+    ``max_entries`` bounds the number of values; what came first goes first.
+    """
 
     capabilities = OPTIONAL
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.values, self.leases, self.names = Shelf(clock), Shelf(clock), Shelf(clock)
+    def __init__(self, clock: Callable[[], float] = time.monotonic, max_entries: int | None = None) -> None:
+        self.values, self.leases, self.names = Shelf(clock, max_entries), Shelf(clock), Shelf(clock)
+        self._lock = threading.Lock()
+        _all.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child, which has a copy: another thread may have held the lock."""
         self._lock = threading.Lock()
 
     @contextmanager
@@ -208,9 +235,21 @@ class MemoryBackend(BaseBackend):
         return Leased("held")
 
 
-def memory_faces(clock: Callable[[], float] = time.monotonic) -> Faces:
-    """One new store with both kinds of method."""
-    backend = MemoryBackend(clock)
+def open_memory(spec: BackendSpec) -> Faces:
+    """The store of this name in this process, made when it is first asked for. ConfigError when the settings are wrong.
+
+    Whoever names it gets the same one, other services of the process included. A forked child goes on with a copy.
+    """
+    try:
+        if spec.url:
+            check_url_of("memory", spec.url)
+        name = memory_name(spec.url)
+    except ValueError as error:
+        problem = str(error)
+        raise ConfigError(f"[backends.{spec.name}] url: not that of a store in memory: {problem}") from None
+    limit = Options(spec, "max_entries").size("max_entries", MAX_ENTRIES)
+    # Each step is atomic, so threads that ask at once get the same.
+    backend = _stores.setdefault(name, MemoryBackend(max_entries=limit))
     return Faces(backend, as_coroutines(backend))
 
 
@@ -228,3 +267,15 @@ def as_coroutines(backend: BaseBackend) -> AsyncBaseBackend:
     made: AsyncBaseBackend = kind()
     made.capabilities = backend.capabilities
     return made
+
+
+_stores: dict[str, MemoryBackend] = {}
+_all: "weakref.WeakSet[MemoryBackend]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for backend in list(_all):
+        backend.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,6 +1,7 @@
 """From the settings of a backend to the backend itself: our own by name, others by entry point."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from cachekit.backends.base import AsyncBaseBackend, BaseBackend, Faces
@@ -8,7 +9,12 @@ from cachekit.config.spec import BackendSpec
 from cachekit.errors import ConfigError
 
 GROUP = "cachekit.backends"
-BUILT_IN = ("redis",)
+BUILT_IN = {
+    "redis": "cachekit.backends.redis:open_redis",
+    "memcached": "cachekit.backends.memcached:open_memcached",
+    "file": "cachekit.backends.file:open_file",
+    "memory": "cachekit.backends.memory:open_memory",
+}
 
 
 def open_backend(spec: BackendSpec) -> Faces:
@@ -17,11 +23,19 @@ def open_backend(spec: BackendSpec) -> Faces:
     A package offers one as an entry point of the group ``cachekit.backends``: a function that takes the `BackendSpec`
     and returns a `BaseBackend`, an `AsyncBaseBackend` or `Faces`.
     """
-    if spec.type in BUILT_IN:
-        from cachekit.backends.redis import open_redis
+    faces = _own(spec) if spec.type in BUILT_IN else faces_of(factory(spec)(spec), spec)
+    if spec.coherence == "tracking" and not faces.listens:
+        raise ConfigError(
+            f"[backends.{spec.name}] coherence: 'tracking' is not possible: a backend of type {spec.type!r} does not "
+            "tell of changes; write 'auto' or 'ttl', and L1 keeps entries for max_staleness at most"
+        )
+    return faces
 
-        return open_redis(spec)
-    return faces_of(factory(spec)(spec), spec)
+
+def _own(spec: BackendSpec) -> Faces:
+    module, _, name = BUILT_IN[spec.type].partition(":")
+    opened: Faces = getattr(import_module(module), name)(spec)
+    return opened
 
 
 def factory(spec: BackendSpec) -> Callable[[BackendSpec], Any]:

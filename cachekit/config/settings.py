@@ -56,7 +56,7 @@ from cachekit.config.tree import (
     variable_of,
 )
 from cachekit.config.units import nearest
-from cachekit.config.urls import TLS_SCHEMES, carries_password, check_url, redact_url
+from cachekit.config.urls import CHECKS, NEED_URL, TLS_SCHEMES, carries_password, check_url_of, redact_url, type_of
 from cachekit.errors import ConfigError
 
 log = logging.getLogger("cachekit")
@@ -237,6 +237,7 @@ def _backends(model: Settings, tree: Tree) -> Iterator[tuple[str, BackendSpec]]:
         given = table.given()
         for key in ("url_env", "url", "password"):
             given.pop(key, None)
+        given.setdefault("type", type_of(table.url or ""))
         breaker, tls = BreakerSpec(**given.pop("breaker", {})), TLSSpec(**given.pop("tls", {}))
         spec = BackendSpec(
             name=name,
@@ -250,19 +251,19 @@ def _backends(model: Settings, tree: Tree) -> Iterator[tuple[str, BackendSpec]]:
         tree.problems.extend(
             f"{tree.origin((*keys, *at))}: {'.'.join((*keys, *at))}{text}" for at, text in _unfit(spec)
         )
-        if spec.url or spec.type != "redis":
+        if spec.url or spec.type not in NEED_URL:
             yield name, spec
 
 
 def _unfit(spec: BackendSpec) -> Iterator[tuple[Keys, str]]:
     """What is wrong with values that are right one by one."""
-    if spec.type != "redis" and spec.type not in (types := _backend_types()):
+    if spec.type not in CHECKS and spec.type not in (types := _backend_types()):
         meant = nearest(spec.type, types)
         hint = f"did you mean '{meant}'?" if meant else f"installed are {', '.join(sorted(types))}"
         yield ("type",), f" = '{spec.type}': no such backend type; {hint}"
-    if spec.url and spec.type == "redis":
+    if spec.url and spec.type in CHECKS:
         try:
-            check_url(spec.url)
+            check_url_of(spec.type, spec.url)
         except ValueError as error:
             yield ("url",), f" = '{redact_url(spec.url)}': {error}"
     if spec.budget_min > spec.budget:
@@ -274,7 +275,7 @@ def _unfit(spec: BackendSpec) -> Iterator[tuple[Keys, str]]:
 def _backend_types() -> set[str]:
     from importlib.metadata import entry_points  # 15 ms, and only for those who name another type
 
-    return {point.name for point in entry_points(group="cachekit.backends")} | {"redis"}
+    return {point.name for point in entry_points(group="cachekit.backends")} | CHECKS.keys()
 
 
 def _inherited_origin(tree: Tree, keys: Keys) -> str:
@@ -431,7 +432,7 @@ def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
     for name, table in model.backends.items():
         keys = ("backends", name, "url")
         origin = tree.origin(keys)
-        if table.url is None and table.type == "redis" and name != "default":
+        if table.url is None and table.type in NEED_URL and name != "default":
             yield f"{tree.origin(keys[:2])}: backends.{name}: has no URL and is not used"
         if table.url and carries_password(table.url) and not origin.startswith(("env ", CODE_ORIGIN)):
             yield f"{origin}: backends.{name}.url: holds a password; set it in the environment instead"

@@ -19,7 +19,7 @@ from cachekit.engine.events import Failed
 from cachekit.engine.freshness import Life, left
 from cachekit.engine.ports import Port
 from cachekit.engine.tiers import Call
-from cachekit.errors import TamperedEntry
+from cachekit.errors import TamperedEntry, Unstorable
 from cachekit.l2.lease import UNRENEWED_MS, lease_ms
 from cachekit.l2.remote import Remote, Unavailable
 from cachekit.l2.stamps import NO_STAMP, stamp_life_ms
@@ -249,7 +249,7 @@ async def acquire(call: Call, remote: Remote, seen: bytes | None, stamps: Stamps
     ``seen`` begins the unusable entry that lies there; what is computed will be stored under ``stamps``.
     """
     assert call.key is not None
-    if not remote.offers("get_or_lease"):
+    if not (remote.offers("get_or_lease") and remote.offers("lease")):  # the second where an unusable entry lies
         return Held(None)
     held = Held(os.urandom(TOKEN_BYTES))
     return await _or_release(call, remote, held, port, _lease(call, remote, held, seen, stamps, port))
@@ -366,7 +366,10 @@ def envelope(
     call: Call, value: Any, entry_id: bytes, stamps: Stamps, life: Life, load_ms: int, plain: bool, port: Port,
     validators: Validators = NO_VALIDATORS,
 ) -> bytes:  # fmt: skip
-    """The bytes of an entry: a number that L2 can add to, or what the codec makes of the value."""
+    """The bytes of an entry: a number that L2 can add to, or what the codec makes of the value.
+
+    Raises `Unstorable`, also for what is too large for the backend.
+    """
     assert call.key is not None and call.tiers.codec is not None
     remote = call.tiers.remote
     if remote is not None:
@@ -377,7 +380,7 @@ def envelope(
     if type(value) is raised.Raised:
         value, negative, plain = raised.written(value), True, False
     created, soft, hard = _dates(life, port)
-    return call.tiers.codec.dumps(
+    data = call.tiers.codec.dumps(
         value,
         call.key,
         id=entry_id,
@@ -394,6 +397,9 @@ def envelope(
         plain=plain,
         lock=call.lock,
     )
+    if remote is not None and (largest := remote.faces.largest) is not None and len(data) > largest:
+        raise Unstorable(f"an entry of {len(data)} bytes; backend {remote.spec.name!r} takes {largest} at most", "size")
+    return data
 
 
 def rewritten(call: Call, found: Found, ends: Life, port: Port) -> bytes:

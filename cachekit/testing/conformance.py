@@ -151,11 +151,18 @@ class ValueTests(Setup):
         ids=["empty", "nul", "newline", "protocol", "every byte", "digits", "medium", "one MiB"],
     )
     def test_bytes_come_back_as_they_were(self, subject: Subject, data: bytes) -> None:
-        key = some_key()
+        key, data = some_key(), data[: subject.backend.largest]
         assert subject.store(key, data, None, None) is True
         back = subject.get(key)
         assert type(back) is bytes
         assert back == data
+
+    def test_the_largest_value_that_it_takes_comes_back(self, subject: Subject) -> None:
+        key, largest = some_key(), subject.backend.largest
+        if largest is not None:
+            data = os.urandom(largest)
+            subject.store(key, data, None, None)
+            assert subject.get(key) == data
 
     @pytest.mark.parametrize("identity", [" two words", "\r\n", "Straße 東京 \U0001f511", "%s{}:*", "x" * 1000])
     def test_any_text_is_a_key(self, subject: Subject, identity: str) -> None:
@@ -748,6 +755,8 @@ class StaleTests(Setup):
     )
     def test_an_entry_is_marked_and_otherwise_as_it_was(self, subject: Subject, payload: bytes) -> None:
         key = some_key()
+        if subject.backend.largest is not None:
+            payload = payload[: subject.backend.largest - len(some_entry(key, b""))]
         data = some_entry(key, payload)
         before, _ = unpack(data, key)
         subject.store(key, data, None, None)

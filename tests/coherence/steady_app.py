@@ -266,3 +266,8 @@ def number_of_runs() -> int:
 def forget_what_l2_confirmed() -> None:
     """The control of rule Q3: nothing is delivered again after a failover."""
     Outbox.replay = lambda *_: None  # type: ignore[method-assign,assignment]
+
+
+def mistakes() -> list[str]:
+    """What was wrong so far, while the work goes on."""
+    return list(wrong)

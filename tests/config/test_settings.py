@@ -150,7 +150,7 @@ class TestMessages:
             "not a duration; write 30, '30s', '5m', '2h5m', '1d' or 'never'",
             "cachekit.toml:3: profiles.Users.extends = 'dve': no such profile; did you mean 'dev'?",
             "cachekit.toml:5: backends.b.url = 'http://h': "
-            "no such scheme; use one of redis, rediss, valkey, valkeys, unix; "
+            "no such scheme; use one of redis, rediss, valkey, valkeys, unix, memcached, file, memory; "
             "for several servers with +sentinel, +cluster",
             "env CACHEKIT_TYPO: typo: no such key",
         ])  # fmt: skip
