@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Final
 
-from cachekit.http.messages import Response
+from cachekit.http.messages import Response, values_of
 
 NAME: Final = "cachekit"
 
@@ -22,10 +22,11 @@ def told(
 ) -> Response:
     """The response with both fields. ``why`` of a bypass or a miss is a bounded word."""
     status = f"{NAME}; {_status(result, why, fresh_for, stored)}"
-    before = [value for name, value in response.fields if name == "cache-status"]
-    fields = [(name, value) for name, value in response.fields if name not in ("x-cache", "cache-status")]
-    fields += [("x-cache", result.value), ("cache-status", ", ".join([*before, status]))]
-    return response._replace(fields=tuple(fields))
+    fields = [pair for pair in response.fields if pair[0] not in ("x-cache", "cache-status")]
+    if len(fields) < len(response.fields):  # what was told further inside comes first
+        status = ", ".join([*values_of(response.fields, "cache-status"), status])
+    fields += (("x-cache", result.value), ("cache-status", status))
+    return Response(response.status, tuple(fields), response.body, response.ttl)
 
 
 def _status(result: Result, why: str, fresh_for: float, stored: bool) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PerUser: TypeAlias = Callable[[Request], "str | Awaitable[str | None] | None"]
 Tags: TypeAlias = "Iterable[str] | Callable[[Request], Iterable[str]]"
+Checked: TypeAlias = tuple[str, ...] | Callable[[Request], Iterable[str]]
 
 
 def rules_of(
@@ -52,11 +53,14 @@ def _status(status: Any) -> int:
     return status
 
 
-def tags_of(tags: Tags, request: Request | None) -> tuple[str, ...]:
-    """The tags for a request; without one, only those that are fixed are checked."""
-    if not callable(tags):
-        return tuple(map(check_tag, tag_names(tags)))
-    return () if request is None else tuple(map(check_tag, tag_names(tags(request))))
+def checked_tags(tags: Tags) -> Checked:
+    """Tags that are the same for all requests, checked; a callable as it is."""
+    return tags if callable(tags) else tuple(map(check_tag, tag_names(tags)))
+
+
+def tags_of(tags: Checked, request: Request) -> tuple[str, ...]:
+    """The tags for a request."""
+    return tuple(map(check_tag, tag_names(tags(request)))) if callable(tags) else tags
 
 
 async def user_of(per_user: PerUser | None, request: Request) -> str | None:

@@ -14,7 +14,7 @@ from cachekit.http.answer import answer
 from cachekit.http.status import Result, told
 from cachekit.integrations.starlette import background
 from cachekit.integrations.starlette.capture import AppRun
-from cachekit.integrations.starlette.declared import PerUser, Tags, rules_of, tags_of, user_of
+from cachekit.integrations.starlette.declared import PerUser, Tags, checked_tags, rules_of, tags_of, user_of
 from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED, session_of
 from cachekit.integrations.starlette.installation import OUTDATING, entrance, outdating, own_service
 from cachekit.integrations.starlette.messages import (
@@ -69,9 +69,8 @@ class CacheMiddleware:
         client_ttl: "Duration" = 0,
     ) -> None:
         background.watch()
-        tags_of(tags, None)
         self.app = app
-        self.tags = tags
+        self.tags = checked_tags(tags)
         self.per_user = per_user
         rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
         self._rulebook = Rulebook(profile, rules, may_know_users=per_user is not None)
