@@ -6,6 +6,7 @@ from typing import Final
 from cachekit.http.messages import Response, values_of
 
 NAME: Final = "cachekit"
+TOLD: Final = frozenset({"x-cache", "cache-status"})
 
 
 class Result(Enum):
@@ -22,11 +23,12 @@ def told(
 ) -> Response:
     """The response with both fields. ``why`` of a bypass or a miss is a bounded word."""
     status = f"{NAME}; {_status(result, why, fresh_for, stored)}"
-    fields = [pair for pair in response.fields if pair[0] not in ("x-cache", "cache-status")]
-    if len(fields) < len(response.fields):  # what was told further inside comes first
-        status = ", ".join([*values_of(response.fields, "cache-status"), status])
-    fields += (("x-cache", result.value), ("cache-status", status))
-    return Response(response.status, tuple(fields), response.body, response.ttl)
+    fields = response.fields
+    if not TOLD.isdisjoint([name for name, _ in fields]):  # further inside: that comes first
+        status = ", ".join([*values_of(fields, "cache-status"), status])
+        fields = tuple([line for line in fields if line[0] not in TOLD])
+    fields = (*fields, ("x-cache", result.value), ("cache-status", status))
+    return Response(response.status, fields, response.body, response.ttl)
 
 
 def _status(result: Result, why: str, fresh_for: float, stored: bool) -> str:
