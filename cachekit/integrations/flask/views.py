@@ -87,8 +87,9 @@ def made(answered: messages.Response) -> Response:
     """A response of the application's own class."""
     headers = Headers()
     headers[:] = [(spelt(name), value) for name, value in answered.fields]  # all at once takes half the time
-    kind = _ready(current_app.response_class)
-    return kind([answered.body], status=answered.status, headers=headers)
+    kind: Any = current_app.response_class
+    response: Response = _ready(kind)([answered.body], status=answered.status, headers=headers)
+    return response
 
 
 class _Ready(Response):
