@@ -12,7 +12,6 @@ from cachekit.errors import CacheLoadTimeout
 from cachekit.http import conditional, messages, policy
 from cachekit.http.answer import answer
 from cachekit.http.status import Result, told
-from cachekit.integrations.starlette import background
 from cachekit.integrations.starlette.capture import AppRun
 from cachekit.integrations.starlette.declared import PerUser, Tags, checked_tags, rules_of, tags_of, user_of
 from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED, session_of
@@ -37,9 +36,9 @@ class CacheMiddleware:
     """Keep the responses of an ASGI application: ``app.add_middleware(CacheMiddleware)``, or around a router.
 
     Only GET is kept, what says how long it lives (Cache-Control, Expires), and what the rules of the configuration
-    (``[[http.rules]]``) or ``ttl`` give a life. Requests that show who sends them go around the cache, streams, web
-    sockets and responses with background tasks are passed on as they come. Dependencies of a route do not run on a hit:
-    where they decide who may see a page, use `cached_response`.
+    (``[[http.rules]]``) or ``ttl`` give a life. Requests that show who sends them go around the cache, streams and
+    web sockets are passed on as they come. On a hit nothing of the application runs, neither dependencies of a route nor
+    its background tasks: where these decide who may see a page, or have to run each time, use `cached_response`.
 
     Args:
         app: The application inside.
@@ -68,7 +67,6 @@ class CacheMiddleware:
         statuses: "Mapping[int, Duration] | None" = None,
         client_ttl: "Duration" = 0,
     ) -> None:
-        background.watch()
         self.app = app
         self.tags = checked_tags(tags)
         self.per_user = per_user
@@ -170,7 +168,7 @@ class AppExchange:
         run = self._run
         if run is None:
             return
-        if not run.passed and not run.task.done():
+        if not run.passed and not run.whole:
             self.leave()  # another page was given, as this one came too late
             return
         try:
