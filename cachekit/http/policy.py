@@ -84,7 +84,7 @@ def why_bypassed(request: Request, user: str | None, *, proxy: bool = False) -> 
 
 
 def asked(request: Request) -> Directives:
-    """The directives of a request; an old Pragma counts where there is no Cache-Control (RFC 9111 section 5.4)."""
+    """The directives of a request; an old Pragma counts where there is no Cache-Control (RFC 7234 section 5.4)."""
     lines = [line for line in request.fields if line[0] in WISHES]
     if not lines:  # most requests
         return control.NONE

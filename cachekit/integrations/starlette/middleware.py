@@ -37,7 +37,7 @@ class CacheMiddleware:
 
     Only GET is kept, what says how long it lives (Cache-Control, Expires), and what the rules of the configuration
     (``[[http.rules]]``) or ``ttl`` give a life. Requests that show who sends them go around the cache, streams and
-    web sockets are passed on as they come. On a hit nothing of the application runs, neither dependencies of a route nor
+    web sockets are passed on as they come. On a hit nothing of the application runs, neither a route's dependencies nor
     its background tasks: where these decide who may see a page, or have to run each time, use `cached_response`.
 
     Args:
