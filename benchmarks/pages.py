@@ -1,6 +1,6 @@
 """What an HTTP page from the cache costs, beside the route that computes it and beside the pages of other caches.
 
-    python benchmarks/pages.py [--json] [--rounds N] [--seconds S]
+    python benchmarks/pages.py [--json] [--rounds N] [--seconds S]    with what benchmarks/http-peers.txt lists
 
 First the applications of `pages_app` are called in this process, in turns, without a server: the time of a hit is
 compared with that of the route and with that of each other cache's hit. Then servers serve them, uvicorn and gunicorn
@@ -21,14 +21,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter_ns, sleep
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pages_app
 from interleave import interleave, report
 
 HERE = Path(__file__).parent
-CALLS, ROUNDS = 20, 60
+ROUNDS = 200
+TURN = 3_000_000  # ns that a piece is called in each round, about
 CONNECTIONS = 8
 
 FASTAPI = (
@@ -62,6 +62,7 @@ class AsgiCaller:
     def __init__(self, app: Any, runner: asyncio.Runner) -> None:
         self.app = app
         self.runner = runner
+        self.calls = 1
 
     async def once(self) -> bytes:
         scope = {
@@ -86,9 +87,9 @@ class AsgiCaller:
     async def many(self) -> float:
         await self.once()  # whoever ran before has the processor's caches
         begun = perf_counter_ns()
-        for _ in range(CALLS):
+        for _ in range(self.calls):
             await self.once()
-        return (perf_counter_ns() - begun) / CALLS
+        return (perf_counter_ns() - begun) / self.calls
 
     def __call__(self) -> float:
         return self.runner.run(self.many())
@@ -102,6 +103,7 @@ class WsgiCaller:
 
     def __init__(self, app: Any) -> None:
         self.app = app
+        self.calls = 1
 
     def page(self) -> bytes:
         environ = {
@@ -121,9 +123,9 @@ class WsgiCaller:
     def __call__(self) -> float:
         self.page()
         begun = perf_counter_ns()
-        for _ in range(CALLS):
+        for _ in range(self.calls):
             self.page()
-        return (perf_counter_ns() - begun) / CALLS
+        return (perf_counter_ns() - begun) / self.calls
 
 
 def check(name: str, page: Callable[[], bytes]) -> None:
@@ -174,7 +176,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             for _ in range(3):
                 urlopen(url, timeout=5).read()
             return
-        except URLError:
+        except OSError:
             sleep(0.1)
     raise SystemExit(f"the server for {url} does not answer")
 
@@ -212,6 +214,7 @@ def main() -> None:
         callers |= {name: WsgiCaller(getattr(pages_app, name)) for name in FLASK}
         for name, caller in callers.items():
             check(name, caller.page)
+            caller.calls = max(1, round(TURN / min(caller() for _ in range(5))))
         rows = interleave(callers, {name: reference(name) for name in callers}, options.rounds)
         for name, caller in callers.items():
             check(name, caller.page)
