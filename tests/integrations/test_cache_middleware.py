@@ -477,3 +477,13 @@ class TestFailures:
 
         await asyncio.wait_for(app(scope, receive, send), 5)
         await asyncio.wait_for(ended.wait(), 5)
+
+
+@pytest.mark.parametrize("path", ["/x", "/articles/1"], ids=["by the middleware", "by a rule"])
+def test_a_proxy_takes_its_server_at_its_word(runs, path):
+    """RFC 9111 section 3.5: what is public may be given to all. Without ``proxy`` it is not."""
+    for proxy in (True, False):
+        app = app_of(Route(path, numbered(runs, headers={"cache-control": "public, max-age=60"})), proxy=proxy)
+        client = TestClient(app, base_url=f"http://{proxy}")
+        answers = [client.get(path, headers={"authorization": user}).headers["x-cache"] for user in ("a", "b")]
+        assert answers == (["MISS", "HIT"] if proxy else ["BYPASS", "BYPASS"])

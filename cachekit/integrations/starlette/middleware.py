@@ -50,6 +50,9 @@ class CacheMiddleware:
             no rule matches.
         statuses: Errors that are kept, and for how long.
         client_ttl: For how long browsers may use a page without asking.
+        proxy: Whether the application passes on what another server answers, which is written for shared caches: what
+            that says opens a page to all although its request had an Authorization, keeps an error, and a Last-Modified
+            alone gives it a life.
 
     Raises:
         ConfigError: A duration or a status that cannot be used; at the first request, what is wrong with the rules.
@@ -66,11 +69,12 @@ class CacheMiddleware:
         per_user: PerUser | None = None,
         statuses: "Mapping[int, Duration] | None" = None,
         client_ttl: "Duration" = 0,
+        proxy: bool = False,
     ) -> None:
         self.app = app
         self.tags = checked_tags(tags)
         self.per_user = per_user
-        rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
+        rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)._replace(proxy=proxy)
         self._rulebook = Rulebook(profile, rules, may_know_users=per_user is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +91,7 @@ class CacheMiddleware:
             return
         made, request = rule.pages.at(own), request_of(scope)
         user = await user_of(self.per_user if rule.per_user else None, Request(scope))
-        why = policy.why_bypassed(request, user)
+        why = policy.why_bypassed(request, user, proxy=made.rules.proxy)
         if why:
             made.counted("BYPASS")
             await self.app(scope, receive, _telling(scope, send, why))

@@ -25,6 +25,7 @@ class Rulebook:
     def __init__(self, profile: str, rules: Rules, *, may_know_users: bool) -> None:
         self._profile = profile
         self._may_know_users = may_know_users
+        self._proxy = rules.proxy
         self._own = Rule(_pages("default", rules, profile), True)
         self._read: HttpSpec | None = None  # what the patterns below are made of
         self._patterns: list[tuple[re.Pattern[str], Rule | None]] = []
@@ -47,7 +48,9 @@ class Rulebook:
                 f"http.rules: {spec.path}: per_user = true needs CacheMiddleware(per_user=...), which says who it is"
             )
         ttl = (float(LONGEST) if spec.ttl is None else spec.ttl) if spec.ttl_set else None
-        rules = Rules(ttl, tuple(sorted(spec.vary)), dict(spec.statuses), client_ttl=spec.client_ttl)
+        rules = Rules(
+            ttl, tuple(sorted(spec.vary)), dict(spec.statuses), client_ttl=spec.client_ttl, proxy=self._proxy
+        )  # fmt: skip
         return Rule(_pages(spec.name or spec.path, rules, spec.profile or self._profile), spec.per_user)
 
 
