@@ -62,7 +62,7 @@ def _fields_in(environ: Mapping[str, Any]) -> Fields:
     )
 
 
-@lru_cache(1000)
+@lru_cache(200)
 def _name_of(key: str) -> str:
     """The name of a field, by that of its variable."""
     return key.removeprefix("HTTP_").replace("_", "-").lower()
@@ -105,13 +105,11 @@ class _Ready(Response):
 @lru_cache(100)
 def _ready(kind: Any) -> Any:  # a type is not Hashable to mypy
     """The same for the class of an application, unless that looks through them in its own way."""
-    if kind is Response:
-        return _Ready
     own = kind.get_wsgi_headers is not Response.get_wsgi_headers
     return kind if own else type(kind.__name__, (_Ready, kind), {"__module__": kind.__module__})
 
 
-@lru_cache(1000)
+@lru_cache(200)
 def spelt(name: str) -> str:
     """The name of a field as people write it."""
     return _NAMES.get(name) or name.title()
