@@ -169,7 +169,7 @@ def served(name: str) -> Iterator[str]:
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     """Until a server answers, and its page is kept."""
-    for _ in range(200):
+    for _ in range(600):
         if process.poll() is not None:
             raise SystemExit(f"the server for {url} ended with status {process.returncode}")
         try:
