@@ -80,7 +80,9 @@ types: ## our types, and what users' type checkers see
 	@$(BIN)/python tools/native.py stub
 
 bench: ## every benchmark
+	tools/system-packages bench
 	@$(ENVIRONMENT) .venv '.[test]'
+	@$(ENVIRONMENT) .venv $$(cat benchmarks/http-peers.txt) # pages are compared in one process
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
 
 bench-peers: ## what a hit in the process costs beside other caches, which get an environment of their own

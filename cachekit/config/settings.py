@@ -68,7 +68,11 @@ class Loaded:
 
     spec: ServiceSpec
     tree: Tree
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works and may still surprise."""
+        return warnings_of(self.spec)
 
     @property
     def origins(self) -> Mapping[Keys, str]:
@@ -142,7 +146,7 @@ def load_tree(
         files=tuple(map(str, found.files)),
     )
     tree.warnings.extend(found.ignored)
-    return Loaded(spec, tree, (*tree.warnings, *_warnings(spec, model, tree)))
+    return Loaded(replace(spec, notes=(*tree.warnings, *_backend_warnings(model, tree))), tree)
 
 
 # --- validation ------------------------------------------------------------------------------------------------------
@@ -416,8 +420,12 @@ def _metrics(table: MetricsTable) -> MetricsSpec:
     return MetricsSpec(enabled=table.enabled, path=table.path, token=token, allow=table.allow)
 
 
-def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
-    """What works and may still surprise."""
+def warnings_of(spec: ServiceSpec) -> tuple[str, ...]:
+    """What works and may still surprise, as ``config check`` prints it."""
+    return (*spec.notes, *_service_warnings(spec), *key_warnings(spec.keys))
+
+
+def _service_warnings(spec: ServiceSpec) -> Iterator[str]:
     if spec.backends and not spec.namespace_given:
         yield (
             f"namespace: not set; services that share a server and have functions of the same name would share "
@@ -428,7 +436,9 @@ def _warnings(spec: ServiceSpec, model: Settings, tree: Tree) -> Iterator[str]:
             f"metrics: {spec.metrics.path} is open to everybody and shows names of functions; "
             "set metrics.allow or CACHEKIT_METRICS__TOKEN"
         )
-    yield from key_warnings(spec.keys)
+
+
+def _backend_warnings(model: Settings, tree: Tree) -> Iterator[str]:
     for name, table in model.backends.items():
         keys = ("backends", name, "url")
         origin = tree.origin(keys)

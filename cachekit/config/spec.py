@@ -213,6 +213,7 @@ class ServiceSpec:
     backends: Mapping[str, BackendSpec] = field(default_factory=dict, hash=False)
     regions: Mapping[str, RegionSpec] = field(default_factory=dict, hash=False)
     files: tuple[str, ...] = ()  # that were read, base first
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what may surprise, and is not seen in the rest of it
 
 
 FRESHNESS_FIELDS = frozenset(each.name for each in dataclass_fields(FreshnessSpec))

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from cachekit.context import current_entry
 from cachekit.http import conditional, page, policy
+from cachekit.http.control import Directives
 from cachekit.http.messages import Request, Response, host_of, values_of
 from cachekit.http.page import Kept, Page
 from cachekit.http.policy import Life, Rules
@@ -113,8 +114,9 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
     why = policy.why_bypassed(request, exchange.user, proxy=rules.proxy)
     if why:
         return _passed(await exchange.origin(), why)
-    if request.method == "HEAD" or policy.only_kept(request):  # which fill nothing
-        return await _if_kept(exchange, rules, ask, wall)
+    wishes = policy.asked(request)
+    if request.method == "HEAD" or policy.only_kept(wishes):  # which fill nothing
+        return await _if_kept(exchange, rules, ask, wall, wishes)
     place, names = page.target(request, exchange.user, query=rules.query), rules.vary
     force, allow_stale = False, True
     for _ in range(HOPS):
@@ -133,15 +135,16 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
         if kept is None:
             names = more
             continue
-        looked = page.look(kept, wall())
+        now = wall()
+        looked = page.look(kept, now)
         if not policy.is_for(request, looked.response, exchange.user):
             return _passed(await exchange.origin(), "authorization")
-        if policy.wants_new(request, rules, looked.age, looked.fresh_for) and not force:
+        if policy.wants_new(wishes, rules, looked.age, looked.fresh_for) and not force:
             force = True
         elif not _too_old(looked):
-            return _hit(request, looked, wall())
+            return _hit(request, looked, now)
         elif fill.response is not None:  # a 5xx
-            return _fresh(request, fill, force, wall())
+            return _fresh(request, fill, force, now)
         elif allow_stale:
             allow_stale = False
         else:
@@ -149,7 +152,9 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
     return _passed(await exchange.origin(), "vary")
 
 
-async def _if_kept(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], float]) -> Response | None:
+async def _if_kept(
+    exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], float], wishes: Directives
+) -> Response | None:
     """A kept page and nothing else: for HEAD, and for who wants no more than that (only-if-cached)."""
     request, names = exchange.request, rules.vary
     place = page.target(request, exchange.user, query=rules.query)
@@ -161,11 +166,11 @@ async def _if_kept(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[]
         if kept is None:
             continue
         looked = page.look(kept, wall())
-        wanted = not policy.wants_new(request, rules, looked.age, looked.fresh_for)
+        wanted = not policy.wants_new(wishes, rules, looked.age, looked.fresh_for)
         if wanted and looked.fresh_for > 0 and policy.is_for(request, looked.response, exchange.user):
             return _hit(request, looked, wall())
         break
-    if policy.only_kept(request):
+    if policy.only_kept(wishes):
         return told(page.dated(Response(504, (("content-length", "0"),), b""), wall()), Result.MISS)
     response = await exchange.origin()
     return None if response is None else told(response, Result.MISS)

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 from cachekit.http import dates
-from cachekit.http.messages import Fields, Request, Response, joined, values_of
+from cachekit.http.messages import Fields, Request, Response, joined
 
 CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
 # RFC 9110 section 15.4.5: what a 304 must tell of the response it stands for.
@@ -33,10 +33,13 @@ def unchanged(request: Request, response: Response, now: float) -> bool:
     """Whether the client has this response already (RFC 9110 section 13.2.2, steps 3 and 4)."""
     if response.status != 200 or request.method not in ("GET", "HEAD"):
         return False
-    wanted = values_of(request.fields, "if-none-match")
+    conditions = [line for line in request.fields if line[0] in CONDITIONS]
+    if not conditions:  # most requests
+        return False
+    wanted = [value for name, value in conditions if name == "if-none-match"]
     if wanted:
         return _matches(wanted, joined(response.fields, "etag"))
-    since = values_of(request.fields, "if-modified-since")
+    since = [value for _, value in conditions]
     if len(since) != 1:
         return False
     asked = dates.parse(since[0], now)

@@ -1,7 +1,7 @@
 """What the integrations are given by their users about whole responses, checked."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cachekit.config.units import parse_duration
 from cachekit.engine.keys import check_tag
@@ -12,6 +12,8 @@ from cachekit.options import tag_names
 
 if TYPE_CHECKING:
     from cachekit.config.units import Duration
+
+Checked: TypeAlias = tuple[str, ...] | Callable[[Any], Iterable[str]]  # tags
 
 
 def rules_of(
@@ -46,11 +48,14 @@ def _status(status: Any) -> int:
     return status
 
 
-def tags_of(tags: "Iterable[str] | Callable[[Any], Iterable[str]]", request: Any) -> tuple[str, ...]:
-    """The tags for a request; without one (None), only those that are fixed are checked."""
-    if not callable(tags):
-        return tuple(map(check_tag, tag_names(tags)))
-    return () if request is None else tuple(map(check_tag, tag_names(tags(request))))
+def checked_tags(tags: "Iterable[str] | Callable[[Any], Iterable[str]]") -> Checked:
+    """Tags that are the same for all requests, checked; a callable as it is."""
+    return tags if callable(tags) else tuple(map(check_tag, tag_names(tags)))
+
+
+def tags_of(tags: Checked, request: Any) -> tuple[str, ...]:
+    """The tags for a request."""
+    return tuple(map(check_tag, tag_names(tags(request)))) if callable(tags) else tags
 
 
 def checked_user(user: Any) -> str | None:

@@ -1,6 +1,7 @@
 """Requests and responses as the policy sees them: plain data, names of fields in lower case."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
@@ -45,6 +46,7 @@ class Response(NamedTuple):
     ttl: float | None = None  # seconds that the route says of this one response, above its fields and the rules
 
 
+@lru_cache(200)
 def host_of(scheme: str, written: str) -> str:
     """A host as it is compared: in lower case, without the port that the scheme means anyway (RFC 9110 section 4.2.3).
 

@@ -1,6 +1,6 @@
 """What is kept of a response, under which key, and what is made of it for an answer."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import unquote, unquote_to_bytes
@@ -44,6 +44,8 @@ def _digest(text: str) -> str:
 
 def sorted_query(query: bytes) -> bytes:
     """The query in order of the parameters' names; those of one name keep their order, which has a meaning."""
+    if b"&" not in query:
+        return query
     parameters: list[bytes] = query.split(b"&")
     parameters.sort(key=_name)
     return b"&".join(parameters)
@@ -53,13 +55,14 @@ def _name(parameter: bytes) -> bytes:
     return unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" "))
 
 
-def variant(request: Request, names: Iterable[str]) -> str:
+def variant(request: Request, names: Collection[str]) -> str:
     """A digest of the values of the request fields that a page varies by (RFC 9111 section 4.1); empty without any.
 
     Only a digest, since they may be cookies, and lie beside the page.
     """
-    values = [(name, _normal(name, joined(request.fields, name))) for name in names]
-    return _digest(repr(values)) if values else ""
+    if not names:
+        return ""
+    return _digest(repr([(name, _normal(name, joined(request.fields, name))) for name in names]))
 
 
 def _normal(name: str, value: str | None) -> str | None:
@@ -93,8 +96,7 @@ def look(kept: Kept, now: float) -> Page:
     """A kept response as an answer; its Age is made anew (RFC 9111 section 5.1)."""
     status, fields, body, since, age, fresh, swr, on_error, strict = kept
     resident = max(0.0, now - since)
-    told = tuple([(name, value) for name, value in fields if name != "age"])
-    response = Response(status, (*told, ("age", str(int(age + resident)))), body)
+    response = Response(status, (*fields, ("age", str(int(age + resident)))), body)
     return Page(response, age + resident, fresh - resident, swr, on_error, strict)
 
 

@@ -14,6 +14,8 @@ from cachekit.http.messages import Fields, Request, Response, joined, values_of
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 CREDENTIALS: Final = ("authorization", "cookie")
 UNTOUCHED: Final = ("range", "if-range", "if-match", "if-unmodified-since", "upgrade")  # asked for part of it, or more
+TELLING: Final = frozenset({*CREDENTIALS, *UNTOUCHED, "cache-control"})  # request fields that may lead past the cache
+WISHES: Final = frozenset({"cache-control", "pragma"})  # of a client
 PERSONAL: Final = frozenset({"authorization", "cookie", "*"})  # in Vary
 # Cacheable without a word of the origin (RFC 9110 section 15.1), but for errors and those that carry parts.
 ORDINARY: Final = frozenset({200, 203, 204, 300, 301, 308})
@@ -67,7 +69,9 @@ def why_bypassed(request: Request, user: str | None, *, proxy: bool = False) -> 
         return "method"
     if request.body:
         return "body"
-    sent = {name for name, _ in request.fields}
+    sent = TELLING.intersection([name for name, _ in request.fields])
+    if not sent:
+        return ""
     if user is None:
         for name in CREDENTIALS:
             if name in sent and not (proxy and name == "authorization"):
@@ -80,31 +84,32 @@ def why_bypassed(request: Request, user: str | None, *, proxy: bool = False) -> 
 
 
 def asked(request: Request) -> Directives:
-    """The directives of a request; an old Pragma counts where there is no Cache-Control (RFC 9111 section 5.4)."""
-    values = values_of(request.fields, "cache-control")
-    if not values and "no-cache" in control.names(values_of(request.fields, "pragma")):
+    """The directives of a request; an old Pragma counts where there is no Cache-Control (RFC 7234 section 5.4)."""
+    lines = [line for line in request.fields if line[0] in WISHES]
+    if not lines:  # most requests
+        return control.NONE
+    values = [value for name, value in lines if name == "cache-control"]
+    if not values and "no-cache" in control.names([value for _, value in lines]):
         return {"no-cache": (None,)}
     return control.directives(values)
 
 
-def wants_new(request: Request, rules: Rules, age: float, fresh_for: float) -> bool:
-    """Whether the client will not take what is kept: no-cache, max-age, min-fresh (RFC 9111 section 5.2.1).
+def wants_new(found: Directives, rules: Rules, age: float, fresh_for: float) -> bool:
+    """Whether a client that `asked` for this will not take what is kept: no-cache, max-age, min-fresh (RFC 9111 section
+    5.2.1).
 
     Who names a max-age wants nothing stale, however young, unless max-stale is there too (section 5.2.1.1).
     """
-    if not rules.reload:
-        return False
-    found = asked(request)
-    if not found:
+    if not found or not rules.reload:
         return False
     oldest, left = control.seconds(found, "max-age"), control.seconds(found, "min-fresh")
     old = oldest is not None and (age > oldest or (fresh_for <= 0 and "max-stale" not in found))
     return "no-cache" in found or old or (left is not None and fresh_for < left)
 
 
-def only_kept(request: Request) -> bool:
-    """Whether the client wants what is kept or nothing (RFC 9111 section 5.2.1.7)."""
-    return "only-if-cached" in asked(request)
+def only_kept(found: Directives) -> bool:
+    """Whether a client that `asked` for this wants what is kept or nothing (RFC 9111 section 5.2.1.7)."""
+    return "only-if-cached" in found
 
 
 def is_for(request: Request, response: Response, user: str | None) -> bool:

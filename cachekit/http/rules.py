@@ -33,6 +33,7 @@ class Rulebook(Generic[P]):
         self._make = make
         self._profile = profile
         self._may_know_users = may_know_users
+        self._proxy = rules.proxy
         self.own = Rule(make("default", rules, profile), True)
         self._read: HttpSpec | None = None  # what the patterns below are made of
         self._patterns: list[tuple[re.Pattern[str], Rule[P] | None]] = []
@@ -55,7 +56,9 @@ class Rulebook(Generic[P]):
                 f"http.rules: {spec.path}: per_user = true needs CacheMiddleware(per_user=...), which says who it is"
             )
         ttl = (float(LONGEST) if spec.ttl is None else spec.ttl) if spec.ttl_set else None
-        rules = Rules(ttl, tuple(sorted(spec.vary)), dict(spec.statuses), client_ttl=spec.client_ttl)
+        rules = Rules(
+            ttl, tuple(sorted(spec.vary)), dict(spec.statuses), client_ttl=spec.client_ttl, proxy=self._proxy
+        )  # fmt: skip
         return Rule(self._make(spec.name or spec.path, rules, spec.profile or self._profile), spec.per_user)
 
 

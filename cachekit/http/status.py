@@ -3,9 +3,10 @@
 from enum import Enum
 from typing import Final
 
-from cachekit.http.messages import Response
+from cachekit.http.messages import Response, values_of
 
 NAME: Final = "cachekit"
+TOLD: Final = frozenset({"x-cache", "cache-status"})
 
 
 class Result(Enum):
@@ -22,10 +23,12 @@ def told(
 ) -> Response:
     """The response with both fields. ``why`` of a bypass or a miss is a bounded word."""
     status = f"{NAME}; {_status(result, why, fresh_for, stored)}"
-    before = [value for name, value in response.fields if name == "cache-status"]
-    fields = [(name, value) for name, value in response.fields if name not in ("x-cache", "cache-status")]
-    fields += [("x-cache", result.value), ("cache-status", ", ".join([*before, status]))]
-    return response._replace(fields=tuple(fields))
+    fields = response.fields
+    if not TOLD.isdisjoint([name for name, _ in fields]):  # further inside: that comes first
+        status = ", ".join([*values_of(fields, "cache-status"), status])
+        fields = tuple([line for line in fields if line[0] not in TOLD])
+    fields = (*fields, ("x-cache", result.value), ("cache-status", status))
+    return Response(response.status, fields, response.body, response.ttl)
 
 
 def _status(result: Result, why: str, fresh_for: float, stored: bool) -> str:

@@ -1,6 +1,6 @@
 """What RFC 9111 and RFC 9110 say that a shared cache MUST or MUST NOT do, over a real cached function.
 
-One test for each; its docstring begins with the section and its words.
+One test for each; its docstring begins with the section, and what that says in our words.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ SAID = "public, max-age=60"
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE"])
 async def test_other_methods_are_not_stored(site: Any, method: str) -> None:
-    """RFC 9111 section 3: MUST NOT store unless "the request method is understood by the cache"."""
+    """RFC 9111 section 3: MUST NOT store what answers a method that the cache does not understand."""
     site.says(cache_control=SAID)
     assert not (await site.twice({"method": method}, method=method)).kept
     assert not (await site.ask()).kept
@@ -38,13 +38,13 @@ async def test_final_responses_with_a_life_are_stored(site: Any, status: int) ->
 
 @pytest.mark.parametrize("status", [201, 202, 206, 302, 303, 304, 307, 400, 403, 404, 410, 418, 451, 499])
 async def test_nothing_else_is_stored_without_being_listed(site: Any, status: int) -> None:
-    """RFC 9111 section 3: MUST NOT store unless "the response status code is final" and it may be stored."""
+    """RFC 9111 section 3: MUST NOT store unless the status is a final one and something allows it."""
     assert not (await site.says(status).twice()).kept
 
 
 @pytest.mark.parametrize("status", [206, 304])
 async def test_parts_are_not_stored_whatever_they_say(sites: Any, status: int) -> None:
-    """RFC 9111 section 3: "if the response status code is 206 or 304" it must be understood; here it is not."""
+    """RFC 9111 section 3: 206 and 304 may be stored only by caches that understand them; this one does not."""
     site = sites(Rules(ttl=60.0, statuses={206: 60.0, 304: 60.0}, proxy=True))
     assert not (await site.says(status, cache_control=SAID).twice()).kept
 
@@ -52,18 +52,18 @@ async def test_parts_are_not_stored_whatever_they_say(sites: Any, status: int) -
 @pytest.mark.parametrize("name", ["cache_control", "Cache-Control", "CACHE_CONTROL"])
 @pytest.mark.parametrize("said", ["no-store", "NO-STORE, max-age=60", ["max-age=60", "no-store"], 'no-store="x"'])
 async def test_no_store_is_not_stored(site: Any, name: str, said: str) -> None:
-    """RFC 9111 section 5.2.2.5: no-store "indicates that a cache MUST NOT store any part" of it."""
+    """RFC 9111 section 5.2.2.5: no part of a response with no-store may be stored."""
     assert not (await site.says(**{name: said}).twice()).kept
 
 
 @pytest.mark.parametrize("said", ["private", "Private, max-age=60", 'private="x-name"', "private; max-age=60"])
 async def test_private_is_not_stored(site: Any, said: str) -> None:
-    """RFC 9111 section 5.2.2.7: private "indicates that a shared cache MUST NOT store the response"."""
+    """RFC 9111 section 5.2.2.7: a shared cache MUST NOT store a response with private."""
     assert not (await site.says(cache_control=said).twice()).kept
 
 
 async def test_private_is_for_whom_it_is_for(site: Any) -> None:
-    """RFC 9111 section 5.2.2.7: the response "is intended for a single user", who may have it again."""
+    """RFC 9111 section 5.2.2.7: the response is meant for one user, who may have it again."""
     site.says(cache_control="private, max-age=60")
     assert (await site.twice({"user": "anna"}, user="anna")).kept
     assert not (await site.ask(user="bert")).kept
@@ -72,13 +72,13 @@ async def test_private_is_for_whom_it_is_for(site: Any) -> None:
 
 @pytest.mark.parametrize("said", ["no-cache", 'no-cache="set-cookie"', "no-cache, max-age=60"])
 async def test_no_cache_is_not_used_without_validation(site: Any, said: str) -> None:
-    """RFC 9111 section 5.2.2.4: no-cache "MUST NOT be used to satisfy any other request without forwarding it"."""
+    """RFC 9111 section 5.2.2.4: a response with no-cache MUST NOT be used again without asking the origin."""
     assert not (await site.says(cache_control=said).twice()).kept
 
 
 @pytest.mark.parametrize(("status", "kept"), [(200, True), (218, False), (599, False)])
 async def test_must_understand(sites: Any, status: int, kept: bool) -> None:
-    """RFC 9111 section 3: where must-understand is present, only what "the cache understands" may be stored."""
+    """RFC 9111 section 3: with must-understand, only a status that the cache understands may be stored."""
     site = sites(Rules(ttl=None, proxy=True)).says(status, cache_control="must-understand, max-age=60")
     assert (await site.twice()).kept is kept
 
@@ -86,8 +86,8 @@ async def test_must_understand(sites: Any, status: int, kept: bool) -> None:
 @pytest.mark.parametrize("credentials", [{"authorization": "Basic YTpi"}, {"cookie": "sid=1"}])
 @pytest.mark.parametrize("said", [SAID, "s-maxage=60", "must-revalidate, max-age=60", "max-age=60"])
 async def test_responses_to_credentials_are_not_stored(site: Any, credentials: dict[str, str], said: str) -> None:
-    """RFC 9111 section 3.5: "A shared cache MUST NOT use a cached response to a request with an Authorization header
-    field to satisfy any subsequent request" unless it says so; this one does not even then, and not with cookies."""
+    """RFC 9111 section 3.5: what answered a request with Authorization MUST NOT answer others in a shared cache, unless
+    it allows that; this one does not even then, and not with cookies."""
     site.says(cache_control=said)
     assert not (await site.twice(credentials)).kept
     assert (await site.ask()).kept  # a page for all is kept meanwhile,
@@ -100,7 +100,7 @@ async def test_responses_to_credentials_are_not_stored(site: Any, credentials: d
     ("proxy-revalidate, max-age=60", False),
 ])  # fmt: skip
 async def test_a_proxy_opens_responses_that_say_so(sites: Any, said: str, open: bool) -> None:
-    """RFC 9111 section 3.5: "must-revalidate, public, and s-maxage" allow it, nothing else."""
+    """RFC 9111 section 3.5: must-revalidate, public and s-maxage allow it, nothing else."""
     site = sites(Rules(ttl=None, proxy=True)).says(cache_control=said)
     assert (await site.twice({"authorization": "a"}, authorization="b")).kept is open
     await site.ask()
@@ -108,7 +108,7 @@ async def test_a_proxy_opens_responses_that_say_so(sites: Any, said: str, open: 
 
 
 async def test_set_cookie_is_not_stored(site: Any) -> None:
-    """RFC 9111 section 7.3: Set-Cookie does not inhibit caching by itself; "servers are encouraged" to say so. Here it
+    """RFC 9111 section 7.3: Set-Cookie alone does not forbid storing, and servers should say what they mean. Here it
     does: a session that is given to two is worse than any miss."""
     assert not (await site.says(cache_control=SAID, set_cookie="sid=1").twice()).kept
 
@@ -127,7 +127,7 @@ def test_fields_of_the_connection_are_not_stored(name: str) -> None:
 
 
 async def test_all_other_fields_are_stored(site: Any) -> None:
-    """RFC 9111 section 3.1: "Caches MUST include all received response header fields", lines and order too."""
+    """RFC 9111 section 3.1: all other fields MUST be stored, known or not; here lines and order too."""
     site.says(link=["</a>", "</b>"], x_unknown="", content_language="de")
     answer = await site.twice()
     assert answer.all("link") == ["</a>", "</b>"] and answer["x-unknown"] == "" and answer["content-language"] == "de"
@@ -136,7 +136,7 @@ async def test_all_other_fields_are_stored(site: Any) -> None:
 @pytest.mark.parametrize("given", [{"content_length": "5"}, {"content_length": ["4", "5"]}, {"content_length": "x"},
                                    {"content_range": "bytes 0-3/4"}])  # fmt: skip
 async def test_incomplete_responses_are_not_stored(site: Any, given: dict[str, str]) -> None:
-    """RFC 9111 section 3.3: "A cache MUST NOT use an incomplete response to answer requests"."""
+    """RFC 9111 section 3.3: what is incomplete MUST NOT answer requests for the whole."""
     assert not (await site.says(**given).twice()).kept
 
 
@@ -150,18 +150,18 @@ async def test_a_complete_response_with_its_length_is_stored(site: Any) -> None:
 
 @pytest.mark.parametrize("other", [{"path": "/b"}, {"query": b"x=1"}, {"host": "example.org"}, {"scheme": "https"}])
 async def test_another_target_is_another_page(site: Any, other: dict[str, str]) -> None:
-    """RFC 9111 section 4: only if "the presented target URI and that of the stored response match"."""
+    """RFC 9111 section 4: a stored response answers requests for its own target URI only."""
     assert not (await site.twice({}, **other)).kept
 
 
 async def test_unsafe_requests_go_to_the_route(site: Any) -> None:
-    """RFC 9111 section 4: "A cache MUST write through requests with methods that are unsafe"."""
+    """RFC 9111 section 4: requests with unsafe methods MUST reach the origin."""
     assert (await site.twice({}, method="POST")).runs == 1
     assert site.requests[-1].method == "POST"
 
 
 async def test_what_is_kept_has_an_age(site: Any) -> None:
-    """RFC 9111 section 4: "a cache MUST generate an Age header field, replacing any present in the response"."""
+    """RFC 9111 section 4: what is answered from the cache MUST have an Age of the cache's own making."""
     await site.ask()
     site.clock.advance(7.9)
     answer = await site.ask()
@@ -169,7 +169,7 @@ async def test_what_is_kept_has_an_age(site: Any) -> None:
 
 
 async def test_the_body_of_a_request_is_not_ignored(site: Any) -> None:
-    """RFC 9110 section 9.3.1: content in a GET has no semantics that a cache knows; it goes around."""
+    """RFC 9110 section 9.3.1: content in a GET has no general meaning, so a cache cannot know it; it goes around."""
     assert not (await site.twice({}, body=True)).kept
 
 
@@ -189,8 +189,8 @@ async def test_the_body_of_a_request_is_not_ignored(site: Any) -> None:
     ("cookie", {}, {}, False), ("Authorization", {}, {}, False),
 ])  # fmt: skip
 async def test_vary(site: Any, vary: str, first: dict[str, str], second: dict[str, str], same: bool) -> None:
-    """RFC 9111 section 4.1: "the cache MUST NOT use that stored response without revalidation unless all the presented
-    request header fields nominated by that Vary field value match", and "*" always fails."""
+    """RFC 9111 section 4.1: MUST NOT be used, without asking, unless all request fields that its Vary names match those
+    of the request that it answered; an asterisk never matches."""
     assert (await site.says(vary=vary).twice(first, **second)).kept is same
 
 
@@ -210,8 +210,8 @@ async def test_vary(site: Any, vary: str, first: dict[str, str], second: dict[st
     ({}, 60), ({"last_modified": date(NOON - 1000)}, 60),
 ])  # fmt: skip
 async def test_life(site: Any, given: dict[str, str], life: int) -> None:
-    """RFC 9111 section 4.2.1: s-maxage, max-age, Expires minus Date, in this order. Section 5.3: "MUST interpret
-    invalid date formats, especially the value "0", as representing a time in the past". Else the ttl of the route."""
+    """RFC 9111 section 4.2.1: s-maxage, max-age, Expires minus Date, in this order. Section 5.3: an
+    invalid date, 0 above all, MUST count as one in the past. Else the ttl of the route."""
     await site.says(**given).ask()
     site.clock.advance(max(life - 0.5, 0))
     assert (await site.ask()).kept is (life > 0)
@@ -220,7 +220,7 @@ async def test_life(site: Any, given: dict[str, str], life: int) -> None:
 
 
 async def test_no_life_is_guessed(sites: Any) -> None:
-    """RFC 9111 section 4.2.2: "MUST NOT use heuristics" where there is an explicit time; here never."""
+    """RFC 9111 section 4.2.2: MUST NOT guess where a time is given; here never."""
     assert not (await sites(Rules(ttl=None)).says(last_modified=date(NOON - 86400)).twice()).kept
 
 
@@ -248,8 +248,8 @@ async def test_a_proxy_guesses(sites: Any, status: int, given: dict[str, str], l
     ({"age": "10, 20"}, 10), ({"date": "x", "age": "010"}, 10),
 ])  # fmt: skip
 async def test_age(site: Any, given: dict[str, str], age: int) -> None:
-    """RFC 9111 section 4.2.3: corrected_initial_age is the greater of apparent and received age; resident time is
-    added. Section 5.1: of several the first."""
+    """RFC 9111 section 4.2.3: the age it came with is the greater of that by its Date and its Age; the time it has lain
+    here is added. Section 5.1: of several the first."""
     await site.says(**given).ask()
     site.clock.advance(3)
     answer = await site.ask()
@@ -260,7 +260,7 @@ async def test_age(site: Any, given: dict[str, str], age: int) -> None:
 
 @pytest.mark.parametrize("age", ["x", "-1", "1.5", "", "10;x", "9" * 5000, "60"])
 async def test_what_is_too_old_or_of_unknown_age_is_not_kept(site: Any, age: str) -> None:
-    """RFC 9111 section 4.2.3: age_value is "a non-negative integer"."""
+    """RFC 9111 section 5.1: an Age that is no number SHOULD be ignored; here nobody knows then how old the page is."""
     assert not (await site.says(age=age).twice()).kept
 
 
@@ -270,8 +270,8 @@ STALE = {"stale_ttl": "1h", "swr": True}
 @pytest.mark.parametrize("said", ["must-revalidate", "proxy-revalidate", "s-maxage=60"])
 @pytest.mark.parametrize("after", [60, 61])  # in the very second that it ends it is stale
 async def test_stale_pages_that_forbid_it_are_not_given(sites: Any, said: str, after: int) -> None:
-    """RFC 9111 section 4.2.4: "A cache MUST NOT generate a stale response if it is prohibited by an explicit
-    in-protocol directive": sections 5.2.2.2, 5.2.2.8, 5.2.2.10."""
+    """RFC 9111 section 4.2.4: MUST NOT give what is stale where a directive of the response forbids it: sections
+    5.2.2.2, 5.2.2.8, 5.2.2.10."""
     site = sites(**STALE)
     await site.says(cache_control=f"max-age=60, {said}").ask()
     site.clock.advance(after)
@@ -302,7 +302,7 @@ async def test_stale_pages_have_their_full_age(sites: Any) -> None:
     ({"cache_control": "max-age=60, stale-while-revalidate=10"}, 10),
 ])  # fmt: skip
 async def test_a_stale_page_is_given_no_longer_than_it_says(sites: Any, given: dict[str, str], last: int) -> None:
-    """RFC 9111 section 4.2.4: only if disconnected or "explicitly permitted"; RFC 5861: for how long."""
+    """RFC 9111 section 4.2.4: only if disconnected, or where that is permitted; RFC 5861: for how long."""
     site = sites(stale_ttl="1h")
     await site.says(**given).ask()
     site.clock.advance(60 + last - 0.5)
@@ -317,8 +317,8 @@ async def test_a_stale_page_is_given_no_longer_than_it_says(sites: Any, given: d
 
 @pytest.mark.parametrize("name", ["if_match", "if_unmodified_since", "if_range", "range"])
 async def test_conditions_for_the_origin_are_left_to_it(site: Any, name: str) -> None:
-    """RFC 9111 section 4.3.2: "A cache MUST NOT evaluate conditional header fields that only apply to an origin
-    server". RFC 9110 section 14.2: Range is the route's affair too."""
+    """RFC 9111 section 4.3.2: conditions that are for the origin alone MUST NOT be evaluated by a cache. RFC 9110
+    section 14.2: Range is the route's affair too."""
     answer = await site.twice({}, **{name: date(NOON)})
     assert not answer.kept and answer.status == 200
 
@@ -351,15 +351,15 @@ async def test_not_modified(site: Any) -> None:
     ({"if_modified_since": date(NOON - 99), "if_none_match": "*"}, 304),
 ])  # fmt: skip
 async def test_if_modified_since(site: Any, given: dict[str, str], status: int) -> None:
-    """RFC 9110 section 13.1.3: "A recipient MUST ignore If-Modified-Since if ... If-None-Match" is there, "if the
-    received field value is not a valid HTTP-date, the field value has more than one member"; 13.2.2: the order."""
+    """RFC 9110 section 13.1.3: If-Modified-Since MUST be ignored beside If-None-Match, and if it is no date or several;
+    13.2.2: the order."""
     site.says(last_modified=date(NOON - 60), etag='"e"')
     assert (await site.twice({}, **given)).status == status
 
 
 @pytest.mark.parametrize("status", [404, 301])
 async def test_conditions_are_for_what_would_be_a_200(sites: Any, status: int) -> None:
-    """RFC 9110 section 13.2.1: preconditions MUST be ignored if the response without them is other than 2xx."""
+    """RFC 9110 section 13.2.1: conditions MUST be ignored where the response without them is neither 2xx nor 412."""
     site = sites(Rules(ttl=60.0, statuses={404: 60.0})).says(status, etag='"e"')
     answer = await site.twice({}, if_none_match='"e"')
     assert answer.kept and answer.status == status
@@ -372,7 +372,7 @@ async def test_conditions_of_unsafe_requests_are_the_routes(site: Any, method: s
 
 
 async def test_entity_tags_are_strong(site: Any) -> None:
-    """RFC 9110 section 8.8.1: "A strong validator MUST change when the content changes", and its representation."""
+    """RFC 9110 section 8.8.1: a strong validator MUST change with the representation: content, type, encoding."""
     found = []
     for given in [{"body": b"a"}, {"body": b"b"}, {"body": b"a", "content_type": "x"},
                   {"body": b"a", "content_encoding": "x"}]:  # fmt: skip
@@ -392,7 +392,7 @@ async def test_head_is_answered_from_what_get_kept(site: Any) -> None:
 
 
 async def test_head_fills_nothing(site: Any) -> None:
-    """RFC 9111 section 3: a response without content MUST NOT answer a GET."""
+    """RFC 9111 section 4: a stored response answers only methods that its own allows, and HEAD is not GET."""
     site.says(body=b"", content_length="4")
     assert (await site.ask(method="HEAD")).runs == 1
     assert not (await site.ask(method="HEAD")).kept
@@ -426,8 +426,8 @@ async def test_head_does_not_keep_others_from_filling(site: Any) -> None:
     ("status", "gone"), [(200, True), (204, True), (303, True), (399, True), (404, False), (500, False)]
 )
 async def test_unsafe_requests_outdate_their_target(site: Any, method: str, status: int, gone: bool) -> None:
-    """RFC 9111 section 4.4: "A cache MUST invalidate the target URI when it receives a non-error status code in
-    response to an unsafe request method (including methods whose safety is unknown)"."""
+    """RFC 9111 section 4.4: the target of an unsafe method, or of one that may be, MUST be invalidated when it has
+    been answered without an error."""
     for query in (b"", b"x=1"):
         await site.ask("/a", query=query)
     await site.ask("/b")
@@ -453,8 +453,8 @@ async def test_safe_requests_outdate_nothing(site: Any, method: str) -> None:
     ("http://user@example.com/b", False), ("http://[/b", False), ("", False),
 ])  # fmt: skip
 async def test_references_outdate_pages_of_this_origin_only(site: Any, name: str, reference: str, gone: bool) -> None:
-    """RFC 9111 section 4.4: what Location and Content-Location name may be invalidated too, but "MUST NOT" if its
-    origin "differs from that of the target URI"."""
+    """RFC 9111 section 4.4: what Location and Content-Location name may be invalidated too, but MUST NOT be, if it
+    is of another origin than the target."""
     await site.ask("/b")
     for other in ("example.org", "example.com:8080"):
         await site.ask("/b", host=other)
@@ -477,8 +477,8 @@ async def test_references_outdate_pages_of_this_origin_only(site: Any, name: str
     ("max-age=99, max-age=1", False),
 ])  # fmt: skip
 async def test_request_directives(site: Any, asked: str, kept: bool | None) -> None:
-    """RFC 9111 section 5.2.1: no-cache "prefers"; max-age, min-fresh; no-store: "MUST NOT store any part of either this
-    request or any response to it"; only-if-cached: a stored response, or 504."""
+    """RFC 9111 section 5.2.1: a client may want nothing kept (no-cache), nothing old (max-age), nothing that ends soon
+    (min-fresh), nothing stored (no-store), or nothing but what is stored (only-if-cached)."""
     await site.ask()
     site.clock.advance(10)
     answer = await site.ask(cache_control=asked)
@@ -487,7 +487,7 @@ async def test_request_directives(site: Any, asked: str, kept: bool | None) -> N
 
 
 async def test_a_new_page_that_a_client_asked_for_is_for_all(site: Any) -> None:
-    """RFC 9111 section 5.2.1.4: the response to it may be stored, and takes the place of the old."""
+    """RFC 9111 section 4: of several stored responses the newest MUST be used, also if no-cache brought it."""
     await site.twice({}, cache_control="no-cache")
     await site.says(body=b"new").ask(cache_control="no-cache")
     answer = await site.ask()
@@ -495,13 +495,13 @@ async def test_a_new_page_that_a_client_asked_for_is_for_all(site: Any) -> None:
 
 
 async def test_no_store_of_a_request_keeps_nothing(site: Any) -> None:
-    """RFC 9111 section 5.2.1.5: "a cache MUST NOT store any part of either this request or any response to it"."""
+    """RFC 9111 section 5.2.1.5: neither such a request nor what answers it may be stored."""
     assert not (await site.twice({"cache_control": "no-store"})).kept
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_only_if_cached(site: Any, method: str) -> None:
-    """RFC 9111 section 5.2.1.7: it "SHOULD respond using either a stored response ... or a 504"."""
+    """RFC 9111 section 5.2.1.7: SHOULD be answered with a stored response or 504."""
     answer = await site.ask(cache_control="only-if-cached", method=method)
     assert (answer.status, answer.runs, answer["x-cache"]) == (504, 0, "MISS") and answer["date"] == date(NOON)
     await site.says(vary="accept").ask(accept="a")
@@ -512,7 +512,7 @@ async def test_only_if_cached(site: Any, method: str) -> None:
 
 
 async def test_a_stale_page_is_not_for_who_names_an_age(sites: Any) -> None:
-    """RFC 9111 section 5.2.1.1: without max-stale "the client does not wish to receive a stale response"."""
+    """RFC 9111 section 5.2.1.1: who names a max-age without max-stale wants nothing stale."""
     for asked, kept in [("max-age=3600", False), ("max-age=3600, max-stale", True)]:
         site = sites(stale_ttl="1h", swr=True)
         await site.ask()
@@ -524,12 +524,12 @@ async def test_a_stale_page_is_not_for_who_names_an_age(sites: Any) -> None:
                                              ({"pragma": "no-cache", "cache_control": "max-age=99"}, True),
                                              ({"pragma": "x"}, True)])  # fmt: skip
 async def test_pragma(site: Any, given: dict[str, str], kept: bool) -> None:
-    """RFC 9111 section 5.4: counts as no-cache where there is no Cache-Control."""
+    """RFC 9111 section 5.4 deprecates it; by RFC 7234 section 5.4 it is no-cache where there is no Cache-Control."""
     assert (await site.twice({}, **given)).kept is kept
 
 
 async def test_pragma_in_a_response_means_nothing(site: Any) -> None:
-    """RFC 9111 section 5.4: it is specified for requests only."""
+    """RFC 7234 section 5.4: what it means in a response is nowhere said."""
     assert (await site.says(pragma="no-cache").twice()).kept
 
 
@@ -537,7 +537,7 @@ async def test_pragma_in_a_response_means_nothing(site: Any) -> None:
 
 
 async def test_answers_have_a_date(site: Any) -> None:
-    """RFC 9110 section 6.6.1: "An origin server with a clock MUST generate a Date", and a recipient MUST keep it."""
+    """RFC 9110 section 6.6.1: an origin with a clock MUST send a Date, and who finds one leaves it."""
     assert (await site.ask())["date"] == date(NOON)
     site.clock.advance(5)
     assert (await site.ask())["date"] == date(NOON)

@@ -137,7 +137,7 @@ class TestRules:
 
 
 class TestPassedOn:
-    """Streams, web sockets, ranges, background tasks, what is too large: as if nobody were there."""
+    """Streams, web sockets, ranges, what is too large: as if nobody were there."""
 
     def kept(self, app: Any, path: str = "/", **options: Any) -> list[str | None]:
         with TestClient(app) as client:
@@ -220,12 +220,12 @@ class TestPassedOn:
 
     @pytest.mark.parametrize("between", [False, True], ids=["alone", "behind another middleware"])
     @pytest.mark.parametrize("kind", ["sync", "async", "fastapi"])
-    def test_responses_with_background_tasks(self, options, runs, kind, between):
+    def test_background_tasks_run_when_the_application_does(self, options, runs, kind, between):
         async def at_once() -> None:
             runs.append("task")
 
         async def endpoint(request: Request) -> Response:
-            return JSONResponse(1, background=BackgroundTask(at_once if kind == "async" else runs.append, *[]))
+            return JSONResponse(1, background=BackgroundTask(at_once))
 
         async def note(request: Request) -> Response:
             return JSONResponse(1, background=BackgroundTask(runs.append, "task"))
@@ -246,8 +246,8 @@ class TestPassedOn:
                 return await call_next(request)
 
         app.add_middleware(CacheMiddleware, **options)
-        assert self.kept(app) == ["BYPASS", "BYPASS"]
-        assert runs == ["task", "task"]
+        assert self.kept(app) == ["MISS", "HIT"]
+        assert runs == ["task"]
 
     @pytest.mark.parametrize("between", [False, True], ids=["alone", "behind another middleware"])
     def test_what_ends_a_dependency_is_no_background_task(self, options, runs, between):
@@ -272,7 +272,7 @@ class TestPassedOn:
         assert self.kept(app) == ["MISS", "HIT"]
         assert runs == ["closed"]
 
-    def test_a_client_has_its_answer_before_the_background_task_ends(self, options):
+    def test_neither_the_client_nor_the_cache_waits_for_a_background_task(self, options):
         async def run() -> list[str]:
             order, gate = [], asyncio.Event()
 
@@ -284,9 +284,8 @@ class TestPassedOn:
                 return PlainTextResponse("page", background=BackgroundTask(task))
 
             async def send(message: Any) -> None:
-                if message["type"] == "http.response.body":
-                    order.append("answer")
-                    gate.set()
+                if message["type"] == "http.response.start":
+                    order.append(dict(message["headers"])[b"x-cache"].decode())
 
             async def receive() -> Any:
                 return {"type": "http.request", "body": b""}
@@ -295,10 +294,31 @@ class TestPassedOn:
                 "type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"a")], "query_string": b"",
                 "scheme": "http",
             }  # fmt: skip
-            await app_of(Route("/", endpoint), **options)(scope, receive, send)
+            app = app_of(Route("/", endpoint), **options)
+            first = asyncio.create_task(app({**scope}, receive, send))
+            while not order:
+                await asyncio.sleep(0)
+            await app({**scope}, receive, send)
+            assert not first.done()  # its request lasts as long as its task
+            gate.set()
+            await first
             return order
 
-        assert asyncio.run(asyncio.wait_for(run(), 5)) == ["answer", "task"]
+        assert asyncio.run(asyncio.wait_for(run(), 5)) == ["MISS", "HIT", "task"]
+
+    @pytest.mark.parametrize("ttl", ["1m", None], ids=["kept", "not kept"])
+    def test_what_a_background_task_raises_is_the_servers_as_ever(self, options, ttl):
+        def fail() -> None:
+            raise RuntimeError("broken")
+
+        async def endpoint(request: Request) -> Response:
+            return PlainTextResponse("page", background=BackgroundTask(fail))
+
+        app = app_of(Route("/", endpoint), **{**options, "ttl": ttl})
+        with pytest.raises(RuntimeError, match="broken"):
+            TestClient(app).get("/")
+        if ttl is not None:
+            assert TestClient(app).get("/").headers["x-cache"] == "HIT"
 
     def test_web_sockets(self, options):
         async def endpoint(websocket: Any) -> None:
@@ -457,3 +477,13 @@ class TestFailures:
 
         await asyncio.wait_for(app(scope, receive, send), 5)
         await asyncio.wait_for(ended.wait(), 5)
+
+
+@pytest.mark.parametrize("path", ["/x", "/articles/1"], ids=["by the middleware", "by a rule"])
+def test_a_proxy_takes_its_server_at_its_word(runs, path):
+    """RFC 9111 section 3.5: what is public may be given to all. Without ``proxy`` it is not."""
+    for proxy in (True, False):
+        app = app_of(Route(path, numbered(runs, headers={"cache-control": "public, max-age=60"})), proxy=proxy)
+        client = TestClient(app, base_url=f"http://{proxy}")
+        answers = [client.get(path, headers={"authorization": user}).headers["x-cache"] for user in ("a", "b")]
+        assert answers == (["MISS", "HIT"] if proxy else ["BYPASS", "BYPASS"])

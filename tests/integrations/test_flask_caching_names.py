@@ -6,8 +6,10 @@ import logging
 
 import pytest
 from flask import Flask, abort, make_response, render_template_string, request
+from typer.testing import CliRunner
 
 from cachekit import ConfigError, Outcome, tenant
+from cachekit.cli import build
 from cachekit.config.settings import load
 from cachekit.integrations import flask as ours
 from cachekit.integrations.flask import CachedResponse, CacheKit, make_template_fragment_key
@@ -520,5 +522,33 @@ class TestCommands:
 
     def test_config_check(self, app):
         done = self.run(app, "config", "check", "--json")
-        assert (done.exit_code, json.loads(done.output)) == (0, {"ok": True, "problems": [], "files": []})
+        found = json.loads(done.output)
+        assert (done.exit_code, found) == (0, {"ok": True, "problems": [], "warnings": found["warnings"], "files": []})
         assert "the configuration is right" in self.run(app, "config", "check").output
+
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_config_check_warns_as_the_other_one_does(self, monkeypatch, tmp_path, strict):
+        file = tmp_path / "cachekit.toml"
+        file.write_text(f"strict = {str(strict).lower()}\n[backends.default]\nurl = 'redis://:secret@127.0.0.1:1'\n")
+        monkeypatch.setenv("CACHEKIT_CONFIG", str(file))
+        replace_default(None)
+        app = Flask("names")
+        CacheKit(app)
+        mine = self.run(app, "config", "check", "--json")
+        other = CliRunner().invoke(build(), ["config", "check", "--json"])
+        assert (mine.exit_code, json.loads(mine.output)) == (other.exit_code, json.loads(other.output))
+        assert mine.exit_code == int(strict)
+        warnings = json.loads(mine.output)["warnings"]
+        assert [each.partition(":")[0] for each in warnings] == [str(file), "namespace", "metrics"]
+        text = self.run(app, "config", "check").output
+        assert f"{'error' if strict else 'warning'}: namespace: not set" in text
+        assert ("the configuration is right" in text) is not strict
+        assert "secret" not in mine.output + text
+
+    def test_config_check_warns_without_a_file(self):
+        replace_default(None)
+        app = Flask("names")
+        CacheKit(app)
+        done = self.run(app, "config", "check")
+        assert (done.exit_code, "warning: metrics: /metrics is open to everybody" in done.output) == (0, True)
+        assert self.run(app, "config", "check", "--strict").exit_code == 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 
-from cachekit.http.declared import rules_of, tags_of
+from cachekit.http.declared import Checked, checked_tags, rules_of, tags_of
 from cachekit.http.policy import Rules
 from cachekit.integrations.django.pages import Pages, PerUser, Tags, exchange_of, in_place
 
@@ -58,15 +58,16 @@ def cache_page(
     if callable(ttl):
         raise TypeError("cache_page takes options and gives a decorator: write @cache_page() with parentheses")
     rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
-    tags_of(tags, None)
-    kept = _Decorator(rules, profile, tags, per_user, by_profile=ttl is None)
+    kept = _Decorator(rules, profile, checked_tags(tags), per_user, by_profile=ttl is None)
     return cast(Callable[[V], V], kept)
 
 
 class _Decorator:
     """One `cache_page(...)`. Of a method it is given another function for each request, so pages go by its name."""
 
-    def __init__(self, rules: Rules, profile: str, tags: Tags, per_user: PerUser | None, *, by_profile: bool) -> None:
+    def __init__(
+        self, rules: Rules, profile: str, tags: Checked, per_user: PerUser | None, *, by_profile: bool
+    ) -> None:
         self.tags = tags
         self.per_user = per_user
         self._make = partial(Pages, rules=rules, profile=profile, by_profile=by_profile)

@@ -104,21 +104,29 @@ def invalidate(tags: tuple[str, ...], urls: tuple[str, ...], as_json: bool) -> N
 
 
 @config.command()
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
 @as_json
 @with_appcontext
-def check(as_json: bool) -> None:
+def check(strict: bool, as_json: bool) -> None:
     """Check the configuration and every decorated function against it. Exit status 1 if anything is wrong."""
+    from cachekit.config.settings import warnings_of  # loads pydantic
+
     service, problems = _here().service(), []
     try:
         service.start()
     except ConfigError as error:
         problems = str(error).splitlines()
+    spec = service.spec
+    warnings, strict = warnings_of(spec), strict or spec.strict
+    failed = bool(problems) or (strict and bool(warnings))
     if as_json:
-        click.echo(json.dumps({"ok": not problems, "problems": problems, "files": list(service.spec.files)}, indent=2))
+        report = {"ok": not failed, "problems": problems, "warnings": warnings, "files": spec.files}
+        click.echo(json.dumps(report, indent=2))
     else:
-        for line in (*service.spec.files, *problems, *([] if problems else ["the configuration is right"])):
+        told = [f"{'error' if strict else 'warning'}: {warning}" for warning in warnings]
+        for line in (*spec.files, *problems, *told, *([] if failed else ["the configuration is right"])):
             click.echo(line)
-    raise SystemExit(1 if problems else 0)
+    raise SystemExit(1 if failed else 0)
 
 
 def _tag_of(url: str) -> str:

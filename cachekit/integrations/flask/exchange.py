@@ -15,7 +15,6 @@ from werkzeug.exceptions import HTTPException
 
 from cachekit.http import messages, policy
 from cachekit.http.answer import ServerError
-from cachekit.http.messages import joined
 from cachekit.http.status import Result
 from cachekit.integrations.flask import views
 from cachekit.integrations.flask.timeouts import seconds_of
@@ -107,9 +106,9 @@ class ViewExchange:
             return "response-filter"
         return ""
 
-    def answered(self, answer: messages.Response | None) -> Response:
+    def answered(self, answer: messages.Response | None, result: str) -> Response:
         """What Flask gets. Raises what the view raised, unless a kept page stands in for it."""
-        mine = answer is None or joined(answer.fields, "x-cache") in OURS
+        mine = result in OURS
         if mine and self.raised is not None:
             raise self.raised
         if answer is None:
@@ -168,7 +167,7 @@ def _is_shared(name: str) -> bool:
 
 def again_of(view: object) -> Again | None:
     """What this request is made for, if it is made behind a visitor of this view."""
-    asked = request.environ.get(AGAIN)
+    asked = views.current_request().environ.get(AGAIN)
     return asked if isinstance(asked, Again) and asked.exchange.view is view else None
 
 

@@ -86,9 +86,10 @@ class CacheKit:
             legacy.warn(app)
 
     def _here(self) -> Installation:
-        there = current_app.extensions.get(EXTENSION)
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # a LocalProxy
+        there = app.extensions.get(EXTENSION)
         if not isinstance(there, Installation) or there.kit is not self:
-            raise ConfigError(f"this CacheKit is not installed in {current_app.name}; call init_app(app)")
+            raise ConfigError(f"this CacheKit is not installed in {app.name}; call init_app(app)")
         return there
 
     @property

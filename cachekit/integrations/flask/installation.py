@@ -75,6 +75,7 @@ class Installation:
 
     def __init__(self, kit: Kit, app: Flask, config: Config) -> None:
         self.kit = kit
+        self.name = app.name
         self.config = config
         self.signals = wants_signals(app, config)
         self._own = own_service(app, config)

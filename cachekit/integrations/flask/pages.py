@@ -74,11 +74,13 @@ class CachedView:
         self.here = here
         self.cache = cache  # whom signals name
         self.rules = rules_of(choices)
+        self._known: tuple[Any, bool | None, Rules] = (None, None, self.rules)  # timeout, if the profile's, rules
         self.skip = asker("unless", choices.unless, view)
         self.forced = asker("forced_update", choices.forced_update, view)
         self.outdated = stale_asker(choices.is_stale)
         version = versioned(view, options.get("version"), choices.source_check)
         self.recipe = Recipe(_loader(view), _checked({**options, "version": version}, profile))
+        self.own_key = self.key_of  # one object, to be told from what others put in its place
         self.told: set[str] = set()
         self.wrapper = self._wrapper()
 
@@ -98,7 +100,7 @@ class CachedView:
 
         made: Any = wrapper
         made.uncached, made.cache_timeout = self.view, self.choices.timeout
-        made.make_cache_key = self.key_of
+        made.make_cache_key = self.own_key
         made.cachekit_view = self
         return made
 
@@ -134,8 +136,8 @@ class CachedView:
             return views.marked(exchange.native, why[0])
         asking = Asking(self, installation, args, kwargs)
         found = drive(answer(exchange, exchange.rules, asking, installation.wall))
-        native = exchange.answered(found)
         result = "BYPASS" if found is None else joined(found.fields, "x-cache") or "BYPASS"
+        native = exchange.answered(found, result)
         self._counted(installation, result)
         if result == "BYPASS" and found is not None:
             self._tell_why(found)
@@ -160,10 +162,15 @@ class CachedView:
         return user
 
     def _rules_now(self, installation: Installation) -> Rules:
-        ttl = seconds_of(self.wrapper.cache_timeout)
-        if ttl is None:
-            ttl = installation.service().region_spec(self.profile).ttl
-        return self.rules._replace(ttl=float(LONGEST) if ttl is None else ttl)
+        """The rules, with the timeout that the view has now: whoever likes changes it."""
+        timeout = self.wrapper.cache_timeout
+        given = installation.service().region_spec(self.profile).ttl if timeout is None else timeout
+        before, by_profile, rules = self._known
+        if before is not given or by_profile is not (timeout is None):
+            ttl = given if timeout is None else seconds_of(timeout)
+            rules = self.rules._replace(ttl=float(LONGEST) if ttl is None else ttl)
+            self._known = (given, timeout is None, rules)
+        return rules
 
     # Keys and tags
 
@@ -172,15 +179,15 @@ class CachedView:
         given = self.choices.key_prefix
         return str(given() if callable(given) else given)
 
-    def place(self, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def place(self, app: str, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Where the cached function has the page of a key of the policy."""
         make = self.wrapper.make_cache_key
-        if make == self.key_of:
+        if make is self.own_key:
             make = self.choices.make_cache_key
         own = "" if make is None else str(make(*args, **kwargs))
         if make is not None:  # in place of path and query
             key = (*key[:3], "", b"", *key[5:])
-        return (current_app.name, self.prefix(), own, *key)
+        return (app, self.prefix(), own, *key)
 
     def key_of(self, *args: Any, path: str | None = None, query_args: Any = None, **kwargs: Any) -> Any:
         """The key of a page without Vary, of the current request or of a path, for the methods of a region."""
@@ -188,8 +195,9 @@ class CachedView:
         if path is not None:
             here = here._replace(path=quoted(request.root_path + path), query=query_of(query_args))
         target = page.target(here, None, query=self.choices.query_string)
-        cached = self.here().cached(self.recipe)
-        return cached.key(*self.place((*target, page.variant(here, ())), args, kwargs), None, tuple)
+        there = self.here()
+        place = self.place(there.name, (*target, page.variant(here, ())), args, kwargs)
+        return there.cached(self.recipe).key(*place, None, tuple)
 
     def tags_now(self) -> tuple[str, ...]:
         """The tags of the page of this request: the decorator's, and one for `delete_cached` of a path."""
@@ -225,6 +233,7 @@ class Asking:
         self, view: CachedView, installation: Installation, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self.view = view
+        self.app = installation.name
         self.cached = installation.cached(view.recipe)
         self.wall = installation.wall
         self.args = args
@@ -234,7 +243,7 @@ class Asking:
 
     async def __call__(self, key: tuple[Any, ...], run: Run, *, force: bool, allow_stale: bool) -> Any:
         call, force = self.cached, force or self.force
-        place = self.key = self.view.place(key, self.args, self.kwargs)
+        place = self.key = self.view.place(self.app, key, self.args, self.kwargs)
         if not force and self.view.outdated is not None:
             force = await self._is_outdated(place)
         if force or not allow_stale:
@@ -243,7 +252,7 @@ class Asking:
 
     async def peek(self, key: tuple[Any, ...]) -> Any:
         """What lies there and is fresh; None if there is nothing."""
-        self.key = place = self.view.place(key, self.args, self.kwargs)
+        self.key = place = self.view.place(self.app, key, self.args, self.kwargs)
         found = self.cached.using(allow_stale=False).peek(*place, None, tuple)
         return None if found is MISS or self.force or await self._is_outdated(place) else found
 
@@ -262,7 +271,7 @@ class Asking:
 
 def _why_personal() -> tuple[str, str] | str:
     """Why this request may be one visitor's, beside what its fields show."""
-    if request.remote_user:
+    if views.current_request().remote_user:
         return "authorization", "it is authorised"
     return ("session", "the session was used") if views.session_was_used() else ""
 

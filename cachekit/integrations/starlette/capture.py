@@ -1,18 +1,17 @@
 """One run of an ASGI application for the cache: its response as a whole, or passed on as it comes if it is no page."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cachekit.http import conditional, messages
 from cachekit.http.messages import Fields, Response
 from cachekit.http.status import Result, told
-from cachekit.integrations.starlette.background import WATCHER
 from cachekit.integrations.starlette.endpoint import ANSWERED
 from cachekit.integrations.starlette.messages import fields_of, nobody, raw_of
 
-PATIENCE: Final = 1.0  # seconds that an application may take to end after the last byte, before it counts as busy
+_running: Final[set[asyncio.Task[None]]] = set()  # a loop itself does not keep alive what runs in it
 
 
 class AppRun:
@@ -34,18 +33,22 @@ class AppRun:
         self.why = ""
         self._unsent = False  # the client has what this would be: its body goes nowhere
         self._heard = asyncio.Event()  # what it is going to be
-        self._busy = asyncio.Event()  # with background tasks
         self._silence = nobody()
         self.task = asyncio.get_running_loop().create_task(self._run(app))
+        _running.add(self.task)
+        self.task.add_done_callback(_running.discard)
 
     async def _run(self, app: ASGIApp) -> None:
-        WATCHER.set(self)
         await app(self.scope, self.receive, self.send)
 
     async def response(self) -> Response | None:
-        """The whole response; None if it is none, and then the client has it. Raises what the application raises."""
+        """The whole response; None if it is none, and then the client has it. Raises what the application raises.
+
+        With its last byte it is whole: what the application does then, ends dependencies or begins background tasks,
+        is waited for by nobody but the request itself.
+        """
         try:
-            await self._first(self._heard.wait())
+            await self._ended_or_heard()
             if self.passed:
                 return None
             if self.whole:
@@ -58,26 +61,18 @@ class AppRun:
         return None
 
     async def _end(self) -> Response | None:
-        await self._first(self._busy.wait(), PATIENCE)
-        if self._busy.is_set() or not self.task.done():
-            await self.pass_on("background")
-            return None
         if self.scope.get(ANSWERED):  # by an endpoint that has rules of its own, and has told the client
             await self.pass_on("")
             return None
         assert self.start is not None
         return Response(self.start["status"], self._fields(), bytes(self.body))
 
-    async def _first(self, event: Any, seconds: float | None = None) -> None:
-        waiting = asyncio.ensure_future(event)
+    async def _ended_or_heard(self) -> None:
+        waiting = asyncio.ensure_future(self._heard.wait())
         try:
-            await asyncio.wait((self.task, waiting), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self.task, waiting), return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
-
-    def has_background(self) -> None:
-        """A background task begins."""
-        self._busy.set()
 
     def _fields(self) -> Fields:
         assert self.start is not None

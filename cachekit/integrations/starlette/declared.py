@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 from starlette.requests import Request
 
-from cachekit.http.declared import checked_user, rules_of, tags_of
+from cachekit.http.declared import Checked, checked_tags, checked_user, rules_of, tags_of
 
-__all__ = ["PerUser", "Tags", "rules_of", "tags_of", "user_of"]
+__all__ = ["Checked", "PerUser", "Tags", "checked_tags", "rules_of", "tags_of", "user_of"]
 
 PerUser: TypeAlias = Callable[[Request], "str | Awaitable[str | None] | None"]
 Tags: TypeAlias = "Iterable[str] | Callable[[Request], Iterable[str]]"

@@ -27,7 +27,15 @@ from cachekit.http import messages, page, policy
 from cachekit.http.answer import answer
 from cachekit.http.status import Result, told
 from cachekit.integrations.starlette import rendering
-from cachekit.integrations.starlette.declared import PerUser, Tags, rules_of, tags_of, user_of
+from cachekit.integrations.starlette.declared import (
+    Checked,
+    PerUser,
+    Tags,
+    checked_tags,
+    rules_of,
+    tags_of,
+    user_of,
+)
 from cachekit.integrations.starlette.messages import again, fields_of, nobody, nowhere, raw_of, request_of
 from cachekit.integrations.starlette.pages import PATIENT, Made, Pages
 from cachekit.integrations.starlette.rendering import Rendering
@@ -102,10 +110,10 @@ def cached_response(
         TypeError: The function is a generator, or not a function.
     """
     rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
-    tags_of(tags, None)
+    checked = checked_tags(tags)
 
     def decorator(function: Any) -> Any:
-        return CachedRoute(function, rules, profile, tags, per_user, by_profile=ttl is None).endpoint
+        return CachedRoute(function, rules, profile, checked, per_user, by_profile=ttl is None).endpoint
 
     return cast(_Decorator, decorator)
 
@@ -114,7 +122,7 @@ class CachedRoute:
     """One decorated endpoint."""
 
     def __init__(
-        self, function: Any, rules: policy.Rules, profile: str, tags: Tags, per_user: PerUser | None, *,
+        self, function: Any, rules: policy.Rules, profile: str, tags: Checked, per_user: PerUser | None, *,
         by_profile: bool,
     ) -> None:  # fmt: skip
         _refuse(function)
@@ -180,7 +188,7 @@ class CachedRoute:
         if exchange.error is not None and result in ("MISS", "BYPASS"):
             raise exchange.error  # its dependencies see it, and its handlers
         fields = response.fields if exchange.ran else _with_own(response.fields, exchange.given.response)
-        return _Whole(response._replace(fields=fields), head=exchange.request.method == "HEAD")
+        return _Whole(response.status, fields, b"" if exchange.request.method == "HEAD" else response.body)
 
     def _made(self, request: Request) -> Made:
         from cachekit.integrations.starlette.installation import own_service  # which stands on this module
@@ -322,7 +330,9 @@ def _marked(value: Any, given: Given, why: str) -> Any:
 
 def _with_own(fields: messages.Fields, injected: Response | None) -> messages.Fields:
     """A kept page with what the dependencies of this request said in their headers."""
-    own = () if injected is None else fields_of(injected.raw_headers)
+    if injected is None or not injected.raw_headers:
+        return fields
+    own = fields_of(injected.raw_headers)
     names = {name for name, _ in own} - OWN
     if not names:
         return fields
@@ -332,11 +342,11 @@ def _with_own(fields: messages.Fields, injected: Response | None) -> messages.Fi
 class _Whole(Response):
     """A response that is there already."""
 
-    def __init__(self, response: messages.Response, *, head: bool) -> None:
-        self.status_code = response.status
-        self.body = b"" if head else response.body
+    def __init__(self, status: int, fields: messages.Fields, body: bytes) -> None:
+        self.status_code = status
+        self.body = body
         self.background = None
-        self.raw_headers = raw_of(response.fields)
+        self.raw_headers = raw_of(fields)
 
 
 # Wrong order

@@ -13,9 +13,8 @@ from cachekit.http import conditional, messages, policy
 from cachekit.http.answer import answer
 from cachekit.http.rules import MODULE, Rule, Rulebook
 from cachekit.http.status import Result, told
-from cachekit.integrations.starlette import background
 from cachekit.integrations.starlette.capture import AppRun
-from cachekit.integrations.starlette.declared import PerUser, Tags, rules_of, tags_of, user_of
+from cachekit.integrations.starlette.declared import PerUser, Tags, checked_tags, rules_of, tags_of, user_of
 from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED, session_of
 from cachekit.integrations.starlette.installation import OUTDATING, entrance, outdating, own_service
 from cachekit.integrations.starlette.messages import (
@@ -37,9 +36,9 @@ class CacheMiddleware:
     """Keep the responses of an ASGI application: ``app.add_middleware(CacheMiddleware)``, or around a router.
 
     Only GET is kept, what says how long it lives (Cache-Control, Expires), and what the rules of the configuration
-    (``[[http.rules]]``) or ``ttl`` give a life. Requests that show who sends them go around the cache, streams, web
-    sockets and responses with background tasks are passed on as they come. Dependencies of a route do not run on a hit:
-    where they decide who may see a page, use `cached_response`.
+    (``[[http.rules]]``) or ``ttl`` give a life. Requests that show who sends them go around the cache, streams and
+    web sockets are passed on as they come. On a hit nothing of the application runs, neither a route's dependencies nor
+    its background tasks: where these decide who may see a page, or have to run each time, use `cached_response`.
 
     Args:
         app: The application inside.
@@ -51,6 +50,9 @@ class CacheMiddleware:
             no rule matches.
         statuses: Errors that are kept, and for how long.
         client_ttl: For how long browsers may use a page without asking.
+        proxy: Whether the application passes on what another server answers, which is written for shared caches: what
+            that says opens a page to all although its request had an Authorization, keeps an error, and a Last-Modified
+            alone gives it a life.
 
     Raises:
         ConfigError: A duration or a status that cannot be used; at the first request, what is wrong with the rules.
@@ -67,13 +69,12 @@ class CacheMiddleware:
         per_user: PerUser | None = None,
         statuses: "Mapping[int, Duration] | None" = None,
         client_ttl: "Duration" = 0,
+        proxy: bool = False,
     ) -> None:
-        background.watch()
-        tags_of(tags, None)
         self.app = app
-        self.tags = tags
+        self.tags = checked_tags(tags)
         self.per_user = per_user
-        rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
+        rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)._replace(proxy=proxy)
         self._rulebook = Rulebook(_pages, profile, rules, may_know_users=per_user is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +91,7 @@ class CacheMiddleware:
             return
         made, request = rule.pages.at(own), request_of(scope)
         user = await user_of(self.per_user if rule.per_user else None, Request(scope))
-        why = policy.why_bypassed(request, user)
+        why = policy.why_bypassed(request, user, proxy=made.rules.proxy)
         if why:
             made.counted("BYPASS")
             await self.app(scope, receive, _telling(scope, send, why))
@@ -175,7 +176,7 @@ class AppExchange:
         run = self._run
         if run is None:
             return
-        if not run.passed and not run.task.done():
+        if not run.passed and not run.whole:
             self.leave()  # another page was given, as this one came too late
             return
         try:
