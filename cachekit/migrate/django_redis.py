@@ -1,0 +1,70 @@
+"""django-redis: entries of ``CACHES``."""
+
+from typing import Final
+
+import libcst as cst
+
+from cachekit.migrate.module import Module
+
+BACKEND: Final = "django_redis.cache.RedisCache"
+OURS: Final = '"cachekit.integrations.django.CacheKitCache"'
+# How values and connections are made, which is another matter here; whatever else is in OPTIONS stays, and is checked.
+DROPPED: Final = {"CLIENT_CLASS": "django_redis.client.DefaultClient", "IGNORE_EXCEPTIONS": True, "PICKLE_VERSION": None}
+NOTE: Final = "values are not pickled, and an empty cache is found: sessions end, unless they are kept elsewhere, too"
+OPTION: Final = "OPTIONS[{}] is django-redis's: docs/django.md says what stands for it"
+RAW: Final = "commands on the server itself need a client of their own: redis.Redis.from_url(...)"
+
+
+def plan(module: Module) -> None:
+    """Plan the changes of one module."""
+    for table in module.find(cst.Dict):
+        entries = _entries(module, table)
+        backend = entries.get("BACKEND")
+        if backend is not None and module.value(backend.value) == BACKEND:
+            _plan_alias(module, table, entries)
+    for call, name in module.calls():
+        if name == "django_redis.get_redis_connection":
+            module.note(call, RAW)
+
+
+def _entries(module: Module, table: cst.Dict) -> dict[str, cst.DictElement]:
+    """Those whose key is a text."""
+    found = [each for each in table.elements if isinstance(each, cst.DictElement)]
+    return {key: each for each in found if isinstance(key := module.value(each.key), str)}
+
+
+def _plan_alias(module: Module, table: cst.Dict, entries: dict[str, cst.DictElement]) -> None:
+    module.replace(entries["BACKEND"].value, OURS)
+    module.note(table, NOTE)
+    options = entries.get("OPTIONS")
+    if options is not None and isinstance(options.value, cst.Dict):
+        _plan_options(module, options.value)
+    added = [] if options is not None else [('"OPTIONS"', '{"extends": "minimal"}')]
+    if "TIMEOUT" not in entries:
+        added.append(('"TIMEOUT"', "300"))  # Django's own; left out, ours is that of the profile
+    module.change(table, lambda updated: _with_entries(updated, (), added))
+
+
+def _plan_options(module: Module, options: cst.Dict) -> None:
+    gone = []
+    for name, element in _entries(module, options).items():
+        if name in DROPPED and (DROPPED[name] is None or module.value(element.value) == DROPPED[name]):
+            gone.append(element.key)
+        elif name.isupper():
+            module.note(options, OPTION.format(repr(name)))
+    texts = {module.code(key) for key in gone}
+    module.change(options, lambda updated: _with_entries(updated, texts, [('"extends"', '"minimal"')]))
+
+
+def _with_entries(table: cst.Dict, gone: object, added: list[tuple[str, str]]) -> cst.Dict:
+    """The dict without some keys and with others behind the last, on lines of their own if its entries have such."""
+    kept = [
+        each for each in table.elements
+        if not (isinstance(each, cst.DictElement) and cst.Module([]).code_for_node(each.key) in gone)  # type: ignore[operator]
+    ]  # fmt: skip
+    made = [cst.DictElement(cst.parse_expression(key), cst.parse_expression(value)) for key, value in added]
+    between = next((each.comma for each in table.elements[:-1]), cst.Comma(whitespace_after=cst.SimpleWhitespace(" ")))
+    last = table.elements[-1].comma if table.elements else cst.MaybeSentinel.DEFAULT
+    together = [*kept, *made]
+    spaced = [each.with_changes(comma=between) for each in together[:-1]]
+    return table.with_changes(elements=[*spaced, together[-1].with_changes(comma=last)])

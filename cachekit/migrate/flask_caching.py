@@ -1,0 +1,79 @@
+"""Flask-Caching: the same names from another place, with its defaults kept until somebody decides otherwise."""
+
+from typing import Final
+
+import libcst as cst
+from libcst.helpers import get_full_name_for_node
+
+from cachekit.migrate.module import Module
+
+OURS: Final = "cachekit.integrations.flask"
+MODULES: Final = ("flask_caching", "flask_caching.signals", "flask_caching.utils")
+NAMES: Final = frozenset({
+    "Cache", "CachedResponse", "make_template_fragment_key", "cache_memoize_hit", "cache_memoize_miss",
+    "cache_view_hit", "cache_view_miss",
+})  # fmt: skip
+KNOWN_TYPES: Final = frozenset({
+    "null", "nullcache", "simple", "simplecache", "redis", "rediscache", "redissentinel", "redissentinelcache",
+    "rediscluster", "redisclustercache",
+})  # fmt: skip
+DEFAULTS: Final = "flask_caching_defaults=True keeps one page for all visitors; leave it out view by view"
+TYPE: Final = "there is no such store here; SimpleCache is this process, RedisCache a server"
+
+
+def plan(module: Module) -> None:
+    """Plan the changes of one module."""
+    for imported in module.find(cst.ImportFrom):
+        _plan_import(module, imported)
+    for statement in module.find(cst.Import):
+        for alias in statement.names:
+            if (get_full_name_for_node(alias.name) or "").partition(".")[0] == "flask_caching":
+                module.note(statement, f"write: from {OURS} import Cache")
+    for call, name in module.calls():
+        if name == "flask_caching.Cache" and _is_from(module, call):
+            _plan_cache(module, call)
+    _note_types(module)
+
+
+def _plan_import(module: Module, imported: cst.ImportFrom) -> None:
+    name = get_full_name_for_node(imported.module) if imported.module is not None and not imported.relative else None
+    if name is None or name.partition(".")[0] != "flask_caching":
+        return
+    names = [] if isinstance(imported.names, cst.ImportStar) else [alias.name.value for alias in imported.names]
+    if name in MODULES and names and NAMES.issuperset(map(str, names)):
+        module.replace(imported.module, OURS)  # type: ignore[arg-type]
+    else:
+        module.note(imported, f"{OURS} has {', '.join(sorted(NAMES))}, and no more")
+
+
+def _is_from(module: Module, call: cst.Call) -> bool:
+    """Whether it is called by the name that the import gives: of a module there is no import that changes."""
+    return isinstance(call.func, cst.Name)
+
+
+def _plan_cache(module: Module, call: cst.Call) -> None:
+    flag = cst.Arg(
+        cst.Name("True"), cst.Name("flask_caching_defaults"),
+        equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
+    )  # fmt: skip
+    module.change(call, lambda updated: updated.with_changes(args=[*updated.args, flag]))
+    module.note(call, DEFAULTS)
+
+
+def _note_types(module: Module) -> None:
+    """A ``CACHE_TYPE`` that has no counterpart stops the application; here is why."""
+    for element in module.find(cst.DictElement):
+        _note_type(module, element.key, element.value)
+    for assign in module.find(cst.Assign):
+        target = assign.targets[0].target
+        if isinstance(target, cst.Subscript) and isinstance(target.slice[0].slice, cst.Index):
+            _note_type(module, target.slice[0].slice.value, assign.value)
+        elif isinstance(target, cst.Name) and target.value == "CACHE_TYPE":
+            _note_type(module, cst.SimpleString('"CACHE_TYPE"'), assign.value)
+
+
+def _note_type(module: Module, key: cst.BaseExpression, value: cst.BaseExpression) -> None:
+    kind = module.value(value)
+    if module.value(key) == "CACHE_TYPE" and isinstance(kind, str):
+        if kind.casefold().removeprefix("flask_caching.backends.") not in KNOWN_TYPES:
+            module.note(value, TYPE)
