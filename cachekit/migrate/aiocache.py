@@ -7,8 +7,8 @@ import libcst as cst
 from cachekit.migrate.module import Module, Undecided
 from cachekit.migrate.options import (
     IN_PROCESS,
+    NO_LIMIT,
     first_parameter,
-    l1_of,
     nothing_left,
     options_of,
     refuse_attributes,
@@ -33,9 +33,12 @@ def plan(module: Module) -> None:
         kind = _kind(name)
         try:
             if kind in POSITIONAL:
-                text = _Cached(module, decorator, function, kind).text()
+                cached = _Cached(module, decorator, function, kind)
+                text = cached.text()
                 module.need("cachekit")
                 module.replace(decorator.decorator, text)
+                for note in cached.notes:
+                    module.note(decorator, note)
             elif kind == "multi_cached":
                 raise Undecided("several keys of one call: cachekit.region().aget_many() and aset_many()")
         except Undecided as why:
@@ -57,9 +60,9 @@ class _Cached:
 
     def __init__(self, module: Module, decorator: cst.Decorator, function: cst.FunctionDef, kind: str) -> None:
         self.module = module
-        self.decorator = decorator
         self.function = function
         self.options = options_of(decorator.decorator, POSITIONAL[kind])
+        self.notes: list[str] = []  # for when it can be rewritten
         self.stampede = kind == "cached_stampede"
 
     def text(self) -> str:
@@ -88,24 +91,24 @@ class _Cached:
         if name in REDIS:
             for each in CONNECTION:
                 self.options.pop(each, None)
-            self.module.note(self.decorator, SERVER)
+            self.notes.append(SERVER)
             if serializer in ("", "JsonSerializer"):
-                self.module.note(self.decorator, THROUGH_JSON)
+                self.notes.append(THROUGH_JSON)
             return True, []
         if cache is not None and name not in MEMORY:
             raise Undecided("decide where entries are kept: backend=None is this process, else a server")
         self.options.pop("namespace", None)
         if serializer == "JsonSerializer":
-            self.module.note(self.decorator, THROUGH_JSON)
+            self.notes.append(THROUGH_JSON)
         own = IN_PROCESS if serializer in ("", "NullSerializer") else "backend=None"
-        return False, [own, l1_of(self.module, None)]
+        return False, [own, NO_LIMIT]
 
     def serializer(self) -> str:
         given = self.options.pop("serializer", None)
         name = self.module.full_name(given.func) if isinstance(given, cst.Call) and not given.args else ""
         kind = name.rpartition(".")[2]
         if given is not None and kind not in ("JsonSerializer", "PickleSerializer", "NullSerializer"):
-            raise Undecided("a serializer of another kind: serializer= names one of cachekit's, or one that is installed")
+            raise Undecided("another serializer: serializer= names one of cachekit's, or one that is installed")
         return kind
 
     def key(self) -> list[str]:

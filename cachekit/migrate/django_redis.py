@@ -8,8 +8,9 @@ from cachekit.migrate.module import Module
 
 BACKEND: Final = "django_redis.cache.RedisCache"
 OURS: Final = '"cachekit.integrations.django.CacheKitCache"'
-# How values and connections are made, which is another matter here; whatever else is in OPTIONS stays, and is checked.
-DROPPED: Final = {"CLIENT_CLASS": "django_redis.client.DefaultClient", "IGNORE_EXCEPTIONS": True, "PICKLE_VERSION": None}
+CLIENT: Final = "django_redis.client.DefaultClient"
+# What needs no option here; whatever else is in OPTIONS stays, and is checked when Django starts.
+DROPPED: Final = {"CLIENT_CLASS": CLIENT, "IGNORE_EXCEPTIONS": True, "PICKLE_VERSION": None}
 NOTE: Final = "values are not pickled, and an empty cache is found: sessions end, unless they are kept elsewhere, too"
 OPTION: Final = "OPTIONS[{}] is django-redis's: docs/django.md says what stands for it"
 RAW: Final = "commands on the server itself need a client of their own: redis.Redis.from_url(...)"

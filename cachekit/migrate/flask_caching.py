@@ -18,6 +18,7 @@ KNOWN_TYPES: Final = frozenset({
     "rediscluster", "redisclustercache",
 })  # fmt: skip
 DEFAULTS: Final = "flask_caching_defaults=True keeps one page for all visitors; leave it out view by view"
+JITTER: Final = "times are up to 10% longer, against stampedes; profiles.default.jitter = 0 keeps them"
 TYPE: Final = "there is no such store here; SimpleCache is this process, RedisCache a server"
 
 
@@ -30,7 +31,7 @@ def plan(module: Module) -> None:
             if (get_full_name_for_node(alias.name) or "").partition(".")[0] == "flask_caching":
                 module.note(statement, f"write: from {OURS} import Cache")
     for call, name in module.calls():
-        if name == "flask_caching.Cache" and _is_from(module, call):
+        if name == "flask_caching.Cache" and isinstance(call.func, cst.Name):  # else the import stays
             _plan_cache(module, call)
     _note_types(module)
 
@@ -46,11 +47,6 @@ def _plan_import(module: Module, imported: cst.ImportFrom) -> None:
         module.note(imported, f"{OURS} has {', '.join(sorted(NAMES))}, and no more")
 
 
-def _is_from(module: Module, call: cst.Call) -> bool:
-    """Whether it is called by the name that the import gives: of a module there is no import that changes."""
-    return isinstance(call.func, cst.Name)
-
-
 def _plan_cache(module: Module, call: cst.Call) -> None:
     flag = cst.Arg(
         cst.Name("True"), cst.Name("flask_caching_defaults"),
@@ -58,6 +54,7 @@ def _plan_cache(module: Module, call: cst.Call) -> None:
     )  # fmt: skip
     module.change(call, lambda updated: updated.with_changes(args=[*updated.args, flag]))
     module.note(call, DEFAULTS)
+    module.note(call, JITTER)
 
 
 def _note_types(module: Module) -> None:
@@ -74,6 +71,7 @@ def _note_types(module: Module) -> None:
 
 def _note_type(module: Module, key: cst.BaseExpression, value: cst.BaseExpression) -> None:
     kind = module.value(value)
-    if module.value(key) == "CACHE_TYPE" and isinstance(kind, str):
-        if kind.casefold().removeprefix("flask_caching.backends.") not in KNOWN_TYPES:
-            module.note(value, TYPE)
+    if module.value(key) != "CACHE_TYPE" or not isinstance(kind, str):
+        return
+    if kind.rpartition(".")[2].casefold() not in KNOWN_TYPES:
+        module.note(value, TYPE)

@@ -57,7 +57,8 @@ class Module:
 
     def find(self, kind: type[N], inside: cst.CSTNode | None = None) -> list[N]:
         """Every node of a kind, from top to bottom."""
-        return [node for node in m.findall(inside or self.tree, m.MatchIfTrue(lambda node: isinstance(node, kind)))]  # type: ignore[misc]
+        of_kind: Any = m.MatchIfTrue(lambda node: isinstance(node, kind))
+        return list(m.findall(inside or self.tree, of_kind))
 
     def full_name(self, node: cst.CSTNode) -> str:
         """What an expression names, if only imports gave it that name; else nothing."""
@@ -146,7 +147,8 @@ class Module:
     def need(self, module: str, name: str | None = None) -> None:
         """Have something imported. Raises `Undecided` if another thing has its name."""
         called = name or module.partition(".")[0]
-        for each in self._scopes[self.tree.body[0]][called] if self.tree.body else ():
+        scope = self._scopes.get(self.tree.body[0])
+        for each in scope[called] if scope is not None else ():
             if not each.get_qualified_names_for(called) <= {_imported(module, name)}:
                 raise Undecided(f"this module uses the name {called!r} for something else")
         AddImportsVisitor.add_needed_import(self.context, module, name)
@@ -156,7 +158,10 @@ class Module:
         statement = self.statement(node)
         notes = self._notes.setdefault(statement, [])
         # What stands above the first statement belongs to the module.
-        lines = [*getattr(statement, "leading_lines", ()), *(self.tree.header if statement is self.tree.body[0] else ())]
+        lines = [
+            *getattr(statement, "leading_lines", ()),
+            *(self.tree.header if statement is self.tree.body[0] else ()),
+        ]
         there = {line.comment.value for line in lines if line.comment is not None}
         if NOTE + text not in there and text not in notes:
             notes.append(text)
@@ -194,6 +199,9 @@ class _Carrier(cst.CSTTransformer):
 
 
 def _with_notes(statement: Any, notes: list[str]) -> Any:
+    if isinstance(statement, cst.FlattenSentinel):
+        first, *others = statement
+        return cst.FlattenSentinel([_with_notes(first, notes), *others])
     added = [cst.EmptyLine(comment=cst.Comment(NOTE + note)) for note in notes]
     return statement.with_changes(leading_lines=[*statement.leading_lines, *added])
 

@@ -7,7 +7,7 @@ import libcst as cst
 from cachekit.migrate.module import UNKNOWN, Module, Undecided
 
 # Other caches keep whatever fits into the number of entries, and give out the very object that they keep.
-NO_LIMIT: Final = 1_000_000_000
+NO_LIMIT: Final = 'l1={"max_entries": 1_000_000_000, "max_bytes": "1024GiB"}'
 IN_PROCESS: Final = 'backend=None, isolation="share"'
 
 
@@ -42,8 +42,9 @@ def seconds(module: Module, node: cst.BaseExpression | None) -> str:
 
 def l1_of(module: Module, most: cst.BaseExpression | None) -> str:
     """The text of ``l1=`` for a number of entries, with the limits and the order of eviction of LRU caches."""
-    count = str(NO_LIMIT) if most is None or module.value(most) is None else _count(module, most)
-    return f'l1={{"policy": "lru", "max_entries": {count}, "max_bytes": "1024GiB"}}'
+    if most is None or module.value(most) is None:
+        return NO_LIMIT
+    return f'l1={{"policy": "lru", "max_entries": {_count(module, most)}, "max_bytes": "1024GiB"}}'
 
 
 def _count(module: Module, most: cst.BaseExpression) -> str:
