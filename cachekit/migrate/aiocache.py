@@ -22,6 +22,7 @@ CONNECTION: Final = (
     "endpoint", "port", "db", "password", "namespace", "timeout", "pool_min_size", "pool_max_size",
     "create_connection_timeout",
 )  # fmt: skip
+METHODS: Final = ("add", "delete", "exists", "expire", "get", "increment", "set")  # of a cache, with a key
 SWITCHES: Final = ("cache_read", "cache_write", "aiocache_wait_for_write")
 SERVER: Final = "the server is that of REDIS_URL or cachekit.toml; so are namespace= and the like"
 THROUGH_JSON: Final = "hits came back through JSON, tuples as lists; now they are what the function returned"
@@ -131,8 +132,15 @@ class _Cached:
     def refuse_shared(self, key: cst.BaseExpression) -> None:
         """A key is the function's own here, and the whole cache's there."""
         same = [arg for arg in self.module.find(cst.Arg) if arg.value is not key and arg.value.deep_equals(key)]
+        same = [arg for arg in same if self.is_key(arg)]
         if same or not isinstance(self.module.value(key), str):
             raise Undecided("this key is used more than once, or is made at run time: keys are a function's own here")
+
+    def is_key(self, arg: cst.Arg) -> bool:
+        """Whether an argument may be a key: by its name, or because a cache may be asked with it."""
+        call = cst.ensure_type(self.module.parent(arg), cst.Call)
+        asked = isinstance(call.func, cst.Attribute) and call.func.attr.value in METHODS
+        return asked if arg.keyword is None else arg.keyword.value == "key"
 
     def condition(self) -> list[str]:
         skip = self.options.pop("skip_cache_func", None)

@@ -131,4 +131,15 @@ def _key(module: Module, key: cst.BaseExpression | None, function: cst.FunctionD
         return ""
     if name in METHOD_KEYS:
         return f', ignore=("{first_parameter(function)}",)'
-    return f", key={module.code(key)}"
+    return f", key={_without_hashkey(module, key)}"
+
+
+def _without_hashkey(module: Module, key: cst.BaseExpression) -> str:
+    """``lambda a, b: hashkey(b)`` as ``lambda a, b: (b,)``, which needs no cachetools; anything else as it is."""
+    made = key.body if isinstance(key, cst.Lambda) else None
+    if not isinstance(made, cst.Call) or module.full_name(made.func) not in KEYS:
+        return module.code(key)
+    if any(arg.star or arg.keyword for arg in made.args):
+        return module.code(key)
+    parts = "".join(f"{module.code(arg.value)}, " for arg in made.args)
+    return module.code(key.with_changes(body=cst.parse_expression(f"({parts.strip()})")))

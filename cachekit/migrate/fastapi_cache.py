@@ -20,6 +20,7 @@ VISITORS: Final = (
 HEADER: Final = "X-Cache stands for X-FastAPI-Cache"
 SERVER: Final = "the server is that of REDIS_URL or cachekit.toml, and so is the prefix: its namespace"
 STILL: Final = "remove this when nothing decorates with fastapi_cache any more"
+CHECKED: Final = "the return annotation is the response model now; response_model=None in the route keeps it unchecked"
 TYPED: Final = "hits came back through the coder; now they are what the function returned"
 
 
@@ -63,6 +64,8 @@ def _plan_cached(module: Module, decorator: cst.Decorator, function: cst.Functio
         module.replace(decorator.decorator, f'cached_response(profile="minimal", ttl={ttl}, client_ttl={ttl}{tags})')
         module.note(decorator, VISITORS)
         module.note(decorator, HEADER)
+        if function.returns is not None and not _has_model(function):
+            module.note(decorator, CHECKED)
     elif function.asynchronous is None:
         raise Undecided("this function became a coroutine function: make it one, or let its callers not await it")
     else:
@@ -81,6 +84,13 @@ def _ttl(module: Module, expire: cst.BaseExpression | None, inits: list[cst.Call
     if expire is None or isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise Undecided("expire= is not known here: write ttl= and use cached_response or cachekit.cache")
     return module.code(expire)
+
+
+def _has_model(function: cst.FunctionDef) -> bool:
+    """Whether a route says itself what its answers look like."""
+    calls = [each.decorator for each in function.decorators if isinstance(each.decorator, cst.Call)]
+    names = {arg.keyword.value for call in calls for arg in call.args if arg.keyword is not None}
+    return "response_model" in names
 
 
 def _methods(decorator: cst.Decorator, function: cst.FunctionDef) -> set[str]:

@@ -27,6 +27,7 @@ N = TypeVar("N", bound=cst.CSTNode)
 Change: TypeAlias = Callable[[Any], Any]
 
 NOTE: Final = "# cachekit: "
+PACKAGE: Final = {"full_module_name": "package.module", "full_package_name": "package"}  # for relative imports
 UNKNOWN: Final = object()  # the value of an expression that only a run would tell
 STATEMENTS: Final = (
     cst.SimpleStatementLine, cst.FunctionDef, cst.ClassDef, cst.If, cst.For, cst.While, cst.With, cst.Try, cst.TryStar,
@@ -44,7 +45,7 @@ class Module:
     def __init__(self, tree: cst.Module, path: PurePath) -> None:
         self.path = path
         self.wrapper = MetadataWrapper(tree)
-        self.context = CodemodContext(wrapper=self.wrapper)
+        self.context = CodemodContext(wrapper=self.wrapper, **PACKAGE)
         self.tree = self.wrapper.module
         self._names = self.wrapper.resolve(QualifiedNameProvider)
         self._scopes = self.wrapper.resolve(ScopeProvider)
@@ -58,7 +59,8 @@ class Module:
     def find(self, kind: type[N], inside: cst.CSTNode | None = None) -> list[N]:
         """Every node of a kind, from top to bottom."""
         of_kind: Any = m.MatchIfTrue(lambda node: isinstance(node, kind))
-        return list(m.findall(inside or self.tree, of_kind))
+        found: Any = m.findall(inside or self.tree, of_kind)
+        return list(found)
 
     def full_name(self, node: cst.CSTNode) -> str:
         """What an expression names, if only imports gave it that name; else nothing."""
@@ -173,7 +175,7 @@ class Module:
         tree = self.tree.visit(_Carrier(self._changes, self._notes))
         for visitor in (AddImportsVisitor, RemoveImportsVisitor):
             if visitor.CONTEXT_KEY in self.context.scratch:
-                tree = visitor(CodemodContext(scratch=self.context.scratch)).transform_module(tree)
+                tree = visitor(CodemodContext(scratch=self.context.scratch, **PACKAGE)).transform_module(tree)
         return tree
 
 
