@@ -27,7 +27,8 @@ N = TypeVar("N", bound=cst.CSTNode)
 Change: TypeAlias = Callable[[Any], Any]
 
 NOTE: Final = "# cachekit: "
-PACKAGE: Final = {"full_module_name": "package.module", "full_package_name": "package"}  # for relative imports
+# Relative imports are relative to something; what, does not matter.
+PACKAGE: Final[dict[str, Any]] = {"full_module_name": "package.module", "full_package_name": "package"}
 UNKNOWN: Final = object()  # the value of an expression that only a run would tell
 STATEMENTS: Final = (
     cst.SimpleStatementLine, cst.FunctionDef, cst.ClassDef, cst.If, cst.For, cst.While, cst.With, cst.Try, cst.TryStar,
