@@ -132,6 +132,7 @@ def test_without_libcst_the_remedy_is_told(migrate: Migrate, program: Path, monk
     assert done.stderr == "cachekit migrate needs LibCST: pip install 'cachekit[migrate]'\n"
 
 
+@pytest.mark.slow
 def test_the_difference_is_coloured_on_a_terminal_as_a_process(program: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from cachekit.cli import main; main()", "migrate", str(program)],

@@ -11,6 +11,8 @@ import pytest
 
 from cachekit.migrate import NotPython, migrate
 
+pytestmark = pytest.mark.slow
+
 PATH = Path("/project/shop.py")
 UNLIMITED = 'l1={"max_entries": 1_000_000_000, "max_bytes": "1024GiB"}'
 
