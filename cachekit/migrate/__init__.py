@@ -4,9 +4,10 @@ A rule rewrites only what stays the same program. Everything else is left as it 
 human must decide.
 """
 
+import ast
 from collections.abc import Collection
 from importlib import import_module
-from pathlib import PurePath
+from pathlib import Path
 from typing import Final
 
 from cachekit.errors import CacheKitError
@@ -21,13 +22,14 @@ PEERS: Final = {
     "flask-caching": b"flask_caching",
     "fastapi-cache": b"fastapi_cache",
 }
+TOO_DEEP: Final = "an expression is nested too deeply to be looked at"
 
 
 class NotPython(CacheKitError):
     """A file whose text is no Python; the message says where it goes wrong."""
 
 
-def migrate(source: bytes, path: PurePath, peers: Collection[str] = tuple(PEERS)) -> bytes:
+def migrate(source: bytes, path: Path, peers: Collection[str] = tuple(PEERS)) -> bytes:
     """The source as it is with cachekit, or unchanged where nothing of these peers is in it.
 
     Raises:
@@ -40,17 +42,29 @@ def migrate(source: bytes, path: PurePath, peers: Collection[str] = tuple(PEERS)
     return source
 
 
-def _rewritten(source: bytes, path: PurePath, peer: str) -> bytes:
+def _rewritten(source: bytes, path: Path, peer: str) -> bytes:
     import libcst  # an extra, and half a second
 
     from cachekit.migrate.module import Module
 
+    body = _checked(source)
     try:
-        tree = libcst.parse_module(source)
+        module = Module(libcst.parse_module(source), body, path)
+        import_module(f"cachekit.migrate.{peer.replace('-', '_')}").plan(module)
+        return module.rewritten().bytes
     except libcst.ParserSyntaxError as error:
         raise NotPython(f"line {error.raw_line}: not the Python that LibCST knows") from None
-    except (UnicodeDecodeError, LookupError, SyntaxError):
-        raise NotPython("not a text in the encoding that it names") from None
-    module = Module(tree, path)
-    import_module(f"cachekit.migrate.{peer.replace('-', '_')}").plan(module)
-    return module.rewritten().bytes
+    except RecursionError:
+        raise NotPython(TOO_DEEP) from None
+
+
+def _checked(source: bytes) -> ast.Module:
+    """As Python itself reads it: LibCST's parser ends the process where brackets are nested without end."""
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise NotPython(f"line {error.lineno}: {error.msg}" if error.lineno else error.msg) from None
+    except ValueError:
+        raise NotPython("null bytes in a source") from None
+    except (RecursionError, MemoryError):
+        raise NotPython(TOO_DEEP) from None

@@ -7,6 +7,7 @@ import libcst as cst
 from cachekit.migrate.module import Module, Undecided
 from cachekit.migrate.options import (
     IN_PROCESS,
+    KEPT,
     NO_LIMIT,
     first_parameter,
     nothing_left,
@@ -92,7 +93,7 @@ class _Cached:
         if name in REDIS:
             for each in CONNECTION:
                 self.options.pop(each, None)
-            self.notes.append(SERVER)
+            self.notes += [SERVER, KEPT]
             if serializer in ("", "JsonSerializer"):
                 self.notes.append(THROUGH_JSON)
             return True, []

@@ -96,13 +96,12 @@ def _only_here(module: Module, variable: cst.BaseExpression) -> cst.CSTNode | No
     if not isinstance(variable, cst.Name):
         return None
     for assign in module.find(cst.Assign):
-        statement, target = module.statement(assign), assign.targets[0].target
+        target = assign.targets[0].target
         if (
             isinstance(target, cst.Name) and target.value == variable.value and len(assign.targets) == 1
-            and len(cst.ensure_type(statement, cst.SimpleStatementLine).body) == 1
             and module.assigned_once(target.value, assign) and module.uses(target.value, assign) == [variable]
         ):  # fmt: skip
-            return statement
+            return module.line_of(assign)
     return None
 
 

@@ -5,6 +5,7 @@ from typing import Final
 import libcst as cst
 
 from cachekit.migrate.module import Module
+from cachekit.migrate.options import KEPT
 
 BACKEND: Final = "django_redis.cache.RedisCache"
 OURS: Final = '"cachekit.integrations.django.CacheKitCache"'
@@ -37,6 +38,7 @@ def _entries(module: Module, table: cst.Dict) -> dict[str, cst.DictElement]:
 def _plan_alias(module: Module, table: cst.Dict, entries: dict[str, cst.DictElement]) -> None:
     module.replace(entries["BACKEND"].value, OURS)
     module.note(table, NOTE)
+    module.note(table, KEPT)
     options = entries.get("OPTIONS")
     if options is not None and isinstance(options.value, cst.Dict):
         _plan_options(module, options.value)

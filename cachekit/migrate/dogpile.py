@@ -7,6 +7,7 @@ import libcst as cst
 
 from cachekit.migrate.module import UNKNOWN, Module, Undecided
 from cachekit.migrate.options import (
+    KEPT,
     NO_LIMIT,
     nothing_left,
     options_of,
@@ -128,7 +129,7 @@ class _Region:
         nothing_left({**made, **options}, "dogpile.cache")
         place = BACKENDS[str(backend)]
         if not place:
-            self.steps.append(lambda: self.module.note(self.assign, SERVER))
+            self.steps += [lambda: self.module.note(self.assign, SERVER), lambda: self.module.note(self.assign, KEPT)]
         return ", ".join(filter(None, ['extends="minimal"', f"ttl={ttl}", place]))
 
     def ttl(self, node: cst.BaseExpression | None) -> str:
@@ -144,14 +145,14 @@ class _Region:
 
     def define(self, definition: str, settings: cst.Call) -> None:
         """Define the profile where the region is made, so that it exists wherever that is imported."""
-        statement = self.module.statement(self.assign)
-        if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
+        statement, configured = self.module.line_of(self.assign), self.module.line_of(settings)
+        if statement is None or configured is None:
             raise Undecided("write one statement on a line")
         if settings is not self.assign.value and not isinstance(self.module.parent(settings), cst.Expr):
             raise Undecided("the result of configure() is used")
         self.module.need("cachekit")
         if settings is not self.assign.value:
-            self.module.remove(self.module.statement(settings))
+            self.module.remove(configured)
         name = self.name()
         defined = cst.parse_statement(f'cachekit.define("{name}", {definition})\n', self.module.tree.config_for_parsing)
         region = cst.parse_expression(f'cachekit.region("{name}")')
@@ -164,7 +165,10 @@ class _Region:
     def name(self) -> str:
         """Of the profile: no other module's region has it."""
         path = self.module.path
-        parts = [path.parent.name if path.stem == "__init__" else path.stem, self.variable]
+        parts = [self.variable] if path.stem == "__init__" else [path.stem, self.variable]
+        while (path.parent / "__init__.py").exists():
+            path = path.parent
+            parts.insert(0, path.name)
         return ".".join(part.strip("_") for part in parts)[-64:].lstrip("._-0123456789")
 
     # How it is used

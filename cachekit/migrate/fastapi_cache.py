@@ -5,7 +5,7 @@ from typing import Final
 import libcst as cst
 
 from cachekit.migrate.module import UNKNOWN, Module, Undecided
-from cachekit.migrate.options import nothing_left, options_of
+from cachekit.migrate.options import KEPT, nothing_left, options_of
 
 CACHE: Final = "fastapi_cache.decorator.cache"
 INIT: Final = ("fastapi_cache.FastAPICache.init",)
@@ -39,8 +39,9 @@ def plan(module: Module) -> None:
                 module.note(decorator, str(why))
     left += len([clear for clear in clears if not _plan_clear(module, clear)])
     for init in inits:
-        if done and not left and isinstance(module.parent(init), cst.Expr):
-            _remove_init(module, init)
+        line = module.line_of(init)
+        if done and not left and isinstance(module.parent(init), cst.Expr) and line is not None:
+            _remove_init(module, line)
         else:
             module.note(init, STILL)
 
@@ -121,10 +122,10 @@ def _plan_clear(module: Module, call: cst.Call) -> bool:
     return True
 
 
-def _remove_init(module: Module, init: cst.Call) -> None:
-    statement = module.statement(init)
+def _remove_init(module: Module, statement: cst.SimpleStatementLine) -> None:
     module.remove(statement)
     around = module.parent(statement)
     while not isinstance(around, (cst.FunctionDef, cst.Module)):
         around = module.parent(around)
-    module.note(around if isinstance(around, cst.FunctionDef) else module.tree.body[0], SERVER)
+    for text in (SERVER, KEPT):
+        module.note(around if isinstance(around, cst.FunctionDef) else module.tree.body[0], text)

@@ -6,6 +6,7 @@ import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
 from cachekit.migrate.module import Module
+from cachekit.migrate.options import KEPT
 
 OURS: Final = "cachekit.integrations.flask"
 MODULES: Final = ("flask_caching", "flask_caching.signals", "flask_caching.utils")
@@ -73,5 +74,8 @@ def _note_type(module: Module, key: cst.BaseExpression, value: cst.BaseExpressio
     kind = module.value(value)
     if module.value(key) != "CACHE_TYPE" or not isinstance(kind, str):
         return
-    if kind.rpartition(".")[2].casefold() not in KNOWN_TYPES:
+    kind = kind.rpartition(".")[2].casefold()
+    if kind not in KNOWN_TYPES:
         module.note(value, TYPE)
+    elif "redis" in kind:
+        module.note(value, KEPT)

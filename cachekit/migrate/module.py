@@ -5,7 +5,7 @@ Rules look at the tree as it was and plan; `Module.rewritten` carries everything
 
 import ast
 from collections.abc import Callable, Iterator
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import libcst as cst
@@ -43,7 +43,7 @@ class Undecided(Exception):
 class Module:
     """A parsed module and the plan for it."""
 
-    def __init__(self, tree: cst.Module, path: PurePath) -> None:
+    def __init__(self, tree: cst.Module, body: ast.Module, path: Path) -> None:
         self.path = path
         self.wrapper = MetadataWrapper(tree)
         self.context = CodemodContext(wrapper=self.wrapper, **PACKAGE)
@@ -53,7 +53,7 @@ class Module:
         self._parents = self.wrapper.resolve(ParentNodeProvider)
         self._changes: dict[cst.CSTNode, Change] = {}
         self._notes: dict[cst.CSTNode, list[str]] = {}
-        self._constants = _constants(self.tree)
+        self._constants = _constants(body)
 
     # Looking
 
@@ -83,6 +83,12 @@ class Module:
         while not isinstance(node, STATEMENTS):
             node = self._parents[node]
         return node
+
+    def line_of(self, node: cst.CSTNode) -> cst.SimpleStatementLine | None:
+        """The line on which a statement without a body stands alone; None if it shares it, and so cannot just go."""
+        statement = self.statement(node)
+        alone = isinstance(statement, cst.SimpleStatementLine) and len(statement.body) == 1
+        return statement if alone else None  # type: ignore[return-value]
 
     def decorated(self) -> Iterator[tuple[cst.Decorator, str, cst.FunctionDef]]:
         """Every decorator that is an imported name or a call of one, that name, and the function below it."""
@@ -209,13 +215,9 @@ def _with_notes(statement: Any, notes: list[str]) -> Any:
     return statement.with_changes(leading_lines=[*statement.leading_lines, *added])
 
 
-def _constants(tree: cst.Module) -> dict[str, ast.expr]:
+def _constants(body: ast.Module) -> dict[str, ast.expr]:
     """The variables of a module that one simple assignment at its top gives a value."""
     found: dict[str, ast.expr] = {}
-    try:
-        body = ast.parse(tree.bytes)
-    except (SyntaxError, ValueError):  # of a newer Python than this one: nothing is known of its values
-        return found
     stored = [node.id for node in ast.walk(body) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     for node in body.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
@@ -235,6 +237,6 @@ def _value(node: ast.expr, constants: dict[str, ast.expr]) -> Any:
         return UNKNOWN if inner is UNKNOWN else -inner
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
         left, right = _value(node.left, constants), _value(node.right, constants)
-        if UNKNOWN not in (left, right):
+        if isinstance(left, int | float) and isinstance(right, int | float):
             return left + right if isinstance(node.op, ast.Add) else left * right
     return UNKNOWN

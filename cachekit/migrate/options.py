@@ -8,6 +8,7 @@ from cachekit.migrate.module import UNKNOWN, Module, Undecided
 
 # Other caches keep whatever fits into the number of entries, and give out the very object that they keep.
 NO_LIMIT: Final = 'l1={"max_entries": 1_000_000_000, "max_bytes": "1024GiB"}'
+KEPT: Final = "popular values are kept in the process, too; l1 = {mode = 'off'} asks the server each time"
 IN_PROCESS: Final = 'backend=None, isolation="share"'
 
 

@@ -134,6 +134,8 @@ def test_a_coroutine_function_of_aiocache_becomes(imports: str, decorator: str, 
             "expiration_time= is known only at run time",
         ),
         ("def f():\n    r = make_region().configure('dogpile.cache.memory')", "only a region that one variable"),
+        ("r = make_region()\nif late: r.configure('dogpile.cache.memory')", "write one statement on a line"),
+        ("if late: c = LRUCache(3)\n@cached(c)\ndef f(x): ...", "c is used elsewhere"),
         ("register(make_region())", "only a region that a variable"),
         ("@app.get('/')\n@fastapi(expire=None)\nasync def f(): ...", "expire= is not known here"),
         ("@app.get('/')\n@fastapi(expire=9, key_builder=k)\nasync def f(): ...", "key_builder=: host, path"),
@@ -191,9 +193,45 @@ def test_a_look_up_that_finds_nothing_is_pointed_out() -> None:
     assert "dogpile" not in text
 
 
+def test_a_statement_that_shares_its_line_does_not_take_the_line_with_it() -> None:
+    text = after("""\
+        from fastapi_cache import FastAPICache
+        from fastapi_cache.decorator import cache
+        if late: FastAPICache.init(backend)
+        @app.get("/")
+        @cache(expire=9)
+        async def f(): ...
+        """)
+    assert "if late: FastAPICache.init(backend)\n" in text
+    assert notes(text)[0] == "remove this when nothing decorates with fastapi_cache any more"
+
+
+def test_a_region_is_named_by_its_module_and_packages(tmp_path: Path) -> None:
+    source = b"from dogpile.cache import make_region\nr = make_region().configure('dogpile.cache.memory')\n"
+    (tmp_path / "shop" / "users").mkdir(parents=True)
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "users" / "__init__.py").touch()
+    for name, region in {"caches.py": "shop.users.caches.r", "__init__.py": "shop.users.r"}.items():
+        assert f'cachekit.region("{region}")' in migrate(source, tmp_path / "shop" / "users" / name).decode()
+    assert 'cachekit.region("caches.r")' in migrate(source, tmp_path / "caches.py").decode()
+
+
+def test_imports_inside_of_functions_and_names_of_other_scopes() -> None:
+    text = after("""\
+        def f():
+            from functools import lru_cache
+            @lru_cache
+            def g(lru_cache): return lru_cache
+            return g
+        """)
+    assert "            @cachekit.cache(ttl=None" in text.replace("    @", "            @", 1)
+    assert "functools" not in text
+
+
 def test_the_connection_of_a_decorator_is_pointed_out_only_where_it_is_dropped() -> None:
     assert notes(after("from aiocache import Cache, cached\n@cached(cache=Cache.REDIS)\nasync def f(): ...\n")) == [
         "the server is that of REDIS_URL or cachekit.toml; so are namespace= and the like",
+        "popular values are kept in the process, too; l1 = {mode = 'off'} asks the server each time",
         "hits came back through JSON, tuples as lists; now they are what the function returned",
     ]
 
@@ -224,7 +262,7 @@ def test_options_of_django_redis_that_mean_something_stay_and_are_commented() ->
     assert '"OPTIONS": {"PASSWORD": SECRET, "extends": "minimal"},\n' in text
     assert "locmem" in text
     assert text.count("TIMEOUT") == 1
-    assert "OPTIONS['PASSWORD'] is django-redis's" in notes(text)[1]
+    assert "OPTIONS['PASSWORD'] is django-redis's" in notes(text)[-1]
 
 
 def test_a_return_annotation_that_fastapi_did_not_see_is_pointed_out() -> None:
@@ -267,7 +305,9 @@ def test_the_rest_of_a_file_stays_as_it_is() -> None:
     assert text.count(b"\n") == text.count(b"\r\n")
 
 
-@pytest.mark.parametrize("source", [b"functools(", b"\xff\xfe functools", b"# coding: none\nfunctools"])
+@pytest.mark.parametrize(
+    "source", [b"functools(", b"\xff\xfe functools", b"# coding: none\nfunctools", b"x = " + b"(" * 3000 + b"functools"]
+)
 def test_what_is_no_python_is_an_error_that_says_so(source: bytes) -> None:
     with pytest.raises(NotPython):
         migrate(source, PATH)
