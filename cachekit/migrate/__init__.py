@@ -22,6 +22,7 @@ PEERS: Final = {
     "flask-caching": b"flask_caching",
     "fastapi-cache": b"fastapi_cache",
 }
+NOTE: Final = "# cachekit: "  # begins every comment for a human
 TOO_DEEP: Final = "an expression is nested too deeply to be looked at"
 
 

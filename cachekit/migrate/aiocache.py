@@ -123,9 +123,8 @@ class _Cached:
         if builder is not None:
             if not self.module.is_global(self.function):
                 raise Undecided("key_builder= of a method or an inner function: write key= for its arguments")
-            text = self.module.code(builder)
-            text = f"({text})" if isinstance(builder, cst.Lambda) else text
-            return [f"key=lambda *args, **kwargs: {text}({self.function.name.value}, *args, **kwargs)"]
+            arguments = f"{self.function.name.value}, *args, **kwargs"
+            return [f"key=lambda *args, **kwargs: {self.module.callee(builder)}({arguments})"]
         if noself is not None and self.module.value(noself) is True:
             return [f'ignore=("{first_parameter(self.function)}",)']
         return []
@@ -139,17 +138,13 @@ class _Cached:
 
     def is_key(self, arg: cst.Arg) -> bool:
         """Whether an argument may be a key: by its name, or because a cache may be asked with it."""
-        call = cst.ensure_type(self.module.parent(arg), cst.Call)
-        asked = isinstance(call.func, cst.Attribute) and call.func.attr.value in METHODS
+        call = self.module.parent(arg)  # or a class, of whose bases it is one
+        asked = isinstance(call, cst.Call) and isinstance(call.func, cst.Attribute) and call.func.attr.value in METHODS
         return asked if arg.keyword is None else arg.keyword.value == "key"
 
     def condition(self) -> list[str]:
         skip = self.options.pop("skip_cache_func", None)
-        if skip is None:
-            return []
-        text = self.module.code(skip)
-        text = f"({text})" if isinstance(skip, cst.Lambda) else text
-        return [f"condition=lambda value: not {text}(value)"]
+        return [] if skip is None else [f"condition=lambda value: not {self.module.callee(skip)}(value)"]
 
     def lease(self, shared: bool) -> list[str]:
         """In one process a function runs once for all that wait; over several, with a lease."""

@@ -31,7 +31,7 @@ NOTHING: Final = "a look-up without a result is cachekit.MISS: compare with `is`
 
 
 class Call(NamedTuple):
-    """One use of a region: a method's name, its call, and the decorator that it is, if it is one."""
+    """One use of a region: a method, and its call."""
 
     attribute: cst.Attribute
     call: cst.Call

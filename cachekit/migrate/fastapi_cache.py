@@ -19,6 +19,7 @@ VISITORS: Final = (
 )
 HEADER: Final = "X-Cache stands for X-FastAPI-Cache"
 SERVER: Final = "the server is that of REDIS_URL or cachekit.toml, and so is the prefix: its namespace"
+SETTINGS: Final = "what these options said is said in cachekit.toml or at the functions: decide, and remove this"
 STILL: Final = "remove this when nothing decorates with fastapi_cache any more"
 CHECKED: Final = "the return annotation is the response model now; response_model=None in the route keeps it unchecked"
 TYPED: Final = "hits came back through the coder; now they are what the function returned"
@@ -39,8 +40,10 @@ def plan(module: Module) -> None:
                 module.note(decorator, str(why))
     left += len([clear for clear in clears if not _plan_clear(module, clear)])
     for init in inits:
-        line = module.line_of(init)
-        if done and not left and isinstance(module.parent(init), cst.Expr) and line is not None:
+        line = module.line_of(init) if isinstance(module.parent(init), cst.Expr) else None
+        if {arg.keyword.value for arg in init.args if arg.keyword is not None} - {"backend", "prefix", "expire"}:
+            module.note(init, SETTINGS)
+        elif done and not left and line is not None:
             _remove_init(module, line)
         else:
             module.note(init, STILL)
@@ -56,7 +59,7 @@ def _plan_cached(module: Module, decorator: cst.Decorator, function: cst.Functio
     nothing_left(options, "fastapi_cache")
     if coder is not None and module.full_name(coder) not in CODERS:
         raise Undecided("a coder of one's own: a page is kept as its bytes, a value with its types")
-    tags = "" if namespace is None else f", tags=[{module.code(namespace)}]"
+    tags = f", tags=[{module.code(namespace)}]" if namespace is not None and module.value(namespace) != "" else ""
     methods = _methods(decorator, function)
     if methods & UNSAFE:
         raise Undecided("fastapi_cache kept GET alone: leave this route without a cache")
@@ -70,8 +73,6 @@ def _plan_cached(module: Module, decorator: cst.Decorator, function: cst.Functio
     elif function.asynchronous is None:
         raise Undecided("this function became a coroutine function: make it one, or let its callers not await it")
     else:
-        if tags and module.value(namespace) in ("", UNKNOWN):  # type: ignore[arg-type]
-            raise Undecided("a namespace that is known only at run time: write tags=")
         module.need("cachekit")
         module.replace(decorator.decorator, f"cachekit.cache.minimal(ttl={ttl}{tags})")
         module.note(decorator, TYPED)

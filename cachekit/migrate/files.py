@@ -7,12 +7,10 @@ import shutil
 import tokenize
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from cachekit.errors import CacheKitError
-from cachekit.migrate import migrate
-
-NOTE: Final = "# cachekit: "
+from cachekit.migrate import NOTE, migrate
 
 
 class Result(NamedTuple):

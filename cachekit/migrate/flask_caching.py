@@ -25,27 +25,28 @@ TYPE: Final = "there is no such store here; SimpleCache is this process, RedisCa
 
 def plan(module: Module) -> None:
     """Plan the changes of one module."""
-    for imported in module.find(cst.ImportFrom):
-        _plan_import(module, imported)
+    done = [_plan_import(module, each) for each in module.find(cst.ImportFrom)]
     for statement in module.find(cst.Import):
         for alias in statement.names:
             if (get_full_name_for_node(alias.name) or "").partition(".")[0] == "flask_caching":
                 module.note(statement, f"write: from {OURS} import Cache")
     for call, name in module.calls():
-        if name == "flask_caching.Cache" and isinstance(call.func, cst.Name):  # else the import stays
+        if name == "flask_caching.Cache" and isinstance(call.func, cst.Name) and all(done):
             _plan_cache(module, call)
     _note_types(module)
 
 
-def _plan_import(module: Module, imported: cst.ImportFrom) -> None:
+def _plan_import(module: Module, imported: cst.ImportFrom) -> bool:
+    """Whether nothing of Flask-Caching is left of an import."""
     name = get_full_name_for_node(imported.module) if imported.module is not None and not imported.relative else None
     if name is None or name.partition(".")[0] != "flask_caching":
-        return
+        return True
     names = [] if isinstance(imported.names, cst.ImportStar) else [alias.name.value for alias in imported.names]
     if name in MODULES and names and NAMES.issuperset(map(str, names)):
         module.replace(imported.module, OURS)  # type: ignore[arg-type]
-    else:
-        module.note(imported, f"{OURS} has {', '.join(sorted(NAMES))}, and no more")
+        return True
+    module.note(imported, f"{OURS} has {', '.join(sorted(NAMES))}, and no more")
+    return False
 
 
 def _plan_cache(module: Module, call: cst.Call) -> None:

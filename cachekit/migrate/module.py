@@ -23,10 +23,11 @@ from libcst.metadata import (
     ScopeProvider,
 )
 
+from cachekit.migrate import NOTE
+
 N = TypeVar("N", bound=cst.CSTNode)
 Change: TypeAlias = Callable[[Any], Any]
 
-NOTE: Final = "# cachekit: "
 # Relative imports are relative to something; what, does not matter.
 PACKAGE: Final[dict[str, Any]] = {"full_module_name": "package.module", "full_package_name": "package"}
 UNKNOWN: Final = object()  # the value of an expression that only a run would tell
@@ -71,8 +72,13 @@ class Module:
         return str(found[0].name) if only else ""
 
     def code(self, node: cst.CSTNode) -> str:
-        """The source of an expression, on one line with what follows a name."""
+        """The source of an expression."""
         return self.tree.code_for_node(node).strip()
+
+    def callee(self, node: cst.BaseExpression) -> str:
+        """The source of an expression that is to be called."""
+        text = self.code(node)
+        return text if isinstance(node, cst.Name | cst.Attribute | cst.Call) else f"({text})"
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode:
         """The node around this one."""

@@ -123,6 +123,7 @@ def test_a_coroutine_function_of_aiocache_becomes(imports: str, decorator: str, 
         ("class A:\n    @aiocached(key_builder=k)\n    async def f(self, x): ...", "key_builder= of a method"),
         ("@multi_cached('ids')\nasync def f(ids): ...", "several keys of one call"),
         ("c = Cache(Cache.MEMORY)", "keys and values without a function"),
+        ("class A(B, k='k'): ...\n@aiocached(key='k')\nasync def f(): ...\nc.get('k')", "this key is used"),
         ("r = make_region()", "decide where entries are kept"),
         ("r = make_region().configure('dogpile.cache.dbm')", "there is no counterpart of the backend"),
         ("r = make_region().configure('dogpile.cache.memory')\nuse(r)", "r is given to others"),
@@ -265,6 +266,44 @@ def test_options_of_django_redis_that_mean_something_stay_and_are_commented() ->
     assert "OPTIONS['PASSWORD'] is django-redis's" in notes(text)[-1]
 
 
+def test_comments_and_spread_entries_of_settings_stay() -> None:
+    text = after("""\
+        CACHES = {
+            "default": {
+                "BACKEND": "django_redis.cache.RedisCache",  # fast
+                # the address
+                "LOCATION": URL,  # of the cache
+                "OPTIONS": {"CLIENT_CLASS": "django_redis.client.DefaultClient"},
+            },
+            "other": {"BACKEND": "django_redis.cache.RedisCache", **COMMON},
+        }
+        """)
+    for comment in ("  # fast\n", "        # the address\n", "  # of the cache\n"):
+        assert comment in text
+    assert '"OPTIONS": {"extends": "minimal"},\n        "TIMEOUT": 300,\n    },\n' in text
+    assert '"other": {"BACKEND": "cachekit.integrations.django.CacheKitCache", **COMMON},' in text
+    assert any("what is made elsewhere" in each for each in notes(text))
+
+
+def test_flask_is_rewritten_only_if_all_that_is_imported_exists_here() -> None:
+    text = after("from flask_caching import Cache, Unknown\ncache = Cache(app)\n")
+    assert without_notes(text) == "from flask_caching import Cache, Unknown\ncache = Cache(app)\n"
+
+
+def test_settings_of_fastapi_cache_that_are_not_the_backend_stay() -> None:
+    text = after("""\
+        from fastapi_cache import FastAPICache
+        from fastapi_cache.decorator import cache
+        FastAPICache.init(backend, prefix="shop", enable=False)
+        @app.get("/")
+        @cache(expire=9, namespace="")
+        async def f(): ...
+        """)
+    assert 'FastAPICache.init(backend, prefix="shop", enable=False)\n' in text
+    assert '@cached_response(profile="minimal", ttl=9, client_ttl=9)\n' in text
+    assert notes(text)[0].startswith("what these options said")
+
+
 def test_a_return_annotation_that_fastapi_did_not_see_is_pointed_out() -> None:
     route = "from fastapi_cache.decorator import cache\n@app.get('/'{})\n@cache(expire=5)\nasync def f(){}: ...\n"
     assert len(notes(after(route.format("", " -> int")))) == 3
@@ -274,6 +313,8 @@ def test_a_return_annotation_that_fastapi_did_not_see_is_pointed_out() -> None:
 
 def test_names_are_those_that_imports_give() -> None:
     source = "def lru_cache(f): return f\n@lru_cache\ndef functools(x): ...\n"
+    assert after(source) == source
+    source = "class functools:\n    lru_cache = staticmethod(id)\n@functools.lru_cache\ndef f(x): ...\n"
     assert after(source) == source
     source = "from functools import wraps\nfrom mine import lru_cache\n@lru_cache\ndef f(x): ...\n"
     assert after(source) == source
