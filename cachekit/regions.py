@@ -360,7 +360,8 @@ class Region:
         at = self._at()
         found: dict[Key, Any] = {}
         missing: list[Key] = []
-        for key in dict.fromkeys(wanted):
+        wanted = dict.fromkeys(wanted)
+        for key in wanted:
             value = self._quick(_place(at, key))
             if value is MISS:
                 missing.append(key)
@@ -371,7 +372,7 @@ class Region:
             for key, value in zip(missing, await reading.look_many(calls, port), strict=True):
                 if value is not MISS:
                     found[key] = value
-        return found
+        return {key: found[key] for key in wanted if key in found}
 
     async def _set(
         self, key: Key, value: Any, ttl: Any, tags: Iterable[str], port: Port, *, only_if_absent: bool = False,

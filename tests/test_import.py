@@ -14,7 +14,7 @@ PACKAGE = Path(cachekit.__file__).parent
 HEAVY = {
     "asyncio", "redis", "hiredis", "pydantic", "pydantic_settings", "prometheus_client", "cryptography", "msgpack",
     "ormsgpack", "lz4", "typer", "rich", "importlib.metadata", "django", "flask", "fastapi", "starlette", "numpy",
-    "pandas", "pyarrow", "pymemcache", "sqlite3",
+    "pandas", "pyarrow", "pymemcache", "sqlite3", "libcst",
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ LAYERS = [
     {"cached"},
     {"decorator"},
     {"signatures", "__init__"},
-    {"bench", "http.answer", "http.declared", "http.environ", "http.rules"},
+    {"bench", "http.answer", "http.declared", "http.environ", "http.rules", "migrate"},
 ]
 
 

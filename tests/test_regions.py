@@ -231,6 +231,16 @@ async def test_clear_empties_the_region_and_nothing_else(users: Face) -> None:
     assert await users.get("k") == 3
 
 
+async def test_several_come_in_the_order_in_which_they_were_asked_for(users: Face) -> None:
+    for key in "abcd":
+        await users.set(key, key)
+    table = users.region._at().tiers.table
+    if table is not None and users.region._at().tiers.remote is not None:
+        table.clear()  # then the server alone has them
+    await users.get("c")
+    assert list(await users.get_many("dcba")) == list("dcba")
+
+
 async def test_tags_reach_every_region(users: Face) -> None:
     tagged = region("tagged")
     await users.set("a", 1, tags=["t:1", "t:2"])

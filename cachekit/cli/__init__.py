@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("bench", "config", "demo", "doctor", "inspect", "secrets", "stats")
+COMMANDS = ("bench", "config", "demo", "doctor", "inspect", "migrate", "secrets", "stats")
 
 
 def build() -> "typer.Typer":
