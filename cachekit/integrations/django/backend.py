@@ -4,7 +4,7 @@ Each method that may touch L2 is written twice: blocking, and as a coroutine tha
 """
 
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from cachekit.config.units import LONGEST
 from cachekit.engine.miss import MISS
-from cachekit.integrations.django.project import open_region
+from cachekit.integrations.django.project import READ_FROM, open_region
 
 OVER: Final[Any] = object()  # a timeout of 0 or less: not stored, or deleted
 FOR_EVER: Final = None
@@ -25,6 +25,9 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
     ``django.ALIAS`` with the fields of a profile in ``OPTIONS``. ``TIMEOUT`` in seconds, None for ever; without it the
     region's ``ttl``. Raises `ImproperlyConfigured` for what the configuration does not have.
     """
+
+    def __new__(cls, location: Any, params: Mapping[str, Any]) -> "CacheKitCache":
+        return super().__new__(switching(cls) if READ_FROM in (params.get("OPTIONS") or {}) else cls)  # type: ignore[no-any-return]
 
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         super().__init__(params)
@@ -191,3 +194,11 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
 async def _called(default: Any) -> Any:
     value = default() if callable(default) else default
     return await value if isawaitable(value) else value
+
+
+@cache
+def switching(cls: type[CacheKitCache]) -> type[CacheKitCache]:
+    """The class of a cache with ``READ_FROM``."""
+    from cachekit.integrations.django.switching import SwitchingCache  # it stands on this module
+
+    return type(cls.__name__, (SwitchingCache, cls) if cls is not CacheKitCache else (SwitchingCache,), {})

@@ -17,13 +17,16 @@ from cachekit.regions import Region, region
 
 DEFAULT_REGION = "default"
 PREFIX = "django."  # region and backend of an alias whose LOCATION is a URL
+READ_FROM = "READ_FROM"  # the option that names the alias to take over from
+MARKS = ".read-from"  # ends the region with the marks of what must not be taken over
+MARKED = "14d"  # as long as sessions live, unless a project says otherwise
 
 OF_DJANGO = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
 OF_DJANGO_REDIS = frozenset({
     "BASE_CLIENT_CLASS", "BASE_CLIENT_KWARGS", "CACHE_HERD_TIMEOUT", "CLIENT_CLASS", "CLOSE_CONNECTION", "COMPRESSOR",
     "COMPRESS_ZSTD_OPTIONS", "CONNECTION_FACTORY", "CONNECTION_POOL_CLASS", "CONNECTION_POOL_CLEANUP",
     "CONNECTION_POOL_KWARGS", "DECOMPRESS_ZSTD_OPTIONS", "IGNORE_EXCEPTIONS", "LOG_IGNORED_EXCEPTIONS",
-    "MAX_CONNECTIONS", "PARSER_CLASS", "PASSWORD", "PICKLE_VERSION", "READ_FROM", "REDIS_CLIENT_CLASS",
+    "MAX_CONNECTIONS", "PARSER_CLASS", "PASSWORD", "PICKLE_VERSION", "REDIS_CLIENT_CLASS",
     "REDIS_CLIENT_KWARGS", "REPLICA_READ_ONLY", "REVERSE_KEY_FUNCTION", "SENTINELS", "SENTINEL_KWARGS", "SERIALIZER",
     "SOCKET_CONNECT_TIMEOUT", "SOCKET_KEEPALIVE", "SOCKET_TIMEOUT", "USERNAME",
 })  # fmt: skip
@@ -39,6 +42,14 @@ def open_region(location: object, params: Mapping[str, Any]) -> tuple[Region, fl
     except ConfigError as error:
         raise ImproperlyConfigured(str(error)) from error
     return region(name), spec.ttl
+
+
+def open_marks(location: object, params: Mapping[str, Any]) -> Region:
+    """The region beside that of an entry with ``READ_FROM``. Raises `ImproperlyConfigured`."""
+    alias = _alias_of(location, params)
+    if alias is None:
+        raise ImproperlyConfigured("OPTIONS['READ_FROM']: belongs into settings.CACHES, where both caches are")
+    return region(PREFIX + alias + MARKS)
 
 
 def install() -> None:
@@ -119,20 +130,35 @@ def _read(caches: object, table: Any, directory: Any) -> Project:
             name = region_name(alias, config.get("LOCATION"))
             url = url_of(config.get("LOCATION"))
             fields = _profile(config.get("OPTIONS") or {}, name, given=url is not None)
+            marks = _marks(caches, alias, config, name)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         counting.add(name)
+        layer = {"profiles": marks}
         if url is not None:
-            layers[place] = {"backends": {name: {"url": url}}, "profiles": {name: {**fields, "backend": name}}}
+            layer = {"backends": {name: {"url": url}}, "profiles": {**marks, name: {**fields, "backend": name}}}
+        layers[place] = layer
     return Project(None if directory is None else Path(directory), layers, frozenset(counting))
+
+
+def _marks(caches: Any, alias: str, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The profile of the marks of an alias with ``READ_FROM``: kept where its entries are, out of reach of `clear()`."""
+    old = (config.get("OPTIONS") or {}).get(READ_FROM)
+    if old is None:
+        return {}
+    if old == alias or old not in caches:
+        raise ConfigError(f"OPTIONS['READ_FROM']: {old!r} is no other alias of CACHES; name the one to take over from")
+    if READ_FROM in (caches[old].get("OPTIONS") or {}):
+        raise ConfigError(f"OPTIONS['READ_FROM']: {old!r} reads from another one itself; name that one")
+    return {PREFIX + alias + MARKS: {"extends": name, "ttl": MARKED, "jitter": 0}}
 
 
 def _profile(options: Mapping[str, Any], name: str, *, given: bool) -> dict[str, Any]:
     """The fields of a profile in OPTIONS. Their values are checked with the rest of the configuration."""
     fields = {}
     for key, value in options.items():
-        if key in OF_DJANGO:
-            continue  # a system check says that they do nothing
+        if key in OF_DJANGO or key == READ_FROM:
+            continue  # a system check says of the former that they do nothing
         if key in OF_DJANGO_REDIS:
             raise ConfigError(f"OPTIONS[{key!r}]: not yet available in this version; OPTIONS takes fields of a profile")
         if key in BACKEND and key not in PROFILE_KEYS:

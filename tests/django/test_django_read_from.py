@@ -1,0 +1,336 @@
+"""``READ_FROM``: what is missing is read once from the old cache, and what was removed does not come back from there.
+
+How it could be broken: the old value is not found (its own prefix, key function, version, serializer); it lives longer or
+shorter than there; it comes back after a delete, a set, a clear, a touch or the end of ours, in this process or in
+another one; a reader stores what it read before a delete; an old cache that fails, hangs or holds no such value costs
+something at each call, or raises; and visitors are logged out.
+"""
+
+import inspect
+import logging
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cachekit.testing import FaultProxy
+from cachekit.testing.servers import Server
+
+OURS = "cachekit.integrations.django.CacheKitCache"
+Use = Callable[..., None]
+
+
+class Plain:
+    """A serializer of the old cache's own."""
+
+    def dumps(self, value: Any) -> Any:
+        return value if type(value) is int else b"plain" + pickle.dumps(value)
+
+    def loads(self, data: Any) -> Any:
+        return pickle.loads(data[5:]) if data.startswith(b"plain") else int(data)
+
+
+def make_key(key: str, prefix: str, version: int) -> str:
+    """A key function of the old cache's own."""
+    return f"{version}/{prefix}/{key}"
+
+
+def of_locmem(url: str) -> dict[str, Any]:
+    return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": url}
+
+
+def of_redis(url: str) -> dict[str, Any]:
+    return {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url,
+        "OPTIONS": {"serializer": f"{__name__}.Plain"},
+    }  # fmt: skip
+
+
+def of_django_redis(url: str) -> dict[str, Any]:
+    return {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url}
+
+
+KINDS = {"locmem": of_locmem, "RedisCache": of_redis, "django-redis": of_django_redis}
+
+
+@pytest.fixture
+def old_server() -> Iterator[Server]:
+    from cachekit.testing import start_server
+
+    with start_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["l1", "server", "server without l1"])
+def switch(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> Use:
+    """Settings with an old cache: ``switch({...}, **of_ours)``; ours in three configurations."""
+
+    def settings(old: dict[str, Any], **ours: Any) -> None:
+        profile = {"jitter": 0, "l1": {"mode": "off" if request.param.endswith("without l1") else "on"}}
+        use(
+            CACHES={"default": {"BACKEND": OURS, "OPTIONS": {"READ_FROM": "old"}, **ours}, "old": old},
+            CACHEKIT={
+                "backends": {} if request.param == "l1" else {"default": {"url": cachekit_server.url}},
+                "profiles": {"default": profile, "sessions": {}},
+            },
+        )
+
+    return settings
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def old(kind: str, switch: Use, cachekit_server: Server) -> Any:
+    """The old cache, of each kind, with a key function, a prefix and a version that are not ours."""
+    from django.core.cache import caches
+
+    switch({
+        **KINDS[kind](cachekit_server.url), "KEY_FUNCTION": make_key, "KEY_PREFIX": "shop", "VERSION": 3, "TIMEOUT": 1000,
+    })  # fmt: skip
+    caches["old"].clear()
+    return caches["old"]
+
+
+class Face:
+    """The default cache through its blocking or its awaited methods, called alike."""
+
+    def __init__(self, aio: bool) -> None:
+        self.aio = aio
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        from django.core.cache import cache
+
+        method = getattr(cache, ("a" if self.aio else "") + name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            answer = method(*args, **kwargs)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        return call
+
+
+@pytest.fixture(params=["sync", "async"])
+def cache(request: pytest.FixtureRequest) -> Face:
+    return Face(request.param == "async")
+
+
+def ours_alone(key: str) -> Any:
+    """What our region has, without the old cache."""
+    from django.core.cache import cache
+
+    return cache.region.get(cache.make_key(key))
+
+
+async def test_a_miss_is_read_once(cache: Face, old: Any) -> None:
+    old.set("k", {"a": {1}})
+    assert await cache.get("k") == {"a": {1}}
+    old.set("k", "changed")
+    assert await cache.get("k") == ours_alone("k") == {"a": {1}}
+    assert await cache.get("gone", "default") == "default"
+
+
+async def test_a_stored_none_and_an_older_version_are_found(cache: Face, old: Any) -> None:
+    old.set("none", None)
+    old.set("k", "two", version=2)
+    assert await cache.get("none", "default") is None
+    assert await cache.get("k") is None
+    assert await cache.get("k", version=2) == "two"
+
+
+async def test_every_way_of_reading_finds_it(cache: Face, old: Any) -> None:
+    from django.core.cache import cache as ours
+
+    old.set_many({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7})
+    ours.set("ours", 0)
+    assert await cache.get_many(["a", "ours", "none"]) == {"a": 1, "ours": 0}
+    assert await cache.has_key("b") is True
+    assert "c" in ours
+    assert await cache.get_or_set("d", lambda: pytest.fail("it was there")) == 4
+    assert await cache.incr("e") == 6
+    assert await cache.touch("f", 50) is True
+    assert await cache.add("g", "new") is False
+    assert {key: ours_alone(key) for key in "abcdefg"} == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 6, "f": 6, "g": 7}
+    assert await cache.get_or_set("h", lambda: 8) == 8
+    assert await cache.add("i", 9) is True
+    assert await cache.incr_version("a") == 2
+    assert (await cache.get("a"), await cache.get("a", version=2)) == (None, 1)
+    with pytest.raises(ValueError, match="not found"):
+        await cache.incr("nowhere")
+
+
+async def test_it_lives_on_for_as_long_as_it_had_left(cache: Face, kind: str, old: Any) -> None:
+    from django.core.cache import cache as ours
+
+    def left(key: str) -> Any:
+        return ours.region.remaining(ours.make_key(key))
+
+    old.set("k", 1, 77)
+    old.set("forever", 1, None)
+    await cache.get_many(["k", "forever"])
+    if kind == "django-redis":
+        assert 70 < left("k") <= 77
+        assert left("forever") is None
+    else:
+        assert 290 < left("k") <= 300
+        assert 290 < left("forever") <= 300
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_what_is_removed_does_not_come_back(cache: Face, old: Any, taken: bool) -> None:
+    keys = ["delete", "zero", "many", "zeros", "touched"]
+    old.set_many(dict.fromkeys(keys, "old"))
+    if taken:
+        assert await cache.get_many(keys) == dict.fromkeys(keys, "old")
+    assert await cache.delete("delete") is True
+    await cache.set("zero", 1, 0)
+    await cache.delete_many(["many"])
+    await cache.set_many({"zeros": 1}, -1)
+    assert await cache.touch("touched", 0) is True
+    assert await cache.get_many(keys) == {}
+    assert old.get_many(keys) == {}
+    assert await cache.delete("delete") is False
+    old.set_many(dict.fromkeys(keys, "by another process that has not heard of it"))
+    assert await cache.get_many(keys) == {}
+    assert await cache.add("delete", "new") is True
+    assert await cache.get("delete") == "new"
+
+
+async def test_what_is_set_hides_the_old_value_also_when_it_is_gone_again(cache: Face, old: Any) -> None:
+    from django.core.cache import cache as ours
+
+    keys = ["set", "many", "count", "touch"]
+    old.set_many({**dict.fromkeys(keys, "old"), "count": 1}, 500)
+    await cache.set("set", "new", 60)
+    await cache.set_many({"many": "new"}, 60)
+    assert await cache.incr("count") == 2
+    assert await cache.touch("touch", 60) is True
+    assert old.get_many(keys) == {"set": "new", "many": "new", "count": 2, "touch": "old"}
+    if hasattr(old, "ttl"):
+        assert max(old.ttl(key) for key in ("set", "many", "touch")) <= 60
+    for key in keys:
+        ours.region.delete(ours.make_key(key))  # evicted
+    assert await cache.get_many(keys) == {"set": "new", "many": "new", "count": 2, "touch": "old"}
+
+
+async def test_nothing_comes_back_after_clear_and_the_old_cache_keeps_what_it_has(cache: Face, old: Any) -> None:
+    old.set_many({"a": 1, "b": 2})
+    assert await cache.get("a") == 1
+    await cache.clear()
+    assert await cache.get_many(["a", "b"]) == {}
+    assert await cache.has_key("b") is False
+    assert old.get_many(["a", "b"]) == {"a": 1, "b": 2}
+    await cache.set("a", 3)
+    assert await cache.get("a") == 3
+    await cache.clear()
+    assert await cache.get_many(["a", "b"]) == {}
+
+
+@pytest.fixture
+def apart(use: Use, cachekit_server: Server, old_server: Server) -> Iterator[tuple[FaultProxy, FaultProxy]]:
+    """Ours and the old cache on servers that can be taken away one by one."""
+    ours, old = FaultProxy("127.0.0.1", cachekit_server.port), FaultProxy("127.0.0.1", old_server.port)
+    with ours, old:
+        use(
+            CACHES={"default": {"BACKEND": OURS, "OPTIONS": {"READ_FROM": "old"}}, "old": of_django_redis(old.url)},
+            CACHEKIT={
+                "backends": {"default": {"url": ours.url, "breaker": {"open_for": "10ms"}}},
+                "profiles": {"default": {"jitter": 0, "l1": {"mode": "off"}}},
+            },
+        )
+        yield ours, old
+
+
+async def test_a_removal_that_the_old_cache_could_not_be_told_of_is_known_to_all(
+    cache: Face, apart: tuple[FaultProxy, FaultProxy], old_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    from django.core.cache import cache as ours
+    from django.core.cache import caches
+
+    keys = ["delete", "many", "set"]
+    caches["old"].set_many(dict.fromkeys(keys, "old"))
+    apart[1].refuse()
+    assert await cache.delete("delete") is False
+    await cache.delete_many(["many"])
+    await cache.set("set", "new")
+    apart[1].pass_()
+    assert caches["old"].get_many(keys) == dict.fromkeys(keys, "old")
+    assert await cache.get("set") == "new"
+    ours.region.delete(ours.make_key("set"))  # evicted
+    ours._old.memory.__init__()  # as another process, which did nothing of this
+    assert await cache.get_many(keys) == {}
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "READ_FROM: the cache 'old' failed (ConnectionError); what only it has counts as missing"
+    ]
+
+
+async def test_a_removal_while_ours_was_away_is_told_to_others_later(
+    cache: Face, apart: tuple[FaultProxy, FaultProxy]
+) -> None:
+    """Meanwhile nothing is taken from the old cache: nobody can tell what was removed."""
+    from django.core.cache import cache as ours
+    from django.core.cache import caches
+
+    caches["old"].set_many({"a": 1, "b": 2})
+    for clear, key in ((False, "a"), (True, "b")):
+        apart[0].refuse()
+        if clear:
+            await cache.clear()
+        else:
+            apart[1].refuse()
+            await cache.delete(key)
+            apart[1].pass_()
+        assert await cache.get("b") is None
+        apart[0].pass_()
+        await wait_for_ours(cache)
+        assert await cache.get(key) is None
+        ours._old.memory.__init__()  # as another process
+        assert await cache.get(key) is None
+
+
+async def wait_for_ours(cache: Face) -> None:
+    for _ in range(1000):
+        await cache.set("probe", 1)
+        if await cache.get("probe") == 1:
+            return
+    pytest.fail("our server did not come back")
+
+
+@pytest.mark.parametrize("write", ["delete", "clear", "set"])
+async def test_a_reader_that_has_the_old_value_in_its_hands_stores_nothing_removed(
+    cache: Face, old: Any, write: str
+) -> None:
+    """It is held up between the answer of the old cache and its own store."""
+    from django.core.cache import cache as ours
+    from django.core.cache import caches
+
+    old.set("k", "old")
+    read, go = threading.Event(), threading.Event()
+    answers: list[Any] = []
+
+    def reader() -> None:
+        mine = caches["old"]  # each thread has its own
+        original = mine.get_many
+
+        def held_up(*args: Any, **kwargs: Any) -> Any:
+            found = original(*args, **kwargs)
+            read.set()
+            assert go.wait(10)
+            return found
+
+        mine.get_many = held_up
+        answers.append(ours.get("k"))
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    assert read.wait(10)
+    await {"delete": lambda: cache.delete("k"), "clear": cache.clear, "set": lambda: cache.set("k", "new")}[write]()
+    go.set()
+    thread.join(10)
+    assert answers == [None if write != "set" else "old"]
+    assert ours_alone("k") == await cache.get("k") == (None if write != "set" else "new")
