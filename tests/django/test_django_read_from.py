@@ -10,15 +10,21 @@ import inspect
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from cachekit.testing import FaultProxy
-from cachekit.testing.servers import Server
+from cachekit.integrations.django import CacheKitCache
+from cachekit.integrations.django.switching import ABSENT
+from cachekit.process import default_service, replace_default
+from cachekit.service import Service
+from cachekit.testing import FaultProxy, FrozenClock
+from cachekit.testing.servers import Server, start_server
 
 OURS = "cachekit.integrations.django.CacheKitCache"
+PATIENCE = 0.3  # seconds that the client of the old cache waits for its server
 Use = Callable[..., None]
 
 
@@ -49,7 +55,8 @@ def of_redis(url: str) -> dict[str, Any]:
 
 
 def of_django_redis(url: str) -> dict[str, Any]:
-    return {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url}
+    options = {"SOCKET_TIMEOUT": PATIENCE, "SOCKET_CONNECT_TIMEOUT": PATIENCE}
+    return {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url, "OPTIONS": options}
 
 
 KINDS = {"locmem": of_locmem, "RedisCache": of_redis, "django-redis": of_django_redis}
@@ -57,13 +64,17 @@ KINDS = {"locmem": of_locmem, "RedisCache": of_redis, "django-redis": of_django_
 
 @pytest.fixture
 def old_server() -> Iterator[Server]:
-    from cachekit.testing import start_server
-
     with start_server() as server:
         yield server
 
 
-@pytest.fixture(params=["l1", "server", "server without l1"])
+@pytest.fixture(
+    params=[
+        pytest.param("l1", marks=pytest.mark.slow),
+        "server",
+        pytest.param("server without l1", marks=pytest.mark.slow),
+    ]
+)
 def switch(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> Use:
     """Settings with an old cache: ``switch({...}, **of_ours)``; ours in three configurations."""
 
@@ -334,3 +345,144 @@ async def test_a_reader_that_has_the_old_value_in_its_hands_stores_nothing_remov
     thread.join(10)
     assert answers == [None if write != "set" else "old"]
     assert ours_alone("k") == await cache.get("k") == (None if write != "set" else "new")
+
+
+# An old cache that has nothing, or fails
+
+
+async def test_what_the_old_cache_has_not_is_not_asked_for_again_at_once(
+    cache: Face, apart: tuple[FaultProxy, FaultProxy], stopped: FrozenClock
+) -> None:
+    from django.core.cache import caches
+
+    await cache.get("k")
+    before = apart[1].requests
+    assert before > 0
+    for _ in range(20):
+        assert await cache.get("k") is None
+        assert await cache.get_many(["k"]) == {}
+    assert apart[1].requests == before
+    caches["old"].set("k", "from who still runs on it")
+    stopped.advance(ABSENT)
+    assert await cache.get("k") == "from who still runs on it"
+
+
+@pytest.fixture
+def stopped(apart: object) -> Iterator[FrozenClock]:
+    """The clock of the service stands still."""
+    clock = FrozenClock()
+    service = Service(default_service().spec, clock=clock)
+    before = replace_default(service)
+    yield clock
+    service.close()
+    replace_default(before)
+
+
+def test_an_old_cache_that_hangs_delays_a_request_once(apart: tuple[FaultProxy, FaultProxy], use: Use) -> None:
+    from django.core.cache import cache
+
+    cache.get("k")
+    apart[1].black_hole()
+    began = time.monotonic()
+    for n in range(20):
+        assert cache.get(f"k{n}") is None
+        cache.set(f"k{n}", n)
+        assert cache.get(f"k{n}") == n
+        assert cache.delete(f"k{n}") is True
+    assert time.monotonic() - began < PATIENCE * 2 + 1
+
+
+@pytest.mark.parametrize("fault", ["refuse", "hang", "reply"])
+async def test_an_old_cache_that_fails_is_no_exception(
+    cache: Face, apart: tuple[FaultProxy, FaultProxy], fault: str
+) -> None:
+    {"refuse": apart[1].refuse, "hang": apart[1].black_hole, "reply": lambda: apart[1].reply(b"+what\r\n")}[fault]()
+    assert await cache.get("k", "default") == "default"
+    assert await cache.get_or_set("k", lambda: 1) == 1
+    assert await cache.incr("k") == 2
+    assert await cache.get_many(["k", "l"]) == {"k": 2}
+    await cache.set("l", 3)
+    assert await cache.touch("l", 50) is True
+    assert await cache.add("l", 4) is False
+    assert await cache.delete("l") is True
+    await cache.delete_many(["k", "l"])
+    await cache.clear()
+    with pytest.raises(ValueError, match="not found"):
+        await cache.incr("k")
+
+
+async def test_a_value_that_the_old_cache_cannot_keep_is_marked_there(cache: Face, switch: Use, old_server: Server) -> None:
+    from django.core.cache import cache as ours
+    from django.core.cache import caches
+
+    serializer = {"SERIALIZER": "django_redis.serializers.json.JSONSerializer"}
+    switch({**of_django_redis(old_server.url), "OPTIONS": serializer})
+    caches["old"].set("k", "old")
+    await cache.set("k", {"new"})
+    assert await cache.get("k") == {"new"}
+    assert caches["old"].get("k") == "old"
+    ours.region.delete(ours.make_key("k"))  # evicted
+    assert await cache.get("k") is None
+
+
+async def test_a_tenant_has_nothing_of_the_old_cache_and_leaves_nothing_there(cache: Face, old: Any) -> None:
+    from cachekit import tenant
+
+    old.set_many({"k": "of nobody", "d": "of nobody"})
+    with tenant("acme"):
+        assert await cache.get_many(["k", "d"]) == {}
+        await cache.set("k", "of acme")
+        await cache.delete("d")
+    assert old.get("k") == await cache.get("k") == "of nobody"
+    assert await cache.get("d") == "of nobody"
+
+
+def test_a_class_of_the_projects_own_reads_too(use: Use) -> None:
+    from django.core.cache import cache, caches
+
+    use(CACHES={"default": {"BACKEND": f"{__name__}.Loud", "OPTIONS": {"READ_FROM": "old"}}, "old": of_locmem("loud")})
+    caches["old"].set("k", "old")
+    assert cache.get("k") == "OLD"
+
+
+class Loud(CacheKitCache):
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        value = super().get(*args, **kwargs)
+        return value.upper() if isinstance(value, str) else value
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("old", "expected"),
+    [
+        ({"READ_FROM": "gone"}, "'gone' is no other alias of CACHES"),
+        ({"READ_FROM": "default"}, "'default' is no other alias of CACHES"),
+        ({"READ_FROM": ["old"]}, "is no other alias of CACHES"),
+        ({"READ_FROM": "chain"}, "'chain' reads from another one itself"),
+    ],
+)
+def test_a_wrong_alias_stops_the_start(use: Use, old: dict[str, Any], expected: str) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+
+    chain = {"BACKEND": OURS, "OPTIONS": {"READ_FROM": "old"}}
+    with pytest.raises(ImproperlyConfigured, match=expected):
+        use(CACHES={"default": {"BACKEND": OURS, "OPTIONS": old}, "old": of_locmem("chain"), "chain": chain})
+
+
+def test_a_server_of_its_own_reads_too(use: Use, cachekit_server: Server) -> None:
+    from django.core.cache import cache, caches
+
+    use(
+        CACHES={
+            "default": {"BACKEND": OURS, "LOCATION": cachekit_server.url, "OPTIONS": {"ttl": "9m", "READ_FROM": "old"}},
+            "old": of_locmem("url"),
+        }
+    )
+    caches["old"].set("k", "old")
+    assert cache.get("k") == "old"
+    assert 530 < cache.region.remaining(cache.make_key("k")) <= 600
+    cache.clear()
+    assert cache.get("k") is None
+

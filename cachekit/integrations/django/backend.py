@@ -198,7 +198,7 @@ async def _called(default: Any) -> Any:
 
 @cache
 def switching(cls: type[CacheKitCache]) -> type[CacheKitCache]:
-    """The class of a cache with ``READ_FROM``."""
+    """This class, or one of a project's own, with ``READ_FROM``."""
     from cachekit.integrations.django.switching import SwitchingCache  # it stands on this module
 
-    return type(cls.__name__, (SwitchingCache, cls) if cls is not CacheKitCache else (SwitchingCache,), {})
+    return SwitchingCache if cls is CacheKitCache else type(cls.__name__, (cls, SwitchingCache), {})

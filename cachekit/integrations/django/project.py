@@ -146,7 +146,7 @@ def _marks(caches: Any, alias: str, config: Mapping[str, Any], name: str) -> dic
     old = (config.get("OPTIONS") or {}).get(READ_FROM)
     if old is None:
         return {}
-    if old == alias or old not in caches:
+    if old == alias or old not in list(caches):
         raise ConfigError(f"OPTIONS['READ_FROM']: {old!r} is no other alias of CACHES; name the one to take over from")
     if READ_FROM in (caches[old].get("OPTIONS") or {}):
         raise ConfigError(f"OPTIONS['READ_FROM']: {old!r} reads from another one itself; name that one")
