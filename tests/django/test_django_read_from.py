@@ -411,7 +411,9 @@ async def test_an_old_cache_that_fails_is_no_exception(
         await cache.incr("k")
 
 
-async def test_a_value_that_the_old_cache_cannot_keep_is_marked_there(cache: Face, switch: Use, old_server: Server) -> None:
+async def test_a_value_that_the_old_cache_cannot_keep_is_marked_there(
+    cache: Face, switch: Use, old_server: Server
+) -> None:
     from django.core.cache import cache as ours
     from django.core.cache import caches
 
@@ -485,4 +487,3 @@ def test_a_server_of_its_own_reads_too(use: Use, cachekit_server: Server) -> Non
     assert 530 < cache.region.remaining(cache.make_key("k")) <= 600
     cache.clear()
     assert cache.get("k") is None
-

@@ -24,7 +24,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["cache", "cached_db"])
-def switch(request: pytest.FixtureRequest, use: Callable[..., None], cachekit_server: Server, kind: str) -> Iterator[Switch]:
+def switch(
+    request: pytest.FixtureRequest, use: Callable[..., None], cachekit_server: Server, kind: str
+) -> Iterator[Switch]:
     """``switch(True)`` is a worker with our cache, ``switch(False)`` one that has not been replaced yet."""
     old = {"BACKEND": OTHERS[kind], "LOCATION": cachekit_server.url, "KEY_PREFIX": request.node.name}
     ours = {"BACKEND": OURS, "LOCATION": "sessions", "OPTIONS": {"READ_FROM": "old"}}

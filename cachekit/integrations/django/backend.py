@@ -11,8 +11,10 @@ from typing import Any, Final
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from cachekit.config.units import LONGEST
+from cachekit.context import is_off
 from cachekit.engine.miss import MISS
 from cachekit.integrations.django.project import READ_FROM, open_region
+from cachekit.regions import Region
 
 OVER: Final[Any] = object()  # a timeout of 0 or less: not stored, or deleted
 FOR_EVER: Final = None
@@ -107,13 +109,13 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return self.region.remaining(name) is MISS
-        return self.region.add(name, value, ttl=ttl)
+        return self.region.add(name, value, ttl=ttl) or nobody_knows(self.region)
 
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return await self.region.aremaining(name) is MISS
-        return await self.region.aadd(name, value, ttl=ttl)
+        return await self.region.aadd(name, value, ttl=ttl) or nobody_knows(self.region)
 
     def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
         """The value; if there is none, ``default``, called if it can be: once for all who ask at the same time."""
@@ -189,6 +191,17 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
     async def aclear(self) -> None:
         """As `clear`."""
         await self.region.aclear()
+
+
+def nobody_knows(region: Region) -> bool:
+    """Whether what is there cannot be told now: no server to ask, and no L1.
+
+    `add()` says then that it has stored, as Django's dummy cache does; of sessions Django would try 10,000 keys and raise.
+    """
+    service, name = region.service, region.name
+    if not service.spec.enabled or is_off(name):
+        return True
+    return service.region_spec(name).l1.mode == "off" and not all(remote.well for remote in service.remotes_of(name))
 
 
 async def _called(default: Any) -> Any:

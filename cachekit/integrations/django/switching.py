@@ -139,7 +139,9 @@ class OldCache:
         if not self.memory.reported:
             self.memory.reported = True
             logger.warning(
-                "READ_FROM: the cache %r failed (%s); what only it has counts as missing", self.alias, type(error).__name__
+                "READ_FROM: the cache %r failed (%s); what only it has counts as missing",
+                self.alias,
+                type(error).__name__,
             )
 
     def _now(self) -> float:
