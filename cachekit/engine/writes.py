@@ -46,7 +46,7 @@ async def put(call: Call, value: Any, port: Port, *, only_if_absent: bool = Fals
         stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent)
         if stored or (not only_if_absent and not sample.usable):
             _replace(call, port, sample, value, admission, ends)
-        if sample.usable or not only_if_absent:
+        if not only_if_absent or sample.usable:
             return stored
         # While L2 is away each process decides for itself, as it does for counters.
     with call.tiers.versions.lock:

@@ -42,11 +42,11 @@ async def aget(request: HttpRequest, key: str) -> JsonResponse:
 
 
 def set_(request: HttpRequest, key: str, value: int) -> JsonResponse:
-    return answer(cache.set(key, value))
+    return answer(cache.set(key, [value]))  # no number, which the server would count and no process keep
 
 
 async def aset(request: HttpRequest, key: str, value: int) -> JsonResponse:
-    return answer(await cache.aset(key, value))
+    return answer(await cache.aset(key, [value]))
 
 
 def delete(request: HttpRequest, key: str) -> JsonResponse:

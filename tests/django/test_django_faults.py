@@ -2,7 +2,7 @@
 
 How it could be broken: a call waits longer than its budget, or the breaker does not open, so that a page with many
 calls takes seconds; an error of the server reaches a view, a session or a middleware; the session that lies in the
-database is not looked for there; what was cached in the process is lost as well; or it stays so when the server is back.
+database is not looked for there; or it stays so when the server is back.
 """
 
 import time

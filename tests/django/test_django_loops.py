@@ -1,8 +1,8 @@
 """One cache for blocking and awaited code: event loops one after another and at once, threads, a fork, requests.
 
 How it could be broken: a connection of a loop that has ended is used, or kept open for ever; every request opens new
-ones, since `request_finished` closed them; a coroutine is never awaited; a blocking call inside of a loop waits for that
-loop; a child uses the sockets of its parent.
+ones, since `request_finished` closed them; a coroutine is never awaited; a blocking call inside of a loop waits for
+that loop; a child uses the sockets of its parent.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ def cache(use: Callable[..., None], own_server: Server) -> Any:
         CACHEKIT={
             "backends": {"default": {"url": own_server.url, "budget": "5s", "adaptive": False}},
             "profiles": {"default": {"l1": {"mode": "off"}}},
-        }
+        },
     )
     return cache
 

@@ -1,9 +1,9 @@
 """``READ_FROM``: what is missing is read once from the old cache, and what was removed does not come back from there.
 
-How it could be broken: the old value is not found (its own prefix, key function, version, serializer); it lives longer or
-shorter than there; it comes back after a delete, a set, a clear, a touch or the end of ours, in this process or in
+How it could be broken: the old value is not found (its own prefix, key function, version, serializer); it lives longer
+or shorter than there; it comes back after a delete, a set, a clear, a touch or the end of ours, in this process or in
 another one; a reader stores what it read before a delete; an old cache that fails, hangs or holds no such value costs
-something at each call, or raises; and visitors are logged out.
+something at each call, or raises.
 """
 
 import inspect
@@ -102,7 +102,8 @@ def old(kind: str, switch: Use, cachekit_server: Server) -> Any:
     from django.core.cache import caches
 
     switch({
-        **KINDS[kind](cachekit_server.url), "KEY_FUNCTION": make_key, "KEY_PREFIX": "shop", "VERSION": 3, "TIMEOUT": 1000,
+        **KINDS[kind](cachekit_server.url),
+        "KEY_FUNCTION": make_key, "KEY_PREFIX": "shop", "VERSION": 3, "TIMEOUT": 1000,
     })  # fmt: skip
     caches["old"].clear()
     return caches["old"]

@@ -1,17 +1,23 @@
 """Visitors who are logged in stay so while a project moves from another cache to ours, and who logs out stays out."""
 
+import getpass
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from cachekit.testing.servers import Server
+from cachekit.testing.servers import Server, free_port
 
 OURS = "cachekit.integrations.django.CacheKitCache"
 OTHERS = {
     "locmem": "django.core.cache.backends.locmem.LocMemCache",
     "RedisCache": "django.core.cache.backends.redis.RedisCache",
     "django-redis": "django_redis.cache.RedisCache",
+    "memcached": "django.core.cache.backends.memcached.PyMemcacheCache",
 }
 Switch = Callable[[bool], None]
 
@@ -23,12 +29,35 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture
+def location(kind: str, cachekit_server: Server) -> Iterator[str]:
+    """Where the old cache is."""
+    if kind != "memcached":
+        yield cachekit_server.url
+        return
+    program = shutil.which("memcached")
+    if program is None:
+        pytest.skip("memcached is not installed")
+    port = free_port()
+    with subprocess.Popen([program, "-l", "127.0.0.1", "-p", str(port), "-u", getpass.getuser()]) as server:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "memcached does not answer"
+                time.sleep(0.01)
+        yield f"127.0.0.1:{port}"
+        server.terminate()
+
+
 @pytest.fixture(params=["cache", "cached_db"])
 def switch(
-    request: pytest.FixtureRequest, use: Callable[..., None], cachekit_server: Server, kind: str
+    request: pytest.FixtureRequest, use: Callable[..., None], cachekit_server: Server, kind: str, location: str
 ) -> Iterator[Switch]:
     """``switch(True)`` is a worker with our cache, ``switch(False)`` one that has not been replaced yet."""
-    old = {"BACKEND": OTHERS[kind], "LOCATION": cachekit_server.url, "KEY_PREFIX": request.node.name}
+    old = {"BACKEND": OTHERS[kind], "LOCATION": location, "KEY_PREFIX": f"shop-{request.param}"}
     ours = {"BACKEND": OURS, "LOCATION": "sessions", "OPTIONS": {"READ_FROM": "old"}}
 
     def switch(replaced: bool) -> None:

@@ -29,7 +29,8 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
     """
 
     def __new__(cls, location: Any, params: Mapping[str, Any]) -> "CacheKitCache":
-        return super().__new__(switching(cls) if READ_FROM in (params.get("OPTIONS") or {}) else cls)  # type: ignore[no-any-return]
+        made = switching(cls) if READ_FROM in (params.get("OPTIONS") or {}) else cls  # type: ignore[arg-type]
+        return super().__new__(made)  # type: ignore[no-any-return]
 
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         super().__init__(params)
@@ -196,7 +197,8 @@ class CacheKitCache(BaseCache):  # type: ignore[misc]  # Django has no types
 def nobody_knows(region: Region) -> bool:
     """Whether what is there cannot be told now: no server to ask, and no L1.
 
-    `add()` says then that it has stored, as Django's dummy cache does; of sessions Django would try 10,000 keys and raise.
+    `add()` says then that it has stored, as Django's dummy cache does. Else Django would try 10,000 keys for a session,
+    and raise.
     """
     service, name = region.service, region.name
     if not service.spec.enabled or is_off(name):

@@ -142,7 +142,7 @@ def _read(caches: object, table: Any, directory: Any) -> Project:
 
 
 def _marks(caches: Any, alias: str, config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The profile of the marks of an alias with ``READ_FROM``: kept where its entries are, out of reach of `clear()`."""
+    """The profile of the marks of an alias with ``READ_FROM``: where its entries are, and out of reach of `clear()`."""
     old = (config.get("OPTIONS") or {}).get(READ_FROM)
     if old is None:
         return {}

@@ -182,8 +182,8 @@ class SwitchingCache(CacheKitCache):
     async def _get(self, aio: bool, key: Any, default: Any, version: Any) -> Any:
         value = await call(aio, super(), "get", key, MISS, version)
         if value is MISS:
-            names = self._keys((key,), version)
-            value = (await self._take(aio, names, version)).get(*names, MISS)
+            taken = await self._take(aio, self._keys((key,), version), version)
+            value = next(iter(taken.values()), MISS)
         return default if value is MISS else value
 
     def get(self, key: Any, default: Any = None, version: Any = None) -> Any:
