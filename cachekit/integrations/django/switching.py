@@ -51,8 +51,9 @@ _memories: "WeakKeyDictionary[Service, dict[str, Memory]]" = WeakKeyDictionary()
 class OldCache:
     """The alias that is read from, and the marks of what must not come back from there. Raises nothing."""
 
-    def __init__(self, alias: str, marks: Region) -> None:
+    def __init__(self, alias: str, marks: Region, version: Any) -> None:
         self.alias = alias
+        self.version = version  # the new cache's own, for which the old one has its own, too
         self.marks = marks
         self.memory = _memories.setdefault(marks.service, {}).setdefault(marks.name, Memory())
 
@@ -123,6 +124,8 @@ class OldCache:
 
     async def _ask(self, aio: bool, method: str, *args: Any, **kwargs: Any) -> Any:
         began = self._now()
+        if kwargs.get("version") == self.version:
+            kwargs["version"] = None
         try:
             answer = await call(aio, caches[self.alias], method, *args, **kwargs)
         except Exception as error:  # whatever its client raises
@@ -161,7 +164,7 @@ class SwitchingCache(CacheKitCache):
 
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         super().__init__(location, params)
-        self._old = OldCache(params["OPTIONS"]["READ_FROM"], open_marks(location, params))
+        self._old = OldCache(params["OPTIONS"]["READ_FROM"], open_marks(location, params), self.version)
 
     async def _take(self, aio: bool, names: Mapping[Any, Any], version: Any) -> dict[Any, Any]:
         """From the old cache into the region, unless somebody writes there meanwhile. The values, by our names."""
