@@ -169,14 +169,15 @@ class SwitchingCache(CacheKitCache):
     async def _take(self, aio: bool, names: Mapping[Any, Any], version: Any) -> dict[Any, Any]:
         """From the old cache into the region, unless somebody writes there meanwhile. The values, by our names."""
         found = await self._old.read(aio, names, version)
+        added = set()
         for name, value in tuple(found.items()):
             ttl = self._ttl(await self._old.left(aio, names[name], version))
             if ttl is OVER:
                 del found[name]
-            else:
-                await call(aio, self.region, "add", name, value, ttl=ttl)
+            elif await call(aio, self.region, "add", name, value, ttl=ttl):
+                added.add(name)
         good = await self._old.unmarked(aio, found)
-        for name in found.keys() - good.keys():
+        for name in added.difference(good):
             await call(aio, self.region, "delete", name)
         return good
 
