@@ -51,7 +51,9 @@ async def put(
         stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent, only_if_present, away)
         if stored or (not conditional and not sample.usable):
             _replace(call, port, sample, value, admission, ends)
-        return stored
+        if not only_if_absent or sample.usable:
+            return stored
+        # While L2 is away each process decides for itself, as it does for counters.
     with call.tiers.versions.lock:
         if conditional and only_if_absent == (from_l1(call) is not None):
             return False

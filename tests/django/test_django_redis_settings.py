@@ -155,7 +155,7 @@ def test_what_can_be_mapped_is(use: Use) -> None:
         ("redis://h", {"CONNECTION_POOL_KWARGS": {"max_conections": 5}}, "did you mean 'max_connections'"),
         ("redis://h", {"CONNECTION_POOL_KWARGS": 5}, "not a dict"),
         ("redis://h", {"MAX_CONNECTIONS": 0}, "max_connections"),
-        ("redis://h", {"READ_FROM": "old"}, "not yet available"),
+        ("redis://h", {"READ_FROM": "old"}, "no other alias of CACHES"),
         ("redis://h?is_master=0", {"SENTINELS": SENTINELS}, "only replicas"),
         ("redis://h/0", {"SENTINELS": ["sentinel-1"]}, "not a list of (host, port)"),
         ("redis://h/0", {"SENTINELS": SENTINELS, "SENTINEL_KWARGS": {"x": 1}}, "username and password can"),

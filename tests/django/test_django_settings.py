@@ -149,7 +149,7 @@ def test_a_timeout_of_0_stores_nothing(use: Use) -> None:
         ({"backend": "x"}, "LOCATION says it"),
         ({"budget": "1s"}, r"CACHEKIT\['backends'\]\['django.default'\]\['budget'\]"),
         ({"SERIALIZER": "x.y"}, r"OPTIONS\['SERIALIZER'\]: 'x.y' cannot be used"),
-        ({"READ_FROM": "x"}, "not yet available"),
+        ({"READ_FROM": "x"}, "no other alias of CACHES"),
         ({"SOCKET_TIMOUT": 5}, "did you mean 'SOCKET_TIMEOUT'"),
         ({"serializer": "pickle"}, "needs sign = true or encrypt = true"),
     ],

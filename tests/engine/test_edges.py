@@ -588,6 +588,16 @@ def test_add_while_l2_is_away_changes_nothing(rig: Rig) -> None:
     assert fresh is True
 
 
+def test_add_while_l2_is_away_holds_in_this_process(rig: Rig) -> None:
+    backend = Down()
+    rig(backend)
+    users = region("users")
+    backend.down = ("all",)
+    assert users.add("k", 1) is True
+    assert users.add("k", 2) is False
+    assert users.get("k") == 1
+
+
 def test_a_counter_may_begin_with_add(rig: Rig) -> None:
     rig(MemoryBackend())
     counts = region("counts")

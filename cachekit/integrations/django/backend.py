@@ -4,16 +4,18 @@ Each method that may touch L2 is written twice: blocking, and as a coroutine tha
 """
 
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from inspect import isawaitable
 from typing import Any, Final
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
 
 from cachekit.config.units import LONGEST
+from cachekit.context import is_off
 from cachekit.engine.miss import MISS
 from cachekit.integrations.django.extras import OVER, Extras
-from cachekit.integrations.django.project import open_region
+from cachekit.integrations.django.project import READ_FROM, open_region
+from cachekit.regions import Region
 
 FOR_EVER: Final = None
 
@@ -25,6 +27,10 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
     ``django.ALIAS`` with the fields of a profile in ``OPTIONS``. ``TIMEOUT`` in seconds, None for ever; without it the
     region's ``ttl``. Raises `ImproperlyConfigured` for what the configuration does not have.
     """
+
+    def __new__(cls, location: Any, params: Mapping[str, Any]) -> "CacheKitCache":
+        made = switching(cls) if READ_FROM in (params.get("OPTIONS") or {}) else cls  # type: ignore[arg-type]
+        return super().__new__(made)  # type: ignore[no-any-return]
 
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         super().__init__(params)
@@ -123,13 +129,13 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return self.region.remaining(name) is MISS
-        return self.region.add(name, value, ttl=ttl)
+        return self.region.add(name, value, ttl=ttl) or nobody_knows(self.region)
 
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return await self.region.aremaining(name) is MISS
-        return await self.region.aadd(name, value, ttl=ttl)
+        return await self.region.aadd(name, value, ttl=ttl) or nobody_knows(self.region)
 
     def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
         """The value; if there is none, ``default``, called if it can be: once for all who ask at the same time."""
@@ -209,6 +215,26 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
         await self.aclear_structures()
 
 
+def nobody_knows(region: Region) -> bool:
+    """Whether what is there cannot be told now: no server to ask, and no L1.
+
+    `add()` says then that it has stored, as Django's dummy cache does. Else Django would try 10,000 keys for a session,
+    and raise.
+    """
+    service, name = region.service, region.name
+    if not service.spec.enabled or is_off(name):
+        return True
+    return service.region_spec(name).l1.mode == "off" and not all(remote.well for remote in service.remotes_of(name))
+
+
 async def _called(default: Any) -> Any:
     value = default() if callable(default) else default
     return await value if isawaitable(value) else value
+
+
+@cache
+def switching(cls: type[CacheKitCache]) -> type[CacheKitCache]:
+    """This class, or one of a project's own, with ``READ_FROM``."""
+    from cachekit.integrations.django.switching import SwitchingCache  # it stands on this module
+
+    return SwitchingCache if cls is CacheKitCache else type(cls.__name__, (cls, SwitchingCache), {})

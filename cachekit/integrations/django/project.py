@@ -19,9 +19,12 @@ from cachekit.regions import Region, region
 
 DEFAULT_REGION = "default"
 PREFIX = "django."  # region and backend of an alias whose LOCATION is a URL
+READ_FROM = "READ_FROM"  # the option that names the alias to take over from
+MARKS = ".read-from"  # ends the region with the marks of what must not be taken over
+MARKED = "14d"  # as long as sessions live, unless a project says otherwise
 
 OF_DJANGO = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
-OF_DJANGO_REDIS = frozenset({*options.READERS, "READ_FROM"})
+OF_OTHERS = frozenset({*options.READERS, READ_FROM})  # read elsewhere
 PROFILE_KEYS = frozenset({*PROFILE, "l1", "extends"})
 
 
@@ -34,6 +37,14 @@ def open_region(location: object, params: Mapping[str, Any]) -> tuple[Region, fl
     except ConfigError as error:
         raise ImproperlyConfigured(str(error)) from error
     return region(name), spec.ttl
+
+
+def open_marks(location: object, params: Mapping[str, Any]) -> Region:
+    """The region beside that of an entry with ``READ_FROM``. Raises `ImproperlyConfigured`."""
+    alias = _alias_of(location, params)
+    if alias is None:
+        raise ImproperlyConfigured("OPTIONS['READ_FROM']: belongs into settings.CACHES, where both caches are")
+    return region(PREFIX + alias + MARKS)
 
 
 def install() -> None:
@@ -144,12 +155,15 @@ def _read(caches: object, table: Any, directory: Any) -> Project:
             meaning = meaning_of(config)
             fields = {**meaning.profile, **_profile(config.get("OPTIONS") or {}, name, given=meaning.url is not None)}
             _check_timeout(config.get("TIMEOUT"))
+            marks = _marks(caches, alias, config, name)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         counting.add(name)
+        layer: dict[str, Any] = {"profiles": marks}
         if meaning.url is not None:
             backend = {**meaning.backend, "url": meaning.url}
-            layers[place] = {"backends": {name: backend}, "profiles": {name: {**fields, "backend": name}}}
+            layer = {"backends": {name: backend}, "profiles": {**marks, name: {**fields, "backend": name}}}
+        layers[place] = layer
     return Project(None if directory is None else Path(directory), layers, frozenset(counting))
 
 
@@ -161,18 +175,28 @@ def _check_timeout(timeout: Any) -> None:
         raise ConfigError(f"TIMEOUT = {timeout!r}: not a number of seconds; write 300, or None for ever") from None
 
 
+def _marks(caches: Any, alias: str, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The profile of the marks of an alias with ``READ_FROM``: where its entries are, and out of reach of `clear()`."""
+    old = (config.get("OPTIONS") or {}).get(READ_FROM)
+    if old is None:
+        return {}
+    if old == alias or old not in list(caches):
+        raise ConfigError(f"OPTIONS['READ_FROM']: {old!r} is no other alias of CACHES; name the one to take over from")
+    if READ_FROM in (caches[old].get("OPTIONS") or {}):
+        raise ConfigError(f"OPTIONS['READ_FROM']: {old!r} reads from another one itself; name that one")
+    return {PREFIX + alias + MARKS: {"extends": name, "ttl": MARKED, "jitter": 0}}
+
+
 def _profile(written: Mapping[str, Any], name: str, *, given: bool) -> dict[str, Any]:
     """The fields of a profile in OPTIONS. Their values are checked with the rest of the configuration."""
     fields = {}
     for key, value in written.items():
-        if key in OF_DJANGO or key in options.READERS:
+        if key in OF_DJANGO or key in OF_OTHERS:
             continue  # a system check says of which that they do nothing
-        if key in OF_DJANGO_REDIS:
-            raise ConfigError(f"OPTIONS[{key!r}]: not yet available in this version; OPTIONS takes fields of a profile")
         if key in BACKEND and key not in PROFILE_KEYS:
             raise ConfigError(f"OPTIONS[{key!r}]: belongs to the backend: CACHEKIT['backends'][{name!r}][{key!r}]")
         if key not in PROFILE_KEYS:
-            raise ConfigError(f"OPTIONS[{key!r}]: no such option{suggest(key, PROFILE_KEYS | OF_DJANGO_REDIS)}")
+            raise ConfigError(f"OPTIONS[{key!r}]: no such option{suggest(key, PROFILE_KEYS | OF_OTHERS)}")
         if key == "backend":
             raise ConfigError("OPTIONS['backend']: LOCATION says it already")
         if not given:
