@@ -388,7 +388,7 @@ async def test_a_server_that_is_away_is_never_an_exception(use: Use) -> None:
         await cache.set("k", 1)
         assert await cache.get("k", "default") == "default"
         assert await cache.get_many(["k"]) == {}
-        assert await cache.add("k", 1) is False
+        assert await cache.add("k", 1) is True  # or Django would look for another number for a session, for ever
         assert await cache.delete("k") is False
         assert await cache.touch("k") is False
         assert await cache.set_many({"k": 1}) == ["k"]

@@ -241,6 +241,54 @@ async def test_what_is_set_hides_the_old_value_also_when_it_is_gone_again(cache:
     assert await cache.get_many(keys) == {"set": "new", "many": "new", "count": 2, "touch": "old"}
 
 
+async def test_the_time_left_is_that_of_the_old_cache_until_it_is_changed_here(cache: Face, old: Any) -> None:
+    from django.core.cache import cache as ours
+
+    keys = ["left", "sooner", "for-ever", "over", "unset"]
+    old.set_many(dict.fromkeys(keys, "old"), 500)
+    left = 500 if hasattr(old, "ttl") else 300  # or ours
+    assert left - 10 <= await cache.ttl("left") <= left
+    assert 1000 * (left - 10) <= await cache.pttl("left") <= 1000 * left
+    assert await cache.ttl("nothing") == 0
+    assert await cache.expire("sooner", 60) is True
+    assert await cache.persist("for-ever") is True
+    assert await cache.pexpire("over", 0) is True
+    assert await cache.set("unset", "new", nx=True) is False
+    assert await cache.set("nothing", "new", xx=True) is False
+    assert 50 <= await cache.ttl("sooner") <= 60
+    assert await cache.ttl("for-ever") is None
+    assert await cache.get_many(keys) == dict.fromkeys({*keys} - {"over"}, "old")
+    for key in ("sooner", "for-ever"):
+        ours.region.delete(ours.make_key(key))  # its time has come
+    assert await cache.get_many(["sooner", "for-ever"]) == {}
+
+
+@pytest.mark.parametrize("key_function", [None, make_key])
+async def test_what_is_deleted_by_a_pattern_does_not_come_back(
+    cache: Face, use: Use, cachekit_server: Server, key_function: Any
+) -> None:
+    from django.core.cache import caches
+
+    written = {**of_django_redis(cachekit_server.url), "KEY_PREFIX": "shop"}
+    if key_function is not None:  # of which django-redis cannot tell the keys that they were made of
+        written["KEY_FUNCTION"] = key_function
+    use(
+        CACHES={"default": {"BACKEND": OURS, "OPTIONS": {"READ_FROM": "old"}}, "old": written},
+        CACHEKIT={"backends": {"default": {"url": cachekit_server.url}}},
+    )
+    old = caches["old"]
+    old.clear()
+    old.set_many({"page:1": 1, "page:2": 2, "user:1": 3})
+    assert await cache.get("page:1") == 1
+    assert await cache.delete_pattern("page:*") == 1
+    assert await cache.get_many(["page:1", "page:2"]) == {}
+    old.set("page:2", "by another process that has not heard of it")
+    assert await cache.get("page:2") is None
+    assert await cache.get("user:1") == (3 if key_function is None else None)
+    await cache.set("page:1", "new")
+    assert await cache.get("page:1") == "new"
+
+
 async def test_nothing_comes_back_after_clear_and_the_old_cache_keeps_what_it_has(cache: Face, old: Any) -> None:
     old.set_many({"a": 1, "b": 2})
     assert await cache.get("a") == 1

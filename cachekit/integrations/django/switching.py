@@ -20,9 +20,11 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from cachekit.context import TENANT
 from cachekit.engine.miss import MISS
 from cachekit.engine.pauses import Pauses
-from cachekit.engine.ports import drive
+from cachekit.engine.ports import Port, drive
 from cachekit.engine.tiers import logger
-from cachekit.integrations.django.backend import OVER, CacheKitCache
+from cachekit.integrations.django.backend import CacheKitCache
+from cachekit.integrations.django.extras import OVER
+from cachekit.integrations.django.extras.twins import both
 from cachekit.integrations.django.project import open_marks
 from cachekit.regions import Region
 from cachekit.service import Service
@@ -88,6 +90,15 @@ class OldCache:
         """Before something is removed here."""
         await self.mark(aio, names, SETTLED)
         return await self.tell(aio, names, method, *args, **kwargs)
+
+    async def remove_matching(self, aio: bool, pattern: str, version: Any, prefix: Any, names_of: Any) -> None:
+        """Before keys are removed here by a pattern. If the old cache cannot tell which those are, all are marked."""
+        lists = prefix is None and not self._resting and hasattr(caches[self.alias], "keys")
+        found = await self._ask(aio, "keys", pattern, version=version) if lists else FAILED
+        if found is FAILED:
+            await self.mark(aio, [EVERYTHING], None)
+        elif found:
+            await self.remove(aio, names_of(found, version), "delete_many", found, version=version)
 
     async def mark(self, aio: bool, names: Iterable[Any], seconds: Any = DEFAULT_TIMEOUT) -> None:
         """Have nobody take these from the old cache. What cannot be marked now is marked later, and known here."""
@@ -226,21 +237,29 @@ class SwitchingCache(CacheKitCache):
         if failed and failed is not FAILED:
             await self._old.mark(aio, [name for name, key in names.items() if key in failed])
 
-    async def _set(self, aio: bool, key: Any, value: Any, timeout: Any, version: Any, **when: Any) -> Any:
+    async def _set(
+        self, aio: bool, key: Any, value: Any, timeout: Any, version: Any, client: Any, nx: bool, xx: bool
+    ) -> bool:
         if self._ttl(timeout) is OVER:
             await self._old.remove(aio, self._keys((key,), version), "delete", key, version=version)
-        elif when:  # they ask whether there is a value
+        elif nx or xx:  # whether there is a value
             await self._get(aio, key, None, version)
-        answer = await call(aio, super(), "set", key, value, timeout, version, **when)
-        if answer is not False and self._ttl(timeout) is not OVER:
+        answer: bool = await call(aio, super(), "set", key, value, timeout, version, client, nx, xx)
+        if answer and self._ttl(timeout) is not OVER:
             await self._repeat_set(aio, {key: value}, timeout, version)
         return answer
 
-    def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, **when: Any) -> Any:
-        return drive(self._set(False, key, value, timeout, version, **when))
+    def set(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, client: Any = None,
+        nx: bool = False, xx: bool = False,
+    ) -> bool:  # fmt: skip
+        return drive(self._set(False, key, value, timeout, version, client, nx, xx))
 
-    async def aset(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, **when: Any) -> Any:
-        return await self._set(True, key, value, timeout, version, **when)
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None, client: Any = None,
+        nx: bool = False, xx: bool = False,
+    ) -> bool:  # fmt: skip
+        return await self._set(True, key, value, timeout, version, client, nx, xx)
 
     async def _set_many(self, aio: bool, data: Mapping[Any, Any], timeout: Any, version: Any) -> list[Any]:
         over = self._ttl(timeout) is OVER
@@ -332,3 +351,51 @@ class SwitchingCache(CacheKitCache):
 
     async def aclear(self) -> None:
         await self._clear(True)
+
+    # Beyond Django's cache
+
+    @both
+    async def ttl(self, port: Port, key: Any, version: Any = None, client: Any = None) -> Any:
+        return await self._timed(port, "ttl", key, version=version, client=client)
+
+    @both
+    async def pttl(self, port: Port, key: Any, version: Any = None, client: Any = None) -> Any:
+        return await self._timed(port, "pttl", key, version=version, client=client)
+
+    @both
+    async def persist(self, port: Port, key: Any, version: Any = None, client: Any = None) -> Any:
+        return await self._timed(port, "persist", key, version=version, client=client)
+
+    @both
+    async def expire(self, port: Port, key: Any, timeout: Any, version: Any = None, client: Any = None) -> Any:
+        return await self._timed(port, "expire", key, timeout, version=version, client=client)
+
+    @both
+    async def pexpire(self, port: Port, key: Any, timeout: Any, version: Any = None, client: Any = None) -> Any:
+        return await self._timed(port, "pexpire", key, timeout, version=version, client=client)
+
+    @both
+    async def expire_at(self, port: Port, key: Any, when: Any, version: Any = None, client: Any = None) -> Any:
+        return await self._timed(port, "expire_at", key, when, version=version, client=client)
+
+    @both
+    async def pexpire_at(self, port: Port, key: Any, when: Any, version: Any = None, client: Any = None) -> Any:
+        return await self._timed(port, "pexpire_at", key, when, version=version, client=client)
+
+    async def _timed(self, port: Port, method: str, key: Any, *args: Any, version: Any, client: Any) -> Any:
+        """The time that a value has left, whichever cache has it. One that is given another end is ours alone."""
+        await self._get(port.awaits, key, None, version)
+        if method not in ("ttl", "pttl"):
+            await self._old.mark(port.awaits, self._keys((key,), version))
+        return await call(port.awaits, super(), method, key, *args, version=version, client=client)
+
+    @both
+    async def delete_pattern(
+        self, port: Port, pattern: str, version: Any = None, prefix: Any = None, client: Any = None,
+        itersize: int | None = None,
+    ) -> Any:  # fmt: skip
+        await self._old.remove_matching(port.awaits, pattern, version, prefix, self._keys)
+        return await call(
+            port.awaits, super(), "delete_pattern", pattern,
+            version=version, prefix=prefix, client=client, itersize=itersize,
+        )  # fmt: skip
