@@ -75,7 +75,8 @@ class FastapiSite:
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": visit.method,
             "scheme": "http", "path": self.path, "raw_path": self.path.encode(), "root_path": "",
-            "client": ("127.0.0.1", 1), "server": (visit.host, 80), "query_string": f"x={visit.x}".encode() if visit.x else b"",
+            "client": ("127.0.0.1", 1), "server": (visit.host, 80),
+            "query_string": f"x={visit.x}".encode() if visit.x else b"",
             "headers": [(key.lower().encode(), value.encode()) for key, value in headers.items()],
         }  # fmt: skip
         said: list[Any] = []

@@ -49,7 +49,7 @@ class Cell(NamedTuple):
     @property
     def id(self) -> str:
         """Of its test, in letters that a shell takes as they are."""
-        return f"{self.situation}-{re.sub(r'[^A-Za-z0-9_.=-]+', '_', self.name).strip('_')}"
+        return f"{self.situation}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', self.name).strip('_')}"
 
 
 Facts: TypeAlias = Callable[[str, str], str]
@@ -192,13 +192,16 @@ def log() -> str:
         "What each assertion behind [the comparison](../comparison.md) saw when all of them were last run.",
         "Not written by hand: `make test-competitive` writes it anew.\n",
         f"{len(shown)} assertions on {datetime.now(UTC):%-d %B %Y}, all as the page says. {python}; {versions}.\n",
-        'A line ends with the name of its test: `make test-competitive ARGS="-k NAME"` runs it alone.\n',
+        "A line ends with the name of its test in `tests/competitive/test_competitive.py`;",
+        '`make test-competitive ARGS="-k hung_server-cashews"` runs the one in these brackets alone.\n',
     ]
     for name, question in QUESTIONS.items():
-        lines = [
-            f"- {cell.name}: **{what}** `test_{'option' if cell in OPTION_CELLS else 'cell'}[{cell.id}]`"
-            for cell, what in shown.items()
-            if cell.situation == name
-        ]
+        lines = [line(cell, what) for cell, what in shown.items() if cell.situation == name]
         parts += [f"## {name}\n", f"{question}\n", *lines, ""]
     return "\n".join(parts)
+
+
+def line(cell: Cell, what: str) -> str:
+    option = cell in OPTION_CELLS
+    name = f"`{cell.name}`" if option else cell.name
+    return f"- {name}: **{what}** `test_{'option' if option else 'cell'}[{cell.id}]`"
