@@ -39,8 +39,8 @@ def counting(adapter: Any, name: str, body: Callable[..., Any]) -> tuple[Any, li
 
 def named(value: Any) -> str:
     """The type with its article: ``a tuple``, ``an int``."""
-    name = {"str": "text"}.get(type(value).__name__, type(value).__name__)
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if name != "text" else name
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def ask_for(wish: str) -> None:

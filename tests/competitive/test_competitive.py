@@ -166,7 +166,7 @@ def test_option(facts: Facts, cell: Cell) -> None:
 @pytest.mark.parametrize("row", OPTIONS, ids=lambda row: f"{situation(row[1])}-{row[0].strip('`')}")
 def test_the_page_says_of_an_option_what_it_says_of_the_default(row: list[str]) -> None:
     default = next(cache for cache in CACHES if cache and re.match(rf"{re.escape(cache)}(?![\w.])", row[0].strip("`")))
-    assert row[2] == next(cell.said for cell in CELLS if (cell.situation, cell.name) == (situation(row[1]), default))
+    assert row[2] == DEFAULT[situation(row[1]), default]
     assert row[3] != row[2]
 
 
