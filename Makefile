@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n 4 --dist loadfile
 FUZZ_SECONDS ?= 30
 
 .NOTPARALLEL:
-.PHONY: help demo native test test-all test-slow test-twins test-redis-versions test-pythons test-comparison test-nightly fuzz
+.PHONY: help demo native test test-all test-slow test-twins test-redis-versions test-pythons test-competitive test-nightly fuzz
 .PHONY: lint native-checks format types bench bench-peers docs clean
 
 help: ## this list
@@ -33,8 +33,8 @@ test-slow: ## what make test leaves out
 	tools/system-packages
 	@$(ENVIRONMENT) .venv '.[types]'
 	@$(ENVIRONMENT) .venv 'pyarrow>=17' # as in the extra "arrow"; too large for make test
-	$(PYTEST) -m "slow and not nightly" --ignore=tests/comparison $(ARGS)
-	$(MAKE) test-twins test-redis-versions test-pythons test-comparison docs
+	$(PYTEST) -m "slow and not nightly" --ignore=tests/competitive $(ARGS)
+	$(MAKE) test-twins test-redis-versions test-pythons test-competitive docs
 
 test-twins: ## the tests on the pure Python table, and on a native one with debug assertions
 	@$(ENVIRONMENT) .venv '.[types]'
@@ -47,9 +47,9 @@ test-redis-versions: ## the backend tests on the oldest redis-py (make test has 
 test-pythons: ## the tests without servers, and those of Django, on Python 3.12 and 3.13, from an installed copy
 	tools/other-pythons 3.12 3.13
 
-test-comparison: ## that other caches do what docs/comparison.md says, in an environment of their own
+test-competitive: ## that other caches do what docs/comparison.md says, in an environment of their own
 	@$(ENVIRONMENT) .venv '.[types]'
-	$(BIN)/pytest tests/comparison
+	$(BIN)/pytest tests/competitive $(ARGS)
 
 fuzz: ## stored bytes and configuration under a fuzzer, FUZZ_SECONDS=30
 	@$(ENVIRONMENT) .venv '.[test,fuzz]'

@@ -320,7 +320,7 @@ def test_the_environment_of_the_peers_has_each_of_them_in_the_version_of_the_com
         found = dict(line.split("==") for line in (ROOT / path).read_text().split())
         return {name.partition("[")[0].lower(): version for name, version in found.items()}
 
-    ours, theirs = pins("benchmarks/peers.txt"), pins("tests/comparison/requirements.txt")
+    ours, theirs = pins("benchmarks/peers.txt"), pins("tests/competitive/requirements.txt")
     assert set(ours) == {LIBRARIES[name].distribution.lower() for name in PEERS}
     assert {name: ours[name] for name in ours.keys() & theirs.keys()} == {
         name: theirs[name] for name in ours.keys() & theirs.keys()

@@ -1,6 +1,6 @@
 """What django-redis has beyond Django's cache: times, patterns, sets, hashes, sorted sets, locks, raw clients.
 
-That each method answers as django-redis does is tested beside it, in tests/comparison.
+That each method answers as django-redis does is tested beside it, in tests/competitive.
 """
 
 import inspect
