@@ -24,6 +24,7 @@ NOT_MODIFIED: Final = object()  # what a function returns whose source says so
 OFF: "ContextVar[tuple[_Scope, ...]]" = ContextVar("cachekit_off", default=())  # the `disabled` that hold here
 LOADING: ContextVar[Chain | None] = ContextVar("cachekit_loading", default=None)
 TENANT: ContextVar[str | None] = ContextVar("cachekit_tenant", default=None)
+WATCHED: ContextVar[bool] = ContextVar("cachekit_watched", default=False)  # every hit here is to be seen
 _WITHIN: "ContextVar[tuple[_Within, ...]]" = ContextVar("cachekit_within", default=())  # outermost first
 ENTRY: "ContextVar[Entry | None]" = ContextVar("cachekit_entry", default=None)
 
@@ -94,6 +95,27 @@ class disabled:
                 return function(*args, **kwargs)
 
         return cast(F, called)
+
+
+class watched:
+    """Have no call of this context answered by the native core or the generated code alone, so that a tool sees it.
+
+    It goes on until `stop`, which may be called in another context, or twice.
+    """
+
+    def __init__(self) -> None:
+        self._on = True
+        WATCHED.set(True)
+        with _lock:
+            _switched(1)
+
+    def stop(self) -> None:
+        """Let hits be hits again."""
+        WATCHED.set(False)
+        with _lock:
+            if self._on:
+                self._on = False
+                _switched(-1)
 
 
 class tenant:
@@ -177,7 +199,7 @@ class Watcher(Protocol):
 
 
 _lock = threading.RLock()
-_count = 0  # how many `disabled` hold in all threads and tasks
+_count = 0  # how many `disabled` and `watched` hold in all threads and tasks
 _tenants = False  # whether there ever was one: contexts are copied, so nobody knows when the last of them ends
 _watchers: "weakref.WeakSet[Watcher]" = weakref.WeakSet()
 
@@ -202,7 +224,7 @@ def _tell() -> None:
 
 
 def switched_off() -> bool:
-    """Whether any hit may have to be refused: a `disabled` holds in this process, or there are tenants in it."""
+    """Whether any hit may have to be refused: a `disabled` or `watched` holds here, or there are tenants."""
     return _count > 0 or _tenants
 
 
@@ -210,7 +232,7 @@ def _after_fork() -> None:
     # Only this thread goes on. The services are told by themselves, when their locks are new.
     global _lock, _count
     _lock = threading.RLock()
-    _count = sum([scope.on for scope in OFF.get()])
+    _count = sum([scope.on for scope in OFF.get()]) + WATCHED.get()
 
 
 os.register_at_fork(after_in_child=_after_fork)

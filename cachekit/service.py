@@ -29,7 +29,7 @@ from cachekit.config.spec import (
     ServiceSpec,
 )
 from cachekit.config.units import nearest
-from cachekit.context import LOADING, OFF, TENANT, inside_load, is_off, switched_off, watch_for_off
+from cachekit.context import LOADING, OFF, TENANT, WATCHED, inside_load, is_off, switched_off, watch_for_off
 from cachekit.engine.events import Observer, Tally
 from cachekit.engine.flight import Flight, Flights, around
 from cachekit.engine.pauses import Pauses, Validators
@@ -241,11 +241,11 @@ class Service:
             )
 
     def _table(self, spec: RegionSpec, shared: bool) -> Table:
-        tenant, off, loading, name = TENANT.get, OFF.get, LOADING.get, spec.name
+        tenant, off, loading, seen, name = TENANT.get, OFF.get, LOADING.get, WATCHED.get, spec.name
 
         def skip() -> bool:
             """Asked at each hit once there are tenants, so it looks before it calls."""
-            if tenant() is not None:
+            if tenant() is not None or seen():
                 return True
             return (off() != () and is_off(name)) or (shared and loading() is not None and inside_load())
 

@@ -74,7 +74,7 @@ LAYERS = [
     {"engine.pauses", "engine.raised"},
     {"engine.tiers"},
     {"l2.operation", "l2.reclaim", "l2.rewrap"},
-    {"engine.entries", "engine.invalidation"},
+    {"engine.entries", "engine.invalidation", "l2.listing"},
     {"engine.aging"},
     {"engine.reading"},
     {"engine.right"},

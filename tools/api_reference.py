@@ -31,6 +31,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "cachekit.integrations.fastapi": (),
     "cachekit.integrations.flask": (),
     "cachekit.integrations.django": (),
+    "cachekit.integrations.django.models": ("tags_of", "connect", "invalidate", "ainvalidate"),
+    "cachekit.integrations.django.admin": ("add_page",),
     "cachekit.backends.base": ("BaseBackend", "AsyncBaseBackend", "Faces", "Leased"),
     "cachekit.codec.base": ("Serializer",),
 }

@@ -63,7 +63,7 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _print(report)
+        show(report)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -333,10 +333,11 @@ def _secrets(spec: "BackendSpec") -> Iterable[str]:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
-def _print(report: Report) -> None:
+def show(report: Report, console: "Console | None" = None) -> None:
+    """Print a report, to the standard output if no other is given."""
     from rich.console import Console
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = console or Console(soft_wrap=True, highlight=False)
     _lines(console, "versions", [f"{name} {number}" for name, number in report.versions.items()])
     if report.namespace:
         _lines(console, "configuration", _configuration(report))

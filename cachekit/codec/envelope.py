@@ -226,6 +226,23 @@ def glance(head: bytes) -> Marks | None:
     return Marks(region, function, tuple(_PAIR.iter_unpack(head[at : at + count * _PAIR.size])))
 
 
+class Span(NamedTuple):
+    """The times of an entry in ms of the wall clock, and whether it was marked as stale."""
+
+    created: int
+    soft: int
+    hard: int
+    stale: bool
+
+
+def span(head: bytes) -> Span | None:
+    """The times in the first bytes of an entry, without its checksum; None if they are not those of an entry."""
+    if len(head) < _HEAD.size:
+        return None
+    magic, form, _, _, mark, _, _, _, created, soft, hard, _, _ = _HEAD.unpack_from(head)
+    return Span(created, soft, hard, bool(mark)) if magic == MAGIC and form == FORMAT else None
+
+
 def closed_by(head: bytes) -> tuple[int, bytes] | None:
     """What the first bytes of an entry say of its lock, unverified: `SEALED`, `SIGNED` or 0, and the id of its key.
 

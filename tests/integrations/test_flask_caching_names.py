@@ -7,7 +7,7 @@ import logging
 import pytest
 from flask import Flask, abort, make_response, render_template_string, request
 
-from cachekit import ConfigError, Outcome
+from cachekit import ConfigError, Outcome, tenant
 from cachekit.config.settings import load
 from cachekit.integrations import flask as ours
 from cachekit.integrations.flask import CachedResponse, CacheKit, make_template_fragment_key
@@ -498,6 +498,18 @@ class TestCommands:
         self.run(app, "clear", "users")
         self.run(app, "invalidate", "--tag", "other", "--url", "http://localhost/other")
         assert self.result(app) == "HIT"
+
+    def test_regions_that_want_a_tenant(self):
+        """Are shown, and cleared of all tenants."""
+        app = Flask("names")
+        cache = CacheKit(app, config={"namespace": "x", "profiles": {"tenants": {"require_tenant": True}}})
+        assert self.run(app, "stats").exit_code == 0
+        for words in (["clear"], ["clear", "tenants"]):
+            with app.app_context(), tenant("acme"):
+                cache.region("tenants").set("k", 1)
+            assert self.run(app, *words).exit_code == 0
+            with app.app_context(), tenant("acme"):
+                assert cache.region("tenants").get("k") is None
 
     def test_mistakes(self, app):
         assert self.run(app, "clear", "usres").exit_code == 1

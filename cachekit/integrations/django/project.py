@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def aliases() -> Iterator[tuple[str, Mapping[str, Any]]]:
             continue
         if isinstance(backend, type) and issubclass(backend, CacheKitCache):
             yield alias, config
+
+
+def aliases_of() -> dict[str, list[str]]:
+    """The aliases by the regions that they use; what does not exist is left out."""
+    found: dict[str, list[str]] = {}
+    for alias, config in aliases():
+        with suppress(ConfigError):  # a system check reports it
+            found.setdefault(region_name(alias, config.get("LOCATION")), []).append(alias)
+    return found
 
 
 def region_name(alias: str | None, location: object) -> str:

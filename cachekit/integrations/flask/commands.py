@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
 from cachekit.engine.outcome import Outcome
-from cachekit.errors import ConfigError
+from cachekit.errors import ConfigError, MissingTenant
 from cachekit.http.page import url_tag
 from cachekit.integrations.flask.installation import EXTENSION, Installation
 from cachekit.regions import Region
@@ -49,7 +50,8 @@ def stats(as_json: bool) -> None:
     here = _here()
     service = here.service()
     for region in _usable(here):
-        region.get("flask cachekit stats")  # so that its store is asked
+        with suppress(MissingTenant):
+            region.get("flask cachekit stats")  # so that its store is asked
     health = service.health()
     regions = [
         {"region": name, "backend": spec.backend, "ttl": spec.ttl, "stale_ttl": spec.freshness.stale_ttl}
@@ -73,11 +75,12 @@ def stats(as_json: bool) -> None:
 @as_json
 @with_appcontext
 def clear(regions: tuple[str, ...], as_json: bool) -> None:
-    """Remove everything in REGIONS, or in all: values, results of functions and pages, and nothing else."""
+    """Remove everything in REGIONS, or in all, of all tenants: values, results of functions, pages; nothing else."""
     here = _here()
     try:
         outcomes = {
-            region.name: region.clear() for region in ([here.region(name) for name in regions] or _usable(here))
+            region.name: region.clear(all_tenants=True)
+            for region in ([here.region(name) for name in regions] or _usable(here))
         }
     except ConfigError as error:
         _fail(str(error))

@@ -1,9 +1,11 @@
 """Where the views of the project are, and the metrics."""
 
+from django.contrib import admin
 from django.urls import include, path
 from project import views
 
 urlpatterns = [
+    path("admin/", admin.site.urls),
     path("page/", views.page),
     path("template/", views.template),
     path("fragment/", views.fragment),

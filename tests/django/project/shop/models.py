@@ -4,7 +4,10 @@ from typing import Any
 
 from django.db import models
 
+from cachekit.integrations.django.models import connect
 
+
+@connect
 class Author(models.Model):
     name = models.CharField(max_length=50)
     born = models.DateField(null=True)
