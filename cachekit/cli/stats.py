@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
+from cachekit.cli.output import fail
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,7 +42,13 @@ def stats(
 ) -> None:
     """Show what the caches of a running application do.
 
-    Read from its metrics page. Exit status 1 if there is none.
+    Read from its metrics page. With --watch and --json each second is a line.
+
+    Exit status 1: there is no such page, or it cannot be read.
+
+    Examples:
+        cachekit stats --url http://127.0.0.1:8000
+        cachekit stats --watch
     """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
@@ -58,8 +65,7 @@ def stats(
         else:
             _watch(page, first)
     except (ConfigError, Unreadable) as error:
-        _print(str(error), "red")
-        raise typer.Exit(1) from None
+        fail(str(error), as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -423,15 +429,7 @@ def _backends_table(stats: Stats) -> "Table":
     return table
 
 
-def _print(text: str, style: str) -> None:
-    from rich.text import Text
-
-    console = _console(soft_wrap=True)
-    for line in text.splitlines():
-        console.print(Text(line, style=style))
-
-
-def _console(*, soft_wrap: bool = False) -> "Console":
+def _console() -> "Console":
     from rich.console import Console
 
-    return Console(soft_wrap=soft_wrap)
+    return Console()
