@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     as_json: JsonOption = False,
-    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="How many times each piece is measured.")] = 120,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="How many times each piece is measured.")
+    ] = 120,
     peers: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Only these.", show_default="all that are installed")
     ] = None,

@@ -203,8 +203,10 @@ def _region_rows(region: "RegionSpec") -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("l1", key), "as ttl" if key == "ttl" and value is None else field.show(value)
 
 
-def schema(as_json: JsonOption = True) -> None:
-    """Print the JSON Schema of cachekit.toml, for editors. It is JSON with and without --json.
+def schema(as_json: JsonOption = False) -> None:
+    """Print the JSON Schema of cachekit.toml, for editors.
+
+    It is JSON with and without --json.
 
     Examples:
         cachekit config schema > cachekit.schema.json

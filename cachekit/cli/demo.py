@@ -29,9 +29,10 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop after the load.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and stop, as --once.")] = False,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Of the first page.", show_default="8000, or a free one")
+        int | None,
+        typer.Option(min=1, max=65_535, metavar="N", help="Of the first page.", show_default="8000, or a free one"),
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many the load has.")] = 2_000,
+    requests: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many the load has.")] = 2_000,
 ) -> None:
     """Serve the same questions from FastAPI, Flask and Django with one cache, put a load on them, show what it saved.
 

@@ -9,11 +9,10 @@ import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
 from cachekit.cli.output import say_json
-from cachekit.cli.stores import Refused, check_regions, complete_region, face_of, opened, whole_keys
+from cachekit.cli.stores import Refused, check_regions, complete_region, face_of, opened, region_of, whole_keys
 
 if TYPE_CHECKING:
     from cachekit.codec.envelope import Header
-    from cachekit.codec.opening import Place
     from cachekit.config.spec import ServiceSpec
     from cachekit.service import Service
 
@@ -35,7 +34,7 @@ def inspect(
         ),
     ],
     value: Annotated[bool, typer.Option("--value", help="Show the value too; never one that is encrypted.")] = False,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Whose, with REGION KEY.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="TENANT", help="Whose, with REGION KEY.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,9 +53,9 @@ def inspect(
     if len(key) > 2 or (tenant is not None and len(key) != 2):
         raise typer.BadParameter("write the whole key, or a region and its key; --tenant goes with the latter")
     with opened(config, as_json=as_json) as service:
-        if len(key) == 2:
-            check_regions(key[:1], service.spec)
-        found = Found(service, key if len(key) == 1 else whole_keys(service, key[0], key[1], tenant))
+        region = key[0] if len(key) == 2 else region_of(key[0], service.spec)
+        check_regions([region], service.spec)
+        found = Found(service, key if len(key) == 1 else whole_keys(service, region, key[1], tenant))
         facts = dict(found.facts())
         if value and "problem" not in facts:
             facts["value"] = found.value()
@@ -71,12 +70,14 @@ class Found:
     """An entry as it lies in the store, and what can be said of it."""
 
     def __init__(self, service: "Service", texts: list[str]) -> None:
-        from cachekit.codec.opening import Opener
+        from cachekit.codec.opening import Opener, place_of
 
         self.spec: ServiceSpec = service.spec
         self.keyring = service.keyring()
         self.opener = Opener(self.keyring)
-        self.place = self._place(texts[0])
+        place = place_of(texts[0])
+        assert place is not None
+        self.place = place
         self.face, self.budget = face_of(self.place.region, service)
         for text in texts:
             data = self.face.get(text, budget=self.budget)
@@ -84,14 +85,6 @@ class Found:
                 self.key, self.data = text, data
                 return
         raise Refused(f"nothing lies under {texts[0]}")
-
-    def _place(self, text: str) -> "Place":
-        from cachekit.codec.opening import place_of
-
-        place = place_of(text)
-        if place is None:
-            raise Refused(f"{text!r} is not a whole key: it begins with {self.spec.namespace}:v:{{REGION:")
-        return place
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """Name and value of each, as JSON has them."""

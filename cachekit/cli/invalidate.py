@@ -6,7 +6,7 @@ import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
 from cachekit.cli.output import say_outcomes
-from cachekit.cli.stores import Refused, check_regions, complete_region, face_of, opened, whole_keys
+from cachekit.cli.stores import Refused, check_regions, complete_region, face_of, opened, region_of, whole_keys
 
 if TYPE_CHECKING:
     from cachekit.engine.outcome import Outcome
@@ -30,7 +30,7 @@ def invalidate(
         str | None,
         typer.Option("--region", metavar="REGION", help="Whose keys --key gives.", autocompletion=complete_region),
     ] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Whose, with --region.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="TENANT", help="Whose, with --region.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,11 +53,12 @@ def invalidate(
         raise typer.BadParameter("--region goes with --key, and --tenant with --region")
     _check_tags(tags or [])
     with opened(config, as_json=as_json) as service:
-        if region is not None:
-            check_regions([region], service.spec)
-        whole = {key: _whole(service, region, key, tenant) for key in keys or []}
+        regions = {key: region or region_of(key, service.spec) for key in keys or []}
+        check_regions(regions.values(), service.spec)
         outcomes = _by_tags(service, tags) if tags else {}
-        outcomes |= {key: _removed(service, texts) for key, texts in whole.items()}
+        for key, name in regions.items():
+            texts = whole_keys(service, name, key, tenant) if region else [key]
+            outcomes[key] = _removed(service, name, texts)
     say_outcomes(outcomes, as_json=as_json)
 
 
@@ -80,25 +81,9 @@ def _by_tags(service: "Service", tags: list[str]) -> "dict[str, Outcome]":
     return {tag: drive(clear_tags(service, [tag], service.sync_port)) for tag in tags}
 
 
-def _whole(service: "Service", region: str | None, key: str, tenant: str | None) -> list[str]:
-    """The whole keys of what is meant. Ends the command with exit status 2 for what cannot be one."""
-    from cachekit.codec.opening import place_of
-
-    if region is not None:
-        return whole_keys(service, region, key, tenant)
-    place, namespace = place_of(key), service.spec.namespace
-    if place is None or place.namespace != namespace:
-        raise typer.BadParameter(f"{key!r} is not a whole key of {namespace}:v:{{REGION:...}}", param_hint="--key")
-    check_regions([place.region], service.spec)
-    return [key]
-
-
-def _removed(service: "Service", texts: list[str]) -> "Outcome":
-    from cachekit.codec.opening import place_of
+def _removed(service: "Service", region: str, texts: list[str]) -> "Outcome":
     from cachekit.engine.outcome import Outcome
 
-    place = place_of(texts[0])
-    assert place is not None
-    face, budget = face_of(place.region, service)
+    face, budget = face_of(region, service)
     face.invalidate(texts, budget=budget)
     return Outcome.DONE

@@ -4,7 +4,7 @@ The docstring of a command is its page: a first line that says what it does, par
 ``Exit status 1:`` and says when, and below ``Examples:`` lines of a shell.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +19,7 @@ EXITS: Final = {
     WELL: "all is well",
     PROBLEM: "a problem was found",
     USAGE: "the command line is wrong, or names what the configuration does not have",
-    INTERRUPTED: "interrupted by Ctrl-C",
+    INTERRUPTED: "interrupted by Ctrl-C before there was a result",
 }
 WIDTH: Final = 96  # columns at most
 
@@ -74,24 +74,31 @@ def apply(app: typer.Typer) -> None:
 
 
 def _write(command: Page | PageOfGroup, ctx: Any, formatter: Any) -> None:
-    text = read(command.help or "")
-    formatter.width = min(formatter.width + 2, WIDTH)  # click leaves two columns free
-    _section(formatter, "NAME", [f"{ctx.command_path} - {text.summary[:1].lower()}{text.summary[1:]}"])
-    _section(formatter, "SYNOPSIS", [" ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])])
-    _section(formatter, "DESCRIPTION", text.paragraphs)
-    _definitions(formatter, "ARGUMENTS", _records(command, ctx, "argument"))
-    _definitions(formatter, "OPTIONS", _records(command, ctx, "option"))
-    if isinstance(command, PageOfGroup):
-        parts = [(name, command.commands[name]) for name in command.list_commands(ctx)]
-        _definitions(formatter, "COMMANDS", [(name, read(part.help or "").summary) for name, part in parts])
+    text, path = read(command.help or ""), ctx.command_path
+    params: list[Any] = command.get_params(ctx)
+    arguments = [param for param in params if param.param_type_name == "argument"]
+    options = [param for param in params if param.param_type_name == "option"]
     exits = EXITS | {PROBLEM: text.problem}
+    formatter.width = min(formatter.width + 2, WIDTH)  # the two columns that it leaves free
+    _section(formatter, "NAME", [f"{path} - {text.summary[:1].lower()}{text.summary[1:]}"])
+    _section(formatter, "SYNOPSIS", [" ".join([path, "[OPTIONS]", *map(_metavar, arguments), *_rest(command)])])
+    _section(formatter, "DESCRIPTION", text.paragraphs)
+    _definitions(formatter, "ARGUMENTS", [(_metavar(param), param.help or "") for param in arguments])
+    _definitions(formatter, "OPTIONS", filter(None, (param.get_help_record(ctx) for param in options)))
+    if isinstance(command, PageOfGroup):
+        parts = sorted(command.commands.items())
+        _definitions(formatter, "COMMANDS", [(name, read(part.help or "").summary) for name, part in parts])
     _definitions(formatter, "EXIT STATUS", [(str(number), meaning) for number, meaning in exits.items()])
     _section(formatter, "EXAMPLES", ["\b\n" + "\n".join(text.examples)] if text.examples else [])
 
 
-def _records(command: Page | PageOfGroup, ctx: Any, kind: str) -> list[tuple[str, str]]:
-    records = [param.get_help_record(ctx) for param in command.get_params(ctx) if param.param_type_name == kind]
-    return [(name, help) for name, help in (record for record in records if record)]
+def _metavar(argument: Any) -> str:
+    """As it was written, whether it may be left out and repeated included."""
+    return str(argument.metavar or argument.human_readable_name)
+
+
+def _rest(command: Page | PageOfGroup) -> list[str]:
+    return ["COMMAND ..."] if isinstance(command, PageOfGroup) else []
 
 
 def _section(formatter: Any, title: str, paragraphs: list[str]) -> None:
@@ -101,8 +108,8 @@ def _section(formatter: Any, title: str, paragraphs: list[str]) -> None:
         formatter.write_text("\n\n".join(paragraphs))
 
 
-def _definitions(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
-    if not rows:
+def _definitions(formatter: Any, title: str, rows: Iterable[tuple[str, str]]) -> None:
+    if not (rows := list(rows)):
         return
     with _indented(formatter, title):
         formatter.write_dl(rows, col_max=28)

@@ -30,12 +30,15 @@ def register(app: typer.Typer) -> None:
 
 def stats(
     url: Annotated[
-        str | None, typer.Option("--url", help="The page. Otherwise metrics.path at http://127.0.0.1:8000.")
+        str | None,
+        typer.Option("--url", metavar="URL", help="The page. Otherwise metrics.path at http://127.0.0.1:8000."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Read it every second and show rates.")] = False,
     token: Annotated[
         str | None,
-        typer.Option("--token", help="Bearer token. Other users see it in `ps`: prefer CACHEKIT_METRICS__TOKEN."),
+        typer.Option(
+            "--token", metavar="TOKEN", help="Bearer token. Other users see it in `ps`: prefer CACHEKIT_METRICS__TOKEN."
+        ),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,

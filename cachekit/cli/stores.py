@@ -66,7 +66,8 @@ def check_regions(names: Iterable[str], spec: "ServiceSpec") -> None:
 
 
 def check_backend(region: str, service: "Service") -> None:
-    """Raise `Refused` for a region without a store."""
+    """Raise `Refused` for a region without a store; as `check_regions` for what is no region."""
+    check_regions([region], service.spec)
     if service.remote(service.region_spec(region).backend) is None:
         raise Refused(f"region {region!r} has no backend: its entries live in the application alone")
 
@@ -81,6 +82,16 @@ def face_of(region: str, service: "Service") -> "tuple[BaseBackend, float]":
     return remote.faces.sync, max(1.0, remote.spec.budget)
 
 
+def region_of(key: str, spec: "ServiceSpec") -> str:
+    """The region of a whole key. Ends the command with exit status 2 for what is none."""
+    from cachekit.codec.opening import place_of
+
+    place = place_of(key)
+    if place is None or place.namespace != spec.namespace:
+        raise typer.BadParameter(f"{key!r} is not a whole key: it begins with {spec.namespace}:v:{{REGION:")
+    return place.region
+
+
 def whole_keys(service: "Service", region: str, key: str, tenant: str | None) -> list[str]:
     """The whole keys that may be meant by a region's key: a text, or a whole number."""
     from cachekit.regions import text_of
@@ -91,13 +102,13 @@ def whole_keys(service: "Service", region: str, key: str, tenant: str | None) ->
     return [text_of(tiers, each, tenant) for each in plain]
 
 
-def pace(rate: int, *, sleep: Callable[[float], object] = time.sleep) -> Callable[[int], None]:
+def pace(rate: int) -> Callable[[int], None]:
     """To be told how many keys were looked at so far; waits where that is more than ``rate`` a second."""
     began = time.monotonic()
 
     def wait(done: int) -> None:
         ahead = done / rate - (time.monotonic() - began)
         if ahead > 0:
-            sleep(ahead)
+            time.sleep(ahead)
 
     return wait
