@@ -48,7 +48,7 @@ def complete_region(ctx: typer.Context, incomplete: str) -> list[str]:
     from cachekit.errors import ConfigError
 
     try:
-        names = load_tree(ctx.params.get("config")).spec.regions
+        names = load_tree(ctx.params.get("config") or None).spec.regions
     except ConfigError:
         return []
     return [name for name in sorted(names) if name.startswith(incomplete)]

@@ -169,6 +169,7 @@ class TestEntries:
         service.region("users").set("a", "x")
         assert list(self.rows()) == ["{users:=a}"]
 
+    @pytest.mark.slow
     def test_a_bar_is_shown_on_a_terminal_and_the_table_stays_clean(self, service: Service) -> None:
         service.region("users").set_many({f"k{number}": number for number in range(300)})
         ours, theirs = pty.openpty()
