@@ -92,6 +92,7 @@ docs: ## write the generated pages anew, check every link, build the site into b
 	@$(ENVIRONMENT) .venv '.[docs]'
 	$(BIN)/python tools/api_reference.py
 	$(BIN)/python tools/cli_page.py
+	$(BIN)/python tools/diagrams.py
 	$(BIN)/python tools/check_links.py
 	$(BIN)/mkdocs build --quiet --strict
 
