@@ -26,7 +26,8 @@ def clear(
 
     Values, results of functions and pages are outdated at once, in the store
     and, as far as they are told of changes, in every process; at the latest
-    after max_staleness. It costs the same however much there is.
+    after max_staleness. It costs the same however much there is, and the space
+    is given back as lives end.
 
     Exit status 1: it was not confirmed, a store could not be told, or a region
     has none.

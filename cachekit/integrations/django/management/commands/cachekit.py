@@ -113,6 +113,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
             return
         for row in rows:
             left = row.pop("fresh_until")
+            row["bytes"] = "gone" if row["bytes"] is None else row["bytes"]
             row["fresh for"] = "" if row["created"] is None else _ahead(left)
             del row["created"], row["kept_until"]
         self._table(rows, empty="no entries" if remotes else f"no server: {ALONE}")
