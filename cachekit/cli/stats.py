@@ -256,9 +256,8 @@ class Page:
         except (ValueError, KeyError):
             raise Unreadable(f"{self.shown}: what answers there is not a metrics page; see --url") from None
         if "cachekit_" not in text:
-            raise Unreadable(
-                f"{self.shown}: a metrics page without cachekit; see docs/features/prometheus-metrics.md for how it joins"
-            )
+            how = "see docs/features/prometheus-metrics.md for how it joins"
+            raise Unreadable(f"{self.shown}: a metrics page without cachekit; {how}")
         return stats
 
     def _fetch(self) -> bytes:
