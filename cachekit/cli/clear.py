@@ -6,7 +6,7 @@ import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
 from cachekit.cli.output import fail, say_outcomes
-from cachekit.cli.stores import check_backend, check_regions, complete_region, opened
+from cachekit.cli.stores import check_backend, check_enabled, check_regions, complete_region, opened
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +38,7 @@ def clear(
     """
     with opened(config, as_json=as_json) as service:
         check_regions(regions, service.spec)
+        check_enabled(service)
         for name in regions:
             check_backend(name, service)
         if not yes:

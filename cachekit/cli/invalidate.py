@@ -6,7 +6,16 @@ import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
 from cachekit.cli.output import say_outcomes
-from cachekit.cli.stores import Refused, check_regions, complete_region, face_of, opened, region_of, whole_keys
+from cachekit.cli.stores import (
+    Refused,
+    check_enabled,
+    check_regions,
+    complete_region,
+    face_of,
+    opened,
+    region_of,
+    whole_keys,
+)
 
 if TYPE_CHECKING:
     from cachekit.engine.outcome import Outcome
@@ -76,6 +85,7 @@ def _by_tags(service: "Service", tags: list[str]) -> "dict[str, Outcome]":
     from cachekit.engine.ports import drive
     from cachekit.regions import clear_tags
 
+    check_enabled(service)
     if not service.remotes_in_use():
         raise Refused("no region has a backend: entries live in the application alone; set REDIS_URL to share them")
     return {tag: drive(clear_tags(service, [tag], service.sync_port)) for tag in tags}

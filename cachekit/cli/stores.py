@@ -72,6 +72,12 @@ def check_backend(region: str, service: "Service") -> None:
         raise Refused(f"region {region!r} has no backend: its entries live in the application alone")
 
 
+def check_enabled(service: "Service") -> None:
+    """Raise `Refused` where nothing would be removed, and it would look as if it were."""
+    if not service.spec.enabled:
+        raise Refused("caching is switched off, so nothing would be removed; run it with CACHEKIT_ENABLED=true")
+
+
 def face_of(region: str, service: "Service") -> "tuple[BaseBackend, float]":
     """The store of a region, and the budget of one step on it; a command is in no hurry. Raises `Refused`."""
     check_backend(region, service)

@@ -36,6 +36,7 @@ counters = true
 [profiles.here]
 backend = "none"
 """
+PATIENT = f'{FILE}[backends.default]\nbudget = "5s"\nadaptive = false\n'  # the machine may be busy
 SECRET = "plaintext of somebody"
 ARGUMENTS = [sys.executable, "-c", "from cachekit.cli import main; main()"]
 
@@ -60,7 +61,7 @@ class Done(NamedTuple):
 def service(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """The default service of an application in a project of its own, on a server of its own."""
     (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "cachekit.toml").write_text(FILE)
+    (tmp_path / "cachekit.toml").write_text(PATIENT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CACHEKIT_MASTER_KEY", "0123456789abcdef" * 4)
     monkeypatch.setenv("REDIS_URL", server.url)
@@ -167,7 +168,7 @@ class TestEntries:
         assert slept == []
 
     def test_one_server_of_two_backends_is_listed_once(self, service: Service, server: Server) -> None:
-        Path("cachekit.toml").write_text(f'{FILE}[backends.second]\nurl = "{server.url}"\n')
+        Path("cachekit.toml").write_text(f'{PATIENT}[backends.second]\nurl = "{server.url}"\n')
         service.region("users").set("a", "x")
         assert len(run("entries", "--json").json["entries"]) == 1
 
@@ -195,6 +196,7 @@ class TestEntries:
         assert run("entries", "here").stdout.startswith("region 'here' has no backend")
         problem = {"ok": False, "problems": ["region 'here' has no backend: its entries live in the application alone"]}
         assert run("entries", "here", "--json").json == problem
+        Path("cachekit.toml").write_text(FILE)
         monkeypatch.delenv("REDIS_URL")
         done = run("entries")
         assert (done.code, done.stdout.partition(":")[0]) == (1, "no backend is configured")
@@ -255,6 +257,11 @@ class TestClear:
         assert "did you mean 'pages'?" in run("clear", "users", "pagse", "--yes").wrong
         assert run("clear").code == 2
         assert run("clear", "users", "here", "--yes").code == 1
+        for words in (["clear", "users", "--yes"], ["invalidate", "--tag", "red"]):
+            with monkeypatch.context() as off:
+                off.setenv("CACHEKIT_ENABLED", "false")
+                done = run(*words)
+            assert (done.code, done.stdout.partition(",")[0]) == (1, "caching is switched off")
         assert there(service, users="k") == ["users"]
         monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
         done = run("clear", "users", "--yes", "--json")
@@ -319,6 +326,7 @@ class TestInvalidate:
         done = run("invalidate", "--tag", "red", "--json")
         assert (done.code, done.json["outcomes"]) == (1, [{"name": "red", "outcome": "queued"}])
         assert run("invalidate", "--region", "users", "--key", "a", "--json").json["ok"] is False
+        Path("cachekit.toml").write_text(FILE)
         monkeypatch.delenv("REDIS_URL")
         done = run("invalidate", "--tag", "red")
         assert (done.code, done.stdout.partition(":")[0]) == (1, "no region has a backend")
