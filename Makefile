@@ -90,9 +90,11 @@ bench-peers: ## what a hit in the process costs beside other caches, which get a
 	@$(ENVIRONMENT) .venv-bench $$(cat benchmarks/peers.txt) # one of them is another project named cachekit
 	$(BIN)/cachekit bench --python .venv-bench/bin/python $(ARGS)
 
-docs: ## write the API reference anew, check every link, build the site into build/site
+docs: ## write the generated pages anew, check every link, build the site into build/site
 	@$(ENVIRONMENT) .venv '.[docs]'
 	$(BIN)/python tools/api_reference.py
+	$(BIN)/python tools/cli_page.py
+	$(BIN)/python tools/diagrams.py
 	$(BIN)/python tools/check_links.py
 	$(BIN)/mkdocs build --quiet --strict
 

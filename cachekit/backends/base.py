@@ -67,7 +67,7 @@ class Listener(Protocol):
 
 
 class BaseBackend:
-    """A backend with plain methods. Keys are str (see docs/life-of-a-call.md), data is bytes."""
+    """A backend with plain methods. Keys are str (see docs/data-flow-architecture.md), data is bytes."""
 
     capabilities: frozenset[str] = frozenset()
 

@@ -1,6 +1,5 @@
 """``cachekit bench``: what a hit in the process costs, beside `functools.lru_cache` and other caches."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cachekit.cli.config import JsonOption
+from cachekit.cli.output import fail, say_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     as_json: JsonOption = False,
-    rounds: Annotated[int, typer.Option(min=1, max=100_000, help="How many times each piece is measured.")] = 120,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="How many times each piece is measured.")
+    ] = 120,
     peers: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Only these.", show_default="all that are installed")
     ] = None,
@@ -42,8 +44,13 @@ def bench(
     """Compare a hit in the process with that of functools.lru_cache and of other caches.
 
     All are measured in turns, in one run, so that the ratios hold on a busy
-    machine. Whatever was no hit is told and not counted; exit status 1 if that
-    was ours.
+    machine. Whatever was no hit is told and not counted.
+
+    Exit status 1: a hit of ours was none, or it could not be measured.
+
+    Examples:
+        cachekit bench
+        cachekit bench --peers cachetools,cashews --plot hits.svg
     """
     from cachekit.bench.measure import BenchError, measure
 
@@ -56,12 +63,11 @@ def bench(
 
             file.write_text(svg(result), encoding="utf-8")
     except (BenchError, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        fail(str(error), as_json=as_json, err=True)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(result.as_dict(), indent=2))
+        say_json(result.as_dict())
     else:
         _show(result)
     raise typer.Exit(0 if result.ok else 1)

@@ -1,13 +1,14 @@
 """``cachekit config``: check the configuration, show the effective values, print the JSON Schema."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cachekit.cli.output import fail, say, say_json, show_table
 
 if TYPE_CHECKING:
     from cachekit.config.settings import Loaded
@@ -19,10 +20,17 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+HELP = """Check and show the configuration.
+
+Examples:
+    cachekit config check
+    cachekit config show
+"""
+
 
 def register(app: typer.Typer) -> None:
     """Add ``config`` to the application."""
-    config = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
+    config = typer.Typer(help=HELP, no_args_is_help=True)
     config.command()(check)
     config.command()(show)
     config.command()(schema)
@@ -38,7 +46,15 @@ def check(
         typer.Option("--import", metavar="MODULE", help="Import it and bind its cached functions too; repeatable."),
     ] = None,
 ) -> None:
-    """Read and validate the configuration. Exit status 1 if anything is wrong."""
+    """Read and validate the configuration.
+
+    Exit status 1: anything is wrong, with --strict a warning too.
+
+    Examples:
+        cachekit config check --strict
+        cachekit config check --import shop.views --json
+        cachekit config check --config base.toml --config prod.toml
+    """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
 
@@ -56,7 +72,7 @@ def check(
     failed = bool(problems) or (strict and bool(warnings))
     if as_json:
         report = {"ok": not failed, "problems": problems, "warnings": warnings, "files": files}
-        typer.echo(json.dumps(report, indent=2))
+        say_json(report)
     else:
         _print_report(problems, warnings, files, strict=strict)
     raise typer.Exit(1 if failed else 0)
@@ -91,19 +107,12 @@ def _bind(modules: list[str], config: list[Path] | None) -> list[str]:
 
 def _print_report(problems: list[str], warnings: tuple[str, ...], files: tuple[str, ...], *, strict: bool) -> None:
     for problem in problems:
-        _print(problem, "red")
+        say(problem, "red")
     for warning in warnings:
-        _print(f"{'error' if strict else 'warning'}: {warning}", "red" if strict else "yellow")
+        say(f"{'error' if strict else 'warning'}: {warning}", "red" if strict else "yellow")
     if not problems and not (strict and warnings):
         where = ", ".join(files) if files else "no file, built-in values and environment"
-        _print(f"ok: {where}", "green")
-
-
-def _print(text: str, style: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(soft_wrap=True).print(Text(text, style=style))
+        say(f"ok: {where}", "green")
 
 
 def show(
@@ -111,37 +120,28 @@ def show(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the effective values, inheritance resolved and secrets hidden."""
+    """Show the effective values, inheritance resolved and secrets hidden.
+
+    Exit status 1: the configuration is wrong.
+
+    Examples:
+        cachekit config show --origin
+        cachekit config show --json
+    """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
 
     try:
         loaded = load_tree(config)
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error), as_json=as_json)
     found = [(".".join(keys), value, loaded.origin(keys)) for keys, value in rows(loaded)]
     if as_json:
         table = {key: {"value": value, "origin": place} if origin else value for key, value, place in found}
-        typer.echo(json.dumps(table, indent=2))
+        say_json(table)
     else:
-        _print_table(found, origin=origin)
-
-
-def _fail(message: str) -> NoReturn:
-    for line in message.splitlines():
-        _print(line, "red")
-    raise typer.Exit(1)
-
-
-def _print_table(found: list[tuple[str, str, str]], *, origin: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("key", "value", *(["origin"] if origin else []), box=None, pad_edge=False)
-    for key, value, place in found:
-        table.add_row(*(Text(cell, overflow="fold") for cell in ((key, value, place) if origin else (key, value))))
-    Console().print(table)
+        columns = ("key", "value", "origin") if origin else ("key", "value")
+        show_table(columns, [(key, value, place)[: len(columns)] for key, value, place in found])
 
 
 def rows(loaded: "Loaded") -> Iterator[tuple[tuple[str, ...], str]]:
@@ -203,8 +203,14 @@ def _region_rows(region: "RegionSpec") -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("l1", key), "as ttl" if key == "ttl" and value is None else field.show(value)
 
 
-def schema() -> None:
-    """Print the JSON Schema of cachekit.toml, for editors."""
+def schema(as_json: JsonOption = False) -> None:
+    """Print the JSON Schema of cachekit.toml, for editors.
+
+    It is JSON with and without --json.
+
+    Examples:
+        cachekit config schema > cachekit.schema.json
+    """
     from cachekit.config.model import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    say_json(json_schema())

@@ -1,11 +1,12 @@
 """``cachekit demo``: a city service in three frameworks, one cache, a load, and what the cache saved."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cachekit.cli.output import fail, say_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,40 +29,42 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop after the load.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and stop, as --once.")] = False,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Of the first page.", show_default="8000, or a free one")
+        int | None,
+        typer.Option(min=1, max=65_535, metavar="N", help="Of the first page.", show_default="8000, or a free one"),
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many the load has.")] = 2_000,
+    requests: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many the load has.")] = 2_000,
 ) -> None:
     """Serve the same questions from FastAPI, Flask and Django with one cache, put a load on them, show what it saved.
 
     The server is the one that REDIS_URL names, or a Valkey of its own, which
     ends with the demo. Every answer is compared with one that was computed
-    without a cache; exit status 1 if any differs.
+    without a cache.
+
+    Exit status 1: an answer differs, or the demo cannot run.
+
+    Examples:
+        cachekit demo
+        cachekit demo --once --requests 500 --json
     """
-    _require()
+    _require(as_json)
     from cachekit.demo.processes import DemoError
 
     try:
         with _ended_by_signals():
             ok = _run(once=once or as_json, as_json=as_json, port=port, requests=requests)
     except DemoError as error:
-        _fail(str(error))
+        fail(str(error), as_json=as_json, err=True)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None  # before there was a result
     raise typer.Exit(0 if ok else 1)
 
 
-def _require() -> None:
+def _require(as_json: bool) -> None:
     from importlib.util import find_spec
 
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        _fail(f"the demo needs {', '.join(missing)}: pip install 'cachekit[demo]'")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(1)
+        fail(f"the demo needs {', '.join(missing)}: pip install 'cachekit[demo]'", as_json=as_json, err=True)
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def _run(*, once: bool, as_json: bool, port: int | None, requests: int) -> bool:
         summary = _load(console, running, requests)
         if as_json:
             urls = {worker.framework: worker.url for worker in running.workers}
-            typer.echo(json.dumps({"urls": urls, "server": told} | summary.as_dict(), indent=2))
+            say_json({"urls": urls, "server": told} | summary.as_dict())
         _show(console, summary)
         if not once:
             _stay(console, running)

@@ -47,8 +47,14 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """See whether everything that is configured works.
 
     Each backend is asked once, for as long as its budget allows, and nothing
-    is written. Exit status 1 if one does not answer, or refuses a command that
-    cachekit needs; warnings alone give 0.
+    is written. Warnings alone are no problem.
+
+    Exit status 1: the configuration is wrong, or a backend does not answer, or
+    it refuses a command that cachekit needs.
+
+    Examples:
+        cachekit doctor
+        cachekit doctor --json
     """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError

@@ -1,19 +1,18 @@
 """``cachekit inspect``: what lies in a store under one key, down to the last field of its header."""
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
+from cachekit.cli.output import say_json
+from cachekit.cli.stores import Refused, check_regions, complete_region, face_of, opened, region_of, whole_keys
 
 if TYPE_CHECKING:
-    from cachekit.backends.base import BaseBackend
     from cachekit.codec.envelope import Header
-    from cachekit.codec.opening import Place
     from cachekit.config.spec import ServiceSpec
     from cachekit.service import Service
 
@@ -28,87 +27,64 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    key: Annotated[list[str], typer.Argument(metavar="[REGION] KEY", help="The whole key, or that of a region.")],
+    key: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[REGION] KEY", help="The whole key, or that of a region.", autocompletion=complete_region
+        ),
+    ],
     value: Annotated[bool, typer.Option("--value", help="Show the value too; never one that is encrypted.")] = False,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Whose, with REGION KEY.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="TENANT", help="Whose, with REGION KEY.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the store has under a key.
 
     KEY is the whole text of a key, as `f.key(...)` gives it, or together with
-    REGION what `region.get` takes. Nothing is written. Exit status 1 if
-    nothing lies there, if it cannot be read, or if --value must not be shown.
+    REGION what `region.get` takes. Nothing is written.
+
+    Exit status 1: nothing lies there, it cannot be read, or --value must not
+    be shown.
+
+    Examples:
+        cachekit inspect users 7
+        cachekit inspect "shop:v:{users:=7}" --value --json
     """
-    from cachekit.config.settings import load_tree
-    from cachekit.errors import BackendError, ConfigError
-    from cachekit.service import Service
-
     if len(key) > 2 or (tenant is not None and len(key) != 2):
-        _fail("write the whole key, or a region and its key; --tenant goes with the latter")
-    try:
-        spec = load_tree(config).spec
-        service = Service(spec)
-        try:
-            found = Found(service, [key[0]] if len(key) == 1 else _texts(service, key[0], key[1], tenant))
-            facts = dict(found.facts())
-            if value and "problem" not in facts:
-                facts["value"] = found.value()
-        finally:
-            service.close(0.0)
-    except (ConfigError, BackendError, Refused) as error:
-        _fail(str(error))
-    typer.echo(json.dumps(facts, indent=2)) if as_json else _print_facts(facts)
+        raise typer.BadParameter("write the whole key, or a region and its key; --tenant goes with the latter")
+    with opened(config, as_json=as_json) as service:
+        region = key[0] if len(key) == 2 else region_of(key[0], service.spec)
+        check_regions([region], service.spec)
+        found = Found(service, key if len(key) == 1 else whole_keys(service, region, key[1], tenant))
+        facts = dict(found.facts())
+        if value and "problem" not in facts:
+            facts["value"] = found.value()
+    if as_json:
+        say_json(facts)
+    else:
+        _print_facts(facts)
     raise typer.Exit(1 if "problem" in facts else 0)
-
-
-class Refused(Exception):
-    """There is nothing to show, and why."""
-
-
-def _texts(service: "Service", region: str, key: str, tenant: str | None) -> list[str]:
-    """The whole keys that may be meant: a text, or a whole number."""
-    from cachekit.regions import text_of
-
-    tiers = service.tiers(region)
-    digits = key.removeprefix("-")
-    plain: list[Any] = [key, int(key)] if digits.isdecimal() and digits.isascii() else [key]
-    return [text_of(tiers, each, tenant) for each in plain]
 
 
 class Found:
     """An entry as it lies in the store, and what can be said of it."""
 
     def __init__(self, service: "Service", texts: list[str]) -> None:
-        from cachekit.codec.opening import Opener
+        from cachekit.codec.opening import Opener, place_of
 
         self.spec: ServiceSpec = service.spec
         self.keyring = service.keyring()
         self.opener = Opener(self.keyring)
-        self.place = self._place(texts[0])
-        self.face, self.budget = self._store(service)
+        place = place_of(texts[0])
+        assert place is not None
+        self.place = place
+        self.face, self.budget = face_of(self.place.region, service)
         for text in texts:
             data = self.face.get(text, budget=self.budget)
             if data is not None:
                 self.key, self.data = text, data
                 return
         raise Refused(f"nothing lies under {texts[0]}")
-
-    def _place(self, text: str) -> "Place":
-        from cachekit.codec.opening import place_of
-
-        place = place_of(text)
-        if place is None:
-            raise Refused(f"{text!r} is not a whole key: it begins with {self.spec.namespace}:v:{{REGION:")
-        return place
-
-    def _store(self, service: "Service") -> "tuple[BaseBackend, float]":
-        remote = service.remote(service.region_spec(self.place.region).backend)
-        if remote is None:
-            raise Refused(f"region {self.place.region!r} has no backend: its entries live in the application alone")
-        if remote.faces.sync is None:
-            raise Refused(f"backend {remote.spec.name!r} has coroutines only, which this command cannot use")
-        return remote.faces.sync, max(1.0, remote.spec.budget)
 
     def facts(self) -> Iterator[tuple[str, Any]]:
         """Name and value of each, as JSON has them."""
@@ -266,12 +242,3 @@ def _lines(name: str, value: object) -> list[str]:
         return [f"{key}: {state}" for key, state in value.items()]
     off = float(round(abs(value["seconds"])))
     return [f"{value['at']} ({format_duration(off)} {'left' if value['seconds'] > 0 else 'ago'})"]
-
-
-def _fail(message: str) -> NoReturn:
-    from rich.console import Console
-    from rich.text import Text
-
-    for line in message.splitlines():
-        Console(soft_wrap=True).print(Text(line, style="red"))
-    raise typer.Exit(1)

@@ -1,12 +1,13 @@
 """``cachekit migrate``: rewrite a program that uses another cache."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cachekit.cli.config import JsonOption
+from cachekit.cli.manual import PROBLEM
+from cachekit.cli.output import fail, say_json
 
 if TYPE_CHECKING:
     from cachekit.migrate.files import Result
@@ -21,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate(
-    path: Annotated[Path, typer.Argument(exists=True, help="A file, or a directory with all its Python files.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", exists=True, help="A file, or a directory with all its Python files.")
+    ],
     peers: Annotated[
         list[str] | None,
         typer.Option("--from", metavar="NAME", help="Only what uses this cache; repeatable.", show_default="all"),
@@ -34,25 +37,31 @@ def migrate(
 
     Known are lru_cache, cachetools, aiocache, dogpile, django-redis,
     flask-caching and fastapi-cache. What would not stay the same program is
-    left as it is, with a comment "# cachekit: ..." for a human. Exit status 2
-    if a file cannot be read or written.
+    left as it is, with a comment "# cachekit: ..." for a human.
+
+    Exit status 1: a file cannot be read or written, LibCST is missing, or with
+    --check something would change.
+
+    Examples:
+        cachekit migrate src
+        cachekit migrate src --from lru_cache --write
+        cachekit migrate src --check --json
     """
     names = _known(peers)
     try:
         import libcst  # noqa: F401  # the rules need it, and only they
     except ImportError:
-        typer.echo(MISSING, err=True)
-        raise typer.Exit(2) from None
+        fail(MISSING, as_json=as_json, err=True)
     results = _results(path, names, quiet=as_json)
-    problems = {str(each.path): each.problem for each in results if each.problem}
+    problems = [f"{each.path}: {each.problem}" for each in results if each.problem]
     changed = [each for each in results if each.changed]
     if write:
-        problems |= _written(changed)
+        problems += _written(changed)
     if as_json:
-        typer.echo(json.dumps(_report(results, changed, problems, write), indent=2))
+        say_json(_report(results, changed, problems, write))
     else:
         _show(changed, problems, write)
-    raise typer.Exit(2 if problems else 1 if check and changed else 0)
+    raise typer.Exit(PROBLEM if problems or (check and changed) else 0)
 
 
 def _known(peers: list[str] | None) -> tuple[str, ...]:
@@ -80,16 +89,13 @@ def _results(path: Path, names: tuple[str, ...], *, quiet: bool) -> "list[Result
     return [migrated(each, names) for each in files]
 
 
-def _written(changed: "list[Result]") -> dict[str, str]:
+def _written(changed: "list[Result]") -> list[str]:
     from cachekit.migrate.files import write
 
-    done = {str(each.path): write(each) for each in changed}
-    return {path: problem for path, problem in done.items() if problem}
+    return [f"{each.path}: {problem}" for each in changed if (problem := write(each))]
 
 
-def _report(
-    results: "list[Result]", changed: "list[Result]", problems: dict[str, str], written: bool
-) -> dict[str, Any]:
+def _report(results: "list[Result]", changed: "list[Result]", problems: list[str], written: bool) -> dict[str, Any]:
     """What JSON says: the files that change, and those with something for a human."""
     shown = [each for each in results if each.changed or each.notes()]
     files = [
@@ -101,10 +107,13 @@ def _report(
         }
         for each in shown
     ]
-    return {"files": files, "changed": len(changed), "read": len(results), "written": written, "problems": problems}
+    return {
+        "ok": not problems, "files": files, "changed": len(changed), "read": len(results), "written": written,
+        "problems": problems,
+    }  # fmt: skip
 
 
-def _show(changed: "list[Result]", problems: dict[str, str], written: bool) -> None:
+def _show(changed: "list[Result]", problems: list[str], written: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -113,8 +122,8 @@ def _show(changed: "list[Result]", problems: dict[str, str], written: bool) -> N
         for line in each.diff():
             bold = line.startswith(("+++", "---"))
             console.print(Text(line, style="bold" if bold else STYLES.get(line[:1], "")))
-    for path, problem in problems.items():
-        console.print(Text(f"{path}: {problem}", style="red"))
+    for problem in problems:
+        console.print(Text(problem, style="red"))
     notes = sum(len(each.notes()) for each in changed)
     console.print(Text(_summary(len(changed), notes, written), style="bold"))
 

@@ -1,15 +1,15 @@
 """``cachekit secrets``: make keys, see which are used where, and bring entries under the present one."""
 
-import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
+from cachekit.cli.output import fail, progress, say, say_json, show_table
+from cachekit.cli.stores import RATE, RateOption, Refused, check_regions, complete_region, pace
 
 if TYPE_CHECKING:
     from cachekit.backends.base import BaseBackend
@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     from cachekit.config.spec import BackendSpec, ServiceSpec
     from cachekit.l2.rewrap import Seen
 
-RATE = 2_000  # keys a second
 SAMPLE = 10_000  # keys of a backend that `check --probe` looks at
+HELP = """Make keys of encryption and signatures, see which are in use, and rotate them.
+
+Examples:
+    cachekit secrets generate
+    cachekit secrets check
+"""
 AGAIN = "run `cachekit secrets rotate` again"
 
 
 def register(app: typer.Typer) -> None:
     """Add ``secrets`` to the application."""
-    secrets = typer.Typer(help="The keys of encryption and signatures.", no_args_is_help=True)
+    secrets = typer.Typer(help=HELP, no_args_is_help=True)
     secrets.command()(generate)
     secrets.command()(check)
     secrets.command()(rotate)
@@ -45,28 +50,37 @@ def generate(
 
     With --name-key nothing new is made: what is printed pins the names of keys
     and tags, so that a rotation of the master key does not change them.
+
+    Exit status 1: there is no master key whose names could be pinned.
+
+    Examples:
+        cachekit secrets generate >> .env
+        cachekit secrets generate --name-key
     """
     from secrets import token_hex
 
     if name_key:
-        made = {"CACHEKIT_NAME_KEY": _present_names(config)}
+        made = {"CACHEKIT_NAME_KEY": _present_names(config, as_json)}
     else:
         made = {"CACHEKIT_MASTER_KEY": token_hex(32), "CACHEKIT_NAME_KEY": token_hex(32)}
     if as_json:
-        typer.echo(json.dumps(made, indent=2))
+        say_json(made)
     else:
         for variable, key in made.items():
             typer.echo(f"{variable}={key}")
 
 
-def _present_names(config: Any) -> str:
+def _present_names(config: Any, as_json: bool) -> str:
     from cachekit.codec.keyring import name_root
 
-    keys = _load(config).spec.keys
+    keys = _load(config, as_json).spec.keys
     if keys.name_key is not None:
-        _fail("CACHEKIT_NAME_KEY is set already: names do not depend on the master key")
+        fail("CACHEKIT_NAME_KEY is set already: names do not depend on the master key", as_json=as_json)
     if keys.master_key is None:
-        _fail("there is no master key whose names could be kept; set CACHEKIT_MASTER_KEY or CACHEKIT_MASTER_KEY_FILE")
+        fail(
+            "there is no master key whose names could be kept; set CACHEKIT_MASTER_KEY or CACHEKIT_MASTER_KEY_FILE",
+            as_json=as_json,
+        )
     return name_root(keys.master_key).hex()
 
 
@@ -118,8 +132,14 @@ def check(
 ) -> None:
     """Show which keys are configured, where they come from, and which regions need which.
 
-    Keys are shown by the ids that entries carry. Exit status 1 if one that is
-    needed is missing, or if a probe finds entries under an unknown one.
+    Keys are shown by the ids that entries carry.
+
+    Exit status 1: a key that is needed is missing, or a probe found entries
+    under an unknown one.
+
+    Examples:
+        cachekit secrets check
+        cachekit secrets check --probe --json
     """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
@@ -134,7 +154,7 @@ def check(
         if probe:
             _probe(loaded.spec, facts)
     if as_json:
-        typer.echo(json.dumps({"ok": not facts.problems} | asdict(facts), indent=2))
+        say_json({"ok": not facts.problems} | asdict(facts))
     else:
         _print_facts(facts, probe=probe)
     raise typer.Exit(1 if facts.problems else 0)
@@ -186,7 +206,7 @@ def _probe(spec: "ServiceSpec", facts: Facts) -> None:
                 if looked >= SAMPLE:
                     facts.complete = False
                     break
-        except (BackendError, ConfigError, _Refused) as error:
+        except (BackendError, ConfigError, Refused) as error:
             facts.problems.append(f"backend {backend.name}: {error}")
         facts.sampled += looked
     _note(facts, counts)
@@ -208,24 +228,21 @@ def _note(facts: Facts, counts: "Counter[tuple[str, str, str]]") -> None:
 
 
 def _print_facts(facts: Facts, *, probe: bool) -> None:
-    from rich.console import Console
-
-    console = Console(soft_wrap=True, highlight=False)
     if facts.keys:
-        _table(console, ["key", "from", "seals as", "signs as"], [list(asdict(each).values()) for each in facts.keys])
+        show_table(["key", "from", "seals as", "signs as"], [list(asdict(each).values()) for each in facts.keys])
     elif not facts.problems:
-        console.print("no key is configured; `cachekit secrets generate` makes some")
+        say("no key is configured; `cachekit secrets generate` makes some")
     if facts.regions:
         columns = ["region", "protection", "needs", "under", "fail closed", "tenant"]
         columns += ["on the server"] if probe else []
-        console.print()
-        _table(console, columns, [_region_row(each, probe=probe) for each in facts.regions])
+        typer.echo()
+        show_table(columns, [_region_row(each, probe=probe) for each in facts.regions])
     if probe:
-        console.print(f"\n{facts.sampled} entries looked at{'' if facts.complete else ', there are more'}")
+        say(f"\n{facts.sampled} entries looked at{'' if facts.complete else ', there are more'}")
     for problem in facts.problems:
-        _print(f"error: {problem}", "red")
+        say(f"error: {problem}", "red")
     for warning in facts.warnings:
-        _print(f"warning: {warning}", "yellow")
+        say(f"warning: {warning}", "yellow")
 
 
 def _region_row(region: RegionFact, *, probe: bool) -> list[str]:
@@ -296,9 +313,10 @@ class Report:
 
 def rotate(
     region: Annotated[
-        list[str] | None, typer.Argument(metavar="[REGION]...", help="These only; otherwise all.")
+        list[str] | None,
+        typer.Argument(metavar="[REGION]...", help="These only; otherwise all.", autocompletion=complete_region),
     ] = None,
-    rate: Annotated[int, typer.Option("--rate", min=1, metavar="N", help="Keys a second at most.")] = RATE,
+    rate: RateOption = RATE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and store nothing.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -306,60 +324,51 @@ def rotate(
     """Store what lies under an older key under the present one.
 
     Values, times, tags and stamps stay as they are. It may be interrupted and
-    run again, and the cache used meanwhile. Exit status 1 if entries under
-    unknown keys are left, or if not everything could be looked at.
+    run again, and the cache used meanwhile.
+
+    Exit status 1: entries under unknown keys are left, or not everything could
+    be looked at.
+
+    Examples:
+        cachekit secrets rotate --dry-run
+        cachekit secrets rotate users --rate 500
     """
     from cachekit.config.spec import NEEDS_MASTER_KEY
 
-    spec = _load(config).spec
+    spec = _load(config, as_json).spec
     if spec.keys.master_key is None and spec.keys.signing_key is None:
-        _fail(NEEDS_MASTER_KEY)
-    _check_names(region or [], spec)
+        fail(NEEDS_MASTER_KEY, as_json=as_json)
+    check_regions(region or [], spec)
     report = Report()
-    with _progress(shown=not as_json) as advance:
+    with progress("looking", shown=not as_json) as tell:
         try:
             for backend in spec.backends.values():
-                _rotate(spec, backend, region or [], report, rate, advance, write=not dry_run)
+                _rotate(spec, backend, region or [], report, rate, tell, write=not dry_run)
         except KeyboardInterrupt:
             report.complete = False
     verdict = report.verdict(dry_run=dry_run, regions=region or [])
     if as_json:
-        typer.echo(json.dumps({"ok": report.ok, "verdict": verdict} | asdict(report), indent=2))
+        say_json({"ok": report.ok, "verdict": verdict} | asdict(report))
     else:
         _print_report(report, verdict, dry_run=dry_run)
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _check_names(regions: list[str], spec: "ServiceSpec") -> None:
-    from cachekit.config.units import nearest
-
-    for name in regions:
-        if name not in spec.regions:
-            near = nearest(name, spec.regions)
-            _fail(f"there is no profile {name!r}{f'; did you mean {near!r}?' if near else ''}")
-
-
 def _rotate(
     spec: "ServiceSpec", backend: "BackendSpec", regions: list[str], report: Report, rate: int,
-    advance: Callable[[Report], object], *, write: bool,
+    tell: Callable[[str], object], *, write: bool,
 ) -> None:  # fmt: skip
     from cachekit.errors import BackendError, ConfigError
 
-    began, before = time.monotonic(), report.looked_at
+    before, wait = report.looked_at, pace(rate)
     try:
         for page in _walk(spec, backend, regions, write=write).pages():
             for seen in page:
                 report.add(seen)
-                advance(report)
-            ahead = (report.looked_at - before) / rate - (time.monotonic() - began)
-            if ahead > 0:
-                time.sleep(ahead)
-    except (BackendError, ConfigError, _Refused) as error:
+            tell(f"{report.looked_at} looked at, {report.rewrapped + report.older} under older keys")
+            wait(report.looked_at - before)
+    except (BackendError, ConfigError, Refused) as error:
         report.problems.append(f"backend {backend.name}: {error}")
-
-
-class _Refused(Exception):
-    """A backend that this command cannot walk through."""
 
 
 def _walk(spec: "ServiceSpec", backend: "BackendSpec", regions: list[str] | None = None, *, write: bool) -> Any:
@@ -369,7 +378,7 @@ def _walk(spec: "ServiceSpec", backend: "BackendSpec", regions: list[str] | None
 
     face = _open(backend)
     if missing := NEEDED - face.capabilities:
-        raise _Refused(f"it does not offer {', '.join(sorted(missing))}, so entries cannot be found there or replaced")
+        raise Refused(f"it does not offer {', '.join(sorted(missing))}, so entries cannot be found there or replaced")
     protected = {name for name, region in spec.regions.items() if region.codec.encrypt or region.codec.sign}
     opener = Opener(Keyring(spec.keys, spec.namespace))
     # A command is in no hurry: the budget of an application's calls is not its own.
@@ -381,42 +390,14 @@ def _open(backend: "BackendSpec") -> "BaseBackend":
 
     face = open_backend(backend).sync
     if face is None:
-        raise _Refused("it has coroutines only, which this command cannot use")
+        raise Refused("it has coroutines only, which this command cannot use")
     return face
 
 
 # For people.
 
 
-class _progress:
-    """A line that tells how far it is, on a terminal only."""
-
-    def __init__(self, *, shown: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
-        self._task = self._bar.add_task("looking", total=None)
-
-    def __enter__(self) -> Callable[[Report], object]:
-        self._bar.start()
-        return self._advance
-
-    def _advance(self, report: Report) -> None:
-        if report.looked_at % 50 == 0:
-            done = report.rewrapped + report.older
-            self._bar.update(self._task, description=f"{report.looked_at} looked at, {done} under older keys")
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-
 def _print_report(report: Report, verdict: str, *, dry_run: bool) -> None:
-    from rich.console import Console
-
-    console = Console(soft_wrap=True, highlight=False)
     rows = [["looked at", report.looked_at]]
     rows += [["under older keys", report.older]] if dry_run else [["stored under the present key", report.rewrapped]]
     rows += [["under the present key already", report.current], ["replaced meanwhile", report.replaced]]
@@ -424,40 +405,17 @@ def _print_report(report: Report, verdict: str, *, dry_run: bool) -> None:
     rows += [[f"unreadable: {reason}", count] for reason, count in sorted(report.unreadable.items())]
     rows += [[f"under the unknown key {ident}", count] for ident, count in sorted(report.unknown_keys.items())]
     for text, count in rows:
-        console.print(f"{count:>9}  {text}")
+        say(f"{count:>9}  {text}")
     for problem in report.problems:
-        _print(f"error: {problem}", "red")
-    _print(verdict, "green" if report.ok else "yellow")
+        say(f"error: {problem}", "red")
+    say(verdict, "green" if report.ok else "yellow")
 
 
-def _table(console: Any, columns: list[str], rows: list[list[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*[Text(cell, overflow="fold") for cell in row])
-    console.print(table)
-
-
-def _print(text: str, style: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(soft_wrap=True).print(Text(text, style=style))
-
-
-def _load(config: Any) -> "Loaded":
+def _load(config: Any, as_json: bool) -> "Loaded":
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
 
     try:
         return load_tree(config)
     except ConfigError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    for line in message.splitlines():
-        _print(line, "red")
-    raise typer.Exit(1)
+        fail(str(error), as_json=as_json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
+from cachekit.cli.output import fail
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -29,19 +30,28 @@ def register(app: typer.Typer) -> None:
 
 def stats(
     url: Annotated[
-        str | None, typer.Option("--url", help="The page. Otherwise metrics.path at http://127.0.0.1:8000.")
+        str | None,
+        typer.Option("--url", metavar="URL", help="The page. Otherwise metrics.path at http://127.0.0.1:8000."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Read it every second and show rates.")] = False,
     token: Annotated[
         str | None,
-        typer.Option("--token", help="Bearer token. Other users see it in `ps`: prefer CACHEKIT_METRICS__TOKEN."),
+        typer.Option(
+            "--token", metavar="TOKEN", help="Bearer token. Other users see it in `ps`: prefer CACHEKIT_METRICS__TOKEN."
+        ),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the caches of a running application do.
 
-    Read from its metrics page. Exit status 1 if there is none.
+    Read from its metrics page. With --watch and --json each second is a line.
+
+    Exit status 1: there is no such page, or it cannot be read.
+
+    Examples:
+        cachekit stats --url http://127.0.0.1:8000
+        cachekit stats --watch
     """
     from cachekit.config.settings import load_tree
     from cachekit.errors import ConfigError
@@ -58,8 +68,7 @@ def stats(
         else:
             _watch(page, first)
     except (ConfigError, Unreadable) as error:
-        _print(str(error), "red")
-        raise typer.Exit(1) from None
+        fail(str(error), as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -247,7 +256,8 @@ class Page:
         except (ValueError, KeyError):
             raise Unreadable(f"{self.shown}: what answers there is not a metrics page; see --url") from None
         if "cachekit_" not in text:
-            raise Unreadable(f"{self.shown}: a metrics page without cachekit; see docs/metrics.md for how it joins")
+            how = "see docs/features/prometheus-metrics.md for how it joins"
+            raise Unreadable(f"{self.shown}: a metrics page without cachekit; {how}")
         return stats
 
     def _fetch(self) -> bytes:
@@ -423,15 +433,7 @@ def _backends_table(stats: Stats) -> "Table":
     return table
 
 
-def _print(text: str, style: str) -> None:
-    from rich.text import Text
-
-    console = _console(soft_wrap=True)
-    for line in text.splitlines():
-        console.print(Text(line, style=style))
-
-
-def _console(*, soft_wrap: bool = False) -> "Console":
+def _console() -> "Console":
     from rich.console import Console
 
-    return Console(soft_wrap=soft_wrap)
+    return Console()

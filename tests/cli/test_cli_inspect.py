@@ -197,9 +197,9 @@ def test_an_encrypted_entry_shows_its_header_and_never_its_value(
     assert "=a" not in found["key"]
     for words in (["--value"], ["--value", "--json"]):
         done = inspect("secure", "a", *who, *words)
-        assert (done.returncode, done.stdout) == (
-            1, "the entry is encrypted: its value is not shown here; ask the application for it\n",
-        )  # fmt: skip
+        assert done.returncode == 1
+        assert "the entry is encrypted: its value is not shown here; ask the application for it" in done.stdout
+        assert SECRET not in done.stdout
     assert SECRET not in inspect("secure", "a", *who).stdout
 
 
@@ -256,17 +256,30 @@ def test_an_unknown_key_is_named_by_its_id(inspect: Inspect, service: Service, m
     ("words", "message"),
     [
         (["users", "no such"], f"nothing lies under {SPACE}:v:{{users:=no such}}"),
-        (["no key"], f"'no key' is not a whole key: it begins with {SPACE}:v:{{REGION:"),
         (["here", "a"], "region 'here' has no backend: its entries live in the application alone"),
-        (["usrs", "a"], "there is no profile 'usrs'; did you mean 'users'?"),
-        (["a", "b", "c"], "write the whole key, or a region and its key; --tenant goes with the latter"),
-        (["a", "--tenant", "b"], "write the whole key, or a region and its key; --tenant goes with the latter"),
     ],
 )
 def test_what_cannot_be_shown_is_a_sentence(inspect: Inspect, words: list[str], message: str) -> None:
     done = inspect(*words)
     assert done.returncode == 1
     assert done.stdout.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["no key"], f"'no key' is not a whole key: it begins with {SPACE}:v:{{REGION:"),
+        (["other:v:{users:=a}"], f"'other:v:{{users:=a}}' is not a whole key: it begins with {SPACE}:v:{{REGION:"),
+        (["usrs", "a"], "there is no region 'usrs'; did you mean 'users'?"),
+        ([f"{SPACE}:v:{{usrs:=a}}"], "there is no region 'usrs'; did you mean 'users'?"),
+        (["a", "b", "c"], "write the whole key, or a region and its key; --tenant goes with the latter"),
+        (["a", "--tenant", "b"], "write the whole key, or a region and its key; --tenant goes with the latter"),
+    ],
+)
+def test_what_no_command_line_can_mean_is_exit_status_2(service: Service, words: list[str], message: str) -> None:
+    result = CliRunner().invoke(build(), ["inspect", *words])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.replace("│", "").split())
 
 
 def test_a_server_that_is_away_is_a_sentence(inspect: Inspect, monkeypatch: pytest.MonkeyPatch) -> None:

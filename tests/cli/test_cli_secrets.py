@@ -370,7 +370,7 @@ class TestRotate:
         assert (report["rewrapped"], report["looked_at"]) == (4, 4)
         assert report["verdict"].endswith("look at the other regions before you remove one")
         done = secrets("rotate", "secre")
-        assert (done.returncode, done.stdout) == (1, "there is no profile 'secre'; did you mean 'secure'?\n")
+        assert (done.returncode, done.stdout) == (2, "")
 
     def test_a_signing_key_is_rotated_too(
         self, secrets: Secrets, keys: Callable[..., None], serving: Callable[[], Service]
@@ -475,7 +475,7 @@ class TestRotate:
         keys(master_key=OLD, name_key=NAMES)
         fill(serving())
         slept: list[float] = []
-        monkeypatch.setattr("cachekit.cli.secrets.time.sleep", slept.append)
+        monkeypatch.setattr("cachekit.cli.stores.time.sleep", slept.append)
         secrets("rotate", "--rate", "1")
         assert 8 < max(slept) <= 10
         slept.clear()

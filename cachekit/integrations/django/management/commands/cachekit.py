@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -21,8 +21,7 @@ from cachekit.engine.outcome import Outcome
 from cachekit.errors import BackendError, CacheKitError, ConfigError
 from cachekit.integrations.django.deployment import check_deployment
 from cachekit.integrations.django.project import aliases_of
-from cachekit.l2.listing import Listed, list_entries
-from cachekit.l2.remote import Remote
+from cachekit.l2.listing import list_stores
 from cachekit.process import default_service
 from cachekit.regions import invalidate_tags, region
 
@@ -102,7 +101,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         service, limit, wanted = default_service(), self.options["limit"], self.options["region"]
         backends = {service.region_spec(wanted).backend} if wanted else set(service.spec.backends)
         remotes = [remote for name in sorted(backends) if (remote := service.remote(name)) is not None]
-        found = self._listed(remotes, wanted)
+        found = list_stores(remotes, service.spec.namespace, wanted, time.time())
         try:
             rows = [entry._asdict() for entry in islice(found, limit + 1 if limit > 0 else None)]
         except BackendError as error:
@@ -114,20 +113,12 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
             return
         for row in rows:
             left = row.pop("fresh_until")
+            row["bytes"] = "gone" if row["bytes"] is None else row["bytes"]
             row["fresh for"] = "" if row["created"] is None else _ahead(left)
             del row["created"], row["kept_until"]
         self._table(rows, empty="no entries" if remotes else f"no server: {ALONE}")
         if more:
             self._print(f"... and more; --limit 0 lists all, {limit} is the limit now")
-
-    def _listed(self, remotes: Iterable[Remote], wanted: str | None) -> Iterator[Listed]:
-        """The entries of all stores, those once that several backends have because they are one server."""
-        seen: set[str] = set()
-        for remote in remotes:
-            for entry in list_entries(remote, default_service().spec.namespace, wanted, time.time()):
-                if entry.key not in seen:
-                    seen.add(entry.key)
-                    yield entry
 
     def do_clear(self) -> None:
         service = default_service()
