@@ -88,7 +88,9 @@ def cli_titles() -> list[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_example_is_a_command_line(name: str) -> None:
+def test_every_example_is_a_command_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src").mkdir()
     examples = section(PAGES[name], "EXAMPLES")
     assert examples
     for example in examples:
