@@ -1,0 +1,541 @@
+"""What is measured beside other caches, and how: one function for each section, in the order of the page."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from results import Cell, Column, Row, Section
+from usages import (
+    BREAKERS,
+    CODECS,
+    DRIVER,
+    GET,
+    GUARDED,
+    IN_PROCESS,
+    MODULES,
+    ON_SERVER,
+    OWN,
+    PICKLE,
+    SECURE,
+    Usage,
+)
+
+from cachekit.bench.measure import BenchError, Result, Worker, environment, measure, working_directory
+from cachekit.bench.worker import EMPTY, OURS, PEERS, REFERENCE
+from cachekit.testing.servers import Server
+
+HERE = Path(__file__).parent
+PAGES = HERE.parent / "pages.py"
+PROCESSES, CALLERS = 4, 5  # of a stampede
+SECRET = "5e" * 32  # of encrypted entries; nobody keeps any
+CALLS = {"int": "int", "str": "str", "two": "two arguments", "keyword": "keyword", "method": "bound method"}
+
+Told = Callable[[int, int], None]
+
+
+class Bench:
+    """The interpreters, the server, and how long everything may take. The first interpreter is the one that runs us."""
+
+    def __init__(self, pythons: Sequence[str], server: Server, rounds: int, *, quick: bool) -> None:
+        self.pythons, self.server, self.rounds, self.quick = pythons, server, rounds, quick
+        self.told: Told = lambda done, all: None
+        self.places = [self._here(place) for place in range(len(pythons))]
+
+    def _here(self, place: int) -> dict[str, Any]:
+        with self.worker(place) as worker:
+            here: dict[str, Any] = worker.here
+            return here
+
+    @contextmanager
+    def worker(self, place: int) -> Iterator[Worker]:
+        """A measuring process that waits for its task."""
+        program = [str(HERE / "worker.py"), json.dumps(MODULES)]
+        with (
+            working_directory() as directory,
+            Worker(self.pythons[place], directory, own=place == 0, program=program) as worker,
+        ):
+            yield worker
+
+    def place(self, library: str) -> int | None:
+        """Where a library is measured: in the first of the other interpreters that has it, or in ours."""
+        having = [number for number, place in enumerate(self.places) if library in place["libraries"]]
+        if library in OWN:
+            having = [number for number in having if number == 0]
+        return next((number for number in having if number), having[0] if having else None)
+
+    def version(self, library: str) -> str:
+        place = self.place(library)
+        return "" if place is None else str(self.places[place]["libraries"][library])
+
+    @property
+    def missing(self) -> list[str]:
+        return [library for library in MODULES if self.place(library) is None]
+
+    def usable(self, usages: Sequence[Usage]) -> list[Usage]:
+        return [usage for usage in usages if self.place(usage.library) is not None]
+
+    @property
+    def names(self) -> dict[str, Any]:
+        return {"URL": self.server.url, "SECRET": SECRET}
+
+
+# In turns
+
+
+def in_turns(
+    bench: Bench, usages: Sequence[Usage], references: Sequence[Usage], *, hits: bool = True, **names: Any
+) -> list[Row]:
+    """Call the usages in turns, with the references in every interpreter; values are us."""
+    by_place: list[list[tuple[Usage, str]]] = [[] for _ in bench.pythons]
+    for usage in bench.usable(usages):
+        by_place[bench.place(usage.library) or 0] += [(usage, face) for face in usage.faces]
+    for pieces in by_place:
+        if pieces:
+            pieces[:0] = [(usage, face) for usage in references for face in usage.faces]
+    with ExitStack() as stack:
+        workers = [(stack.enter_context(bench.worker(place)), pieces) for place, pieces in enumerate(by_place) if pieces]
+        for worker, pieces in workers:
+            worker.ask({"task": "rounds", "pieces": [order(bench, piece, references, hits, names) for piece in pieces]})
+        for done in range(bench.rounds):
+            for worker, _ in workers:
+                worker.ask("round")
+            bench.told(done + 1, bench.rounds)
+        found = [(pieces, worker.ask(None)) for worker, pieces in workers]
+    return rows_of(bench, found, references)
+
+
+def order(
+    bench: Bench, piece: tuple[Usage, str], references: Sequence[Usage], hits: bool, names: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a worker is told of a piece. References are always hits, of the server that is there."""
+    usage, face = piece
+    if usage in references:
+        return {"code": usage.code, "column": face, "hits": True, "names": bench.names}
+    return {"code": usage.code, "column": face, "hits": hits, "names": bench.names | names}
+
+
+def rows_of(
+    bench: Bench, found: Sequence[tuple[Sequence[tuple[Usage, str]], Any]], references: Sequence[Usage]
+) -> list[Row]:
+    """A row for each name, with ratios to the reference of the same interpreter; of the references, only ours."""
+    cells: dict[str, dict[str, Cell]] = {}
+    libraries: dict[str, str] = {}
+    for number, (pieces, answers) in enumerate(found):
+        reference = {face: answer["value"] for (usage, face), answer in zip(pieces, answers, strict=True) if usage in references}
+        for (usage, face), answer in zip(pieces, answers, strict=True):
+            if number and usage in references:
+                continue
+            value, base = answer["value"], reference[face]
+            if base is None:
+                raise BenchError(f"the reference cannot be measured: {answers[0]['problem']}")
+            cell = Cell(None, None, answer["problem"]) if value is None else Cell(value / 1000, value / base)
+            cells.setdefault(usage.name, {})[face] = cell
+            libraries[usage.name] = usage.library
+    names = {usage.name for usage in references}
+    return [Row(libraries[name], name, bench.version(libraries[name]), each, name in names) for name, each in cells.items()]
+
+
+# The sections
+
+
+def l1(bench: Bench) -> Iterator[Section]:
+    """Hits in the process, of functions and of coroutine functions."""
+    result = measure(bench.pythons, list(PEERS), bench.rounds, bench.told)
+    lru = f"a hit of {REFERENCE}"
+    yield Section(
+        "l1",
+        "A hit in the process",
+        "As `cachekit bench` measures it: a loop over one call, with a TTL of an hour where the library has one. "
+        "The method's object is part of the key.",
+        {name: Column(heading, "ns", lru, drawn=name in ("int", "keyword")) for name, heading in CALLS.items()},
+        hits_of(result, CALLS),
+        {OURS: {"int": 0.7, "str": 0.7, "two": 0.7, "keyword": 0.5}},
+    )
+    yield Section(
+        "async",
+        "A hit in the process, of a coroutine function",
+        "The same with `await`.",
+        {"await": Column("await", "ns", f"awaiting an {EMPTY}")},
+        hits_of(result, ["await"]),
+        {OURS: {"await": 1.8}},
+    )
+
+
+def hits_of(result: Result, columns: "Sequence[str] | Mapping[str, str]") -> list[Row]:
+    """The rows that have one of these columns; of the reference, only that of our interpreter."""
+    return [
+        Row(
+            row.library,
+            row.name,
+            row.version,
+            {name: Cell(cell.ns, cell.ratio, cell.problem) for name, cell in row.cells.items() if name in columns},
+            row.library == REFERENCE,
+        )
+        for row in result.rows
+        if set(columns) & row.cells.keys() and (row.library != REFERENCE or row.place == 0)
+    ]
+
+
+def l2(bench: Bench) -> Iterator[Section]:
+    """Hits on a server, and what encryption adds to them."""
+    rows = in_turns(bench, [*ON_SERVER, *SECURE], GET)
+    secured = {usage.name for usage in SECURE}
+    driver = "redis-py's GET and msgpack's decoding of the same value"
+    yield Section(
+        "l2",
+        "A hit on the server",
+        "A record of ten fields on a Valkey server of this machine, nothing in the process.",
+        {"sync": Column("A function", "µs", driver), "async": Column("A coroutine function", "µs", driver)},
+        [row for row in rows if row.name not in secured],
+        {OURS: {"sync": 1.1, "async": 1.1}},
+    )
+    plain = {row.name: row.cells for row in rows}
+    yield Section(
+        "secure",
+        "An encrypted hit on the server",
+        "The same hit, measured in the same turns: with encryption, or signed where a library has nothing else. The "
+        "ratio is to the plain hit of the same library.",
+        {
+            "sync": Column("A function", "µs", "a plain hit of the same library"),
+            "async": Column("A coroutine function", "µs", "a plain hit of the same library"),
+        },
+        [beside(row, plain[row.name.partition(",")[0]]) for row in rows if row.name in secured],
+        {"cachekit, encrypted": {"sync": 1.15, "async": 1.15}},
+    )
+
+
+def beside(row: Row, plain: Mapping[str, Cell]) -> Row:
+    """The row with ratios to other cells."""
+    cells = {
+        face: Cell(cell.value, cell.value / base) if cell.value and (base := plain[face].value) else cell
+        for face, cell in row.cells.items()
+    }
+    return Row(row.library, row.name, row.version, cells)
+
+
+def stampede(bench: Bench) -> Iterator[Section]:
+    """Many callers of one cold key, in several processes."""
+    seconds = 0.3
+    usages = [*ON_SERVER[:1], *GUARDED, *ON_SERVER[1:]]
+    yield Section(
+        "stampede",
+        "Many callers of one cold key",
+        f"{PROCESSES} processes with {CALLERS} callers each ask at once for a value that takes {seconds} s; threads, or "
+        "tasks for a coroutine function. The worst count of runs and the best time of the last caller, of three keys.",
+        {
+            "runs": Column("How often the function ran", "runs", "one run"),
+            "time": Column("Until all had the value", "s", "the time of one run"),
+        },
+        [one_row(bench, usage, face, stampede_cells, seconds) for usage, face in each_face(bench, usages)],
+        {name: {"runs": 1.0, "time": 2.0} for name in (OURS, f"{OURS}, async")},
+    )
+
+
+def each_face(bench: Bench, usages: Sequence[Usage]) -> Iterator[tuple[Usage, str]]:
+    """Every usage with every face that it has, telling of the progress."""
+    pairs = [(usage, face) for usage in bench.usable(usages) for face in usage.faces]
+    for done, pair in enumerate(pairs):
+        yield pair
+        bench.told(done + 1, len(pairs))
+
+
+def named(usage: Usage, face: str) -> str:
+    return f"{usage.name}, async" if face == "async" and len(usage.faces) > 1 else usage.name
+
+
+Cells = Callable[[Bench, Usage, str, float], dict[str, Cell]]
+
+
+def one_row(bench: Bench, usage: Usage, face: str, cells: Cells, seconds: float) -> Row:
+    try:
+        found = cells(bench, usage, face, seconds)
+    except BenchError as error:
+        found = dict.fromkeys(("runs", "time") if cells is stampede_cells else ("mean", "slowest"), Cell(None, None, str(error)))
+    return Row(usage.library, named(usage, face), bench.version(usage.library), found)
+
+
+def stampede_cells(bench: Bench, usage: Usage, face: str, seconds: float) -> dict[str, Cell]:
+    bench.server.command("FLUSHALL")
+    task = {
+        "task": "stampede", "code": usage.code, "face": face, "names": bench.names, "callers": CALLERS,
+        "seconds": seconds,
+    }  # fmt: skip
+    place = bench.place(usage.library) or 0
+    with ExitStack() as stack, ThreadPoolExecutor(PROCESSES) as pool:
+        workers = [stack.enter_context(bench.worker(place)) for _ in range(PROCESSES)]
+        list(pool.map(lambda worker: worker.ask(task), workers))
+        keys = [list(pool.map(lambda worker, key=key: worker.ask(key), workers)) for key in range(1 if bench.quick else 3)]
+    runs = max(sum(answer["runs"] for answer in answers) for answers in keys)
+    last = min(max(answer["seconds"] for answer in answers) for answers in keys)
+    return {"runs": Cell(runs, runs), "time": Cell(last, last / seconds)}
+
+
+def hung(bench: Bench) -> Iterator[Section]:
+    """A server that takes connections and never answers."""
+    seconds, calls, limit, patience = (0.05, 3, 1, 3) if bench.quick else (0.05, 20, 30, 60)
+    bench.server.command("FLUSHALL")
+    pairs = [(usage, face) for usage in bench.usable(ON_SERVER) for face in usage.faces]
+    with ExitStack() as stack, ThreadPoolExecutor(len(pairs)) as pool:
+        workers = [stack.enter_context(bench.worker(bench.place(usage.library) or 0)) for usage, _ in pairs]
+        tasks = [
+            {
+                "task": "outage", "code": usage.code, "face": face, "names": bench.names, "seconds": seconds,
+                "calls": calls, "limit": limit, "patience": patience,
+            }
+            for usage, face in pairs
+        ]  # fmt: skip
+        list(pool.map(asked, workers, tasks))
+        bench.server.pause()
+        try:
+            answers = list(pool.map(asked, workers, [None] * len(workers)))
+        finally:
+            bench.server.resume()
+    bench.told(1, 1)
+    yield Section(
+        "hung",
+        "A server that hangs",
+        f"The server is stopped while connections to it are open. {calls} calls, one after the other, of a function that "
+        f"takes {seconds} s and whose values are not kept yet; only so many as begin within {limit} s.",
+        {
+            "mean": Column("A call, on average", "s", "the function alone"),
+            "slowest": Column("The slowest call", "s", "the function alone"),
+        },
+        [
+            Row(usage.library, named(usage, face), bench.version(usage.library), outage_cells(answer, seconds))
+            for (usage, face), answer in zip(pairs, answers, strict=True)
+        ],
+        {name: {"mean": 2.0, "slowest": 15.0} for name in (OURS, f"{OURS}, async")},
+    )
+
+
+def asked(worker: Worker, what: Any) -> Any:
+    """The answer, or the words of what went wrong."""
+    try:
+        return worker.ask(what)
+    except BenchError as error:
+        return {"slowest": None, "mean": None, "problem": str(error).rpartition(": ")[2]}
+
+
+def outage_cells(answer: Mapping[str, Any], seconds: float) -> dict[str, Cell]:
+    return {
+        name: Cell(answer[name], answer[name] and answer[name] / seconds, answer["problem"])
+        for name in ("mean", "slowest")
+    }
+
+
+def breaker(bench: Bench) -> Iterator[Section]:
+    """What a circuit breaker costs, and what a call costs while nobody listens."""
+    with Gone() as gone:
+        rows = in_turns(bench, [*BREAKERS, *ON_SERVER], GET, hits=False, URL=gone)
+    driver = "a hit of redis-py on a server that is there"
+    yield Section(
+        "breaker",
+        "A server that is gone",
+        "Nobody listens at the address. What a call costs beside that of the function, which returns at once, after "
+        "some calls in which a circuit breaker may have opened; and what the circuit breaker takes of a call.",
+        {"sync": Column("A function", "µs", driver), "async": Column("A coroutine function", "µs", driver)},
+        rows,
+        {"cachekit, its breaker alone": {"sync": 0.1}, OURS: {"sync": 1.0, "async": 1.0}},
+    )
+
+
+class Gone:
+    """The URL of a port that nobody else gets and nobody listens at."""
+
+    def __enter__(self) -> str:
+        import socket
+
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        return f"redis://127.0.0.1:{self._socket.getsockname()[1]}/0"
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def memory(bench: Bench) -> Iterator[Section]:
+    """How many bytes of the process an entry takes."""
+    entries, times = (2_000, 1) if bench.quick else (50_000, 3)
+    usages = bench.usable(IN_PROCESS)
+    found: dict[str, list[Any]] = {usage.name: [] for usage in usages}
+    for turn in range(times):
+        for number, usage in enumerate(usages, 1):
+            with bench.worker(bench.place(usage.library) or 0) as worker:
+                task = {"task": "memory", "code": usage.code, "face": usage.faces[0], "entries": entries}
+                found[usage.name].append(asked_memory(worker, task))
+            bench.told(turn * len(usages) + number, times * len(usages))
+    base = median(answer["value"] for answer in found[REFERENCE])
+    yield Section(
+        "memory",
+        "Memory per entry",
+        f"The resident memory of a fresh process before and after {entries:,} entries, per entry; key and value exist "
+        f"before. The median of {times}.",
+        {"bytes": Column("An entry", "bytes", f"an entry of {REFERENCE}")},
+        [
+            Row(usage.library, usage.name, bench.version(usage.library), {"bytes": memory_cell(found[usage.name], base)},
+                usage.library == REFERENCE)
+            for usage in usages
+        ],
+        {OURS: {"bytes": 1.0}},
+    )  # fmt: skip
+
+
+def asked_memory(worker: Worker, task: Any) -> Any:
+    try:
+        return worker.ask(task)
+    except BenchError as error:
+        return {"value": None, "problem": str(error).rpartition(": ")[2]}
+
+
+def memory_cell(answers: Sequence[Mapping[str, Any]], base: float) -> Cell:
+    problems = [answer["problem"] for answer in answers if answer["problem"]]
+    if problems:
+        return Cell(None, None, problems[0])
+    value = median(answer["value"] for answer in answers)
+    return Cell(value, value / base)
+
+
+IMPORT = """
+import time
+def function(x):
+    return x
+ENTRIES = 1000
+%s
+print(time.process_time())
+%s
+memo(1)
+print(time.process_time())
+"""
+AWAITED = """
+import asyncio
+asyncio.run(memo(1))
+print(time.process_time())
+"""
+
+
+def imports(bench: Bench) -> Iterator[Section]:
+    """What importing a library takes, and getting a first value from it."""
+    usages = bench.usable(IN_PROCESS)
+    best: dict[str, list[float]] = {}
+    turns = 2 if bench.quick else 15
+    for turn in range(turns):
+        for place in range(len(bench.pythons)):
+            keep(best, f"bare {place}", started(bench, place, "print(__import__('time').process_time())"))
+        for usage in usages:
+            keep(best, usage.name, started(bench, bench.place(usage.library) or 0, import_program(usage)))
+        bench.told(turn + 1, turns)
+    bare = [best[f"bare {place}"][0] for place in range(len(bench.pythons))]
+    yield Section(
+        "import",
+        "Importing",
+        "The time of the processor that a fresh process has taken after the import, and after a first value from the "
+        f"cache; the interpreter itself included. The minimum of {turns}, in turns.",
+        {
+            "import": Column("After the import", "ms", "an interpreter that does nothing"),
+            "value": Column("After a first value", "ms", "an interpreter that does nothing"),
+        },
+        [
+            Row("", "an interpreter that does nothing", "", {"import": Cell(1000 * bare[0], 1.0)}, True),
+            *(
+                Row(usage.library, usage.name, bench.version(usage.library), {
+                    column: Cell(1000 * cpu, cpu / bare[bench.place(usage.library) or 0])
+                    for column, cpu in zip(("import", "value"), best[usage.name], strict=True)
+                })
+                for usage in usages if usage.library != REFERENCE
+            ),
+        ],
+        {OURS: {"import": 1.5}},
+    )  # fmt: skip
+
+
+def import_program(usage: Usage) -> str:
+    """Its import lines, then the rest of it and a first value."""
+    lines = usage.code.strip().splitlines()
+    first = next(number for number, line in enumerate(lines) if not line.startswith(("import ", "from ")))
+    program = IMPORT % ("\n".join(lines[:first]), "\n".join(lines[first:]))
+    if usage.faces == ("async",):
+        program = program.replace("def function", "async def function").partition("memo(1)")[0] + AWAITED
+    return program
+
+
+def started(bench: Bench, place: int, program: str) -> list[float]:
+    """What a program prints in a fresh process."""
+    with working_directory() as directory:
+        done = subprocess.run(
+            [bench.pythons[place], "-c", program], cwd=directory, env=environment(own=place == 0),
+            capture_output=True, text=True,
+        )  # fmt: skip
+    if done.returncode:
+        raise BenchError(f"a program of imports failed: {done.stderr.strip().splitlines()[-1]}")
+    return [float(line) for line in done.stdout.split()]
+
+
+def keep(best: dict[str, list[float]], name: str, found: list[float]) -> None:
+    best[name] = [min(pair) for pair in zip(best.get(name, found), found, strict=True)]
+
+
+def codec(bench: Bench) -> Iterator[Section]:
+    """Encoding and decoding values of more types than JSON has."""
+    rows = in_turns(bench, CODECS[1:], CODECS[:1])
+    yield Section(
+        "codec",
+        "Encoding typed values",
+        "A hundred dictionaries with a UUID, a Decimal, a datetime, an int and a text each. Only what gives back the same "
+        "types has a figure. Many caches store pickles, which run code when they are read.",
+        {"encode": Column("Encoding", "µs", "pickle"), "decode": Column("Decoding", "µs", "pickle")},
+        rows,
+        {OURS: {"encode": 1.0, "decode": 1.0}},
+    )
+
+
+def pages(bench: Bench) -> Iterator[Section]:
+    """Pages from the cache, as benchmarks/pages.py calls them."""
+    if not PAGES.exists():
+        return
+    rounds = max(1, bench.rounds // 2)
+    done = subprocess.run(
+        [sys.executable, str(PAGES), "--json", "--seconds", "0", "--rounds", str(rounds)],
+        env=environment(own=True), capture_output=True, text=True,
+    )  # fmt: skip
+    bench.told(1, 1)
+    try:
+        called = json.loads(done.stdout)["called"]
+    except ValueError:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise BenchError(f"benchmarks/pages.py: {said}") from None
+    yield Section(
+        "http",
+        "A page from the cache",
+        "A route that computes 10 KB of JSON through pydantic, called without a server; its page is in the process. The "
+        "floor is what the framework takes to answer with bytes that are there.",
+        {name: Column(name, "µs", "the route that computes the page") for name in ("FastAPI", "Flask")},
+        [page_row(bench, name, found) for name, found in called.items()],
+        {"cachekit": {"FastAPI": 0.25, "Flask": 0.25}, "cachekit, middleware": {"FastAPI": 0.25}},
+    )
+
+
+PAGE_ROWS = {
+    "without": ("", "no cache"), "floor": ("", "floor"), "cachekit": (OURS, "cachekit"),
+    "middleware": (OURS, "cachekit, middleware"), "cache2": ("fastapi-cache2", "fastapi-cache2"),
+    "cachex": ("fastapi-cachex", "fastapi-cachex"), "caching": ("flask-caching", "Flask-Caching"),
+}  # fmt: skip
+
+
+def page_row(bench: Bench, name: str, found: Mapping[str, Any]) -> Row:
+    framework, _, kind = name.partition("_")
+    library, told = PAGE_ROWS[kind]
+    cell = Cell(found["ns"] / 1000, found["ratio"])
+    column = {"fastapi": "FastAPI", "flask": "Flask"}[framework]
+    return Row(library, told, "", {column: cell}, kind in ("without", "floor"))
+
+
+SECTIONS: dict[str, Callable[[Bench], Iterator[Section]]] = {
+    "l1": l1, "l2": l2, "stampede": stampede, "hung": hung, "breaker": breaker, "memory": memory, "import": imports,
+    "codec": codec, "http": pages,
+}  # fmt: skip
