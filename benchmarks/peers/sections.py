@@ -1,8 +1,12 @@
 """What is measured beside other caches, and how: one function for each section, in the order of the page."""
 
 import json
+import os
+import secrets
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -14,14 +18,12 @@ from results import Cell, Column, Row, Section
 from usages import (
     BREAKERS,
     CODECS,
-    DRIVER,
     GET,
     GUARDED,
     IN_PROCESS,
     MODULES,
     ON_SERVER,
     OWN,
-    PICKLE,
     SECURE,
     Usage,
 )
@@ -33,7 +35,7 @@ from cachekit.testing.servers import Server
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "pages.py"
 PROCESSES, CALLERS = 4, 5  # of a stampede
-SECRET = "5e" * 32  # of encrypted entries; nobody keeps any
+SECRET = secrets.token_hex(32)  # of encrypted entries
 CALLS = {"int": "int", "str": "str", "two": "two arguments", "keyword": "keyword", "method": "bound method"}
 
 Told = Callable[[int, int], None]
@@ -99,7 +101,9 @@ def in_turns(
         if pieces:
             pieces[:0] = [(usage, face) for usage in references for face in usage.faces]
     with ExitStack() as stack:
-        workers = [(stack.enter_context(bench.worker(place)), pieces) for place, pieces in enumerate(by_place) if pieces]
+        workers = [
+            (stack.enter_context(bench.worker(place)), pieces) for place, pieces in enumerate(by_place) if pieces
+        ]
         for worker, pieces in workers:
             worker.ask({"task": "rounds", "pieces": [order(bench, piece, references, hits, names) for piece in pieces]})
         for done in range(bench.rounds):
@@ -127,7 +131,9 @@ def rows_of(
     cells: dict[str, dict[str, Cell]] = {}
     libraries: dict[str, str] = {}
     for number, (pieces, answers) in enumerate(found):
-        reference = {face: answer["value"] for (usage, face), answer in zip(pieces, answers, strict=True) if usage in references}
+        reference = {
+            face: answer["value"] for (usage, face), answer in zip(pieces, answers, strict=True) if usage in references
+        }
         for (usage, face), answer in zip(pieces, answers, strict=True):
             if number and usage in references:
                 continue
@@ -138,7 +144,9 @@ def rows_of(
             cells.setdefault(usage.name, {})[face] = cell
             libraries[usage.name] = usage.library
     names = {usage.name for usage in references}
-    return [Row(libraries[name], name, bench.version(libraries[name]), each, name in names) for name, each in cells.items()]
+    return [
+        Row(libraries[name], name, bench.version(libraries[name]), each, name in names) for name, each in cells.items()
+    ]
 
 
 # The sections
@@ -232,7 +240,7 @@ def stampede(bench: Bench) -> Iterator[Section]:
             "runs": Column("How often the function ran", "runs", "one run"),
             "time": Column("Until all had the value", "s", "the time of one run"),
         },
-        [one_row(bench, usage, face, stampede_cells, seconds) for usage, face in each_face(bench, usages)],
+        [stampede_row(bench, usage, face, seconds) for usage, face in each_face(bench, usages)],
         {name: {"runs": 1.0, "time": 2.0} for name in (OURS, f"{OURS}, async")},
     )
 
@@ -249,18 +257,16 @@ def named(usage: Usage, face: str) -> str:
     return f"{usage.name}, async" if face == "async" and len(usage.faces) > 1 else usage.name
 
 
-Cells = Callable[[Bench, Usage, str, float], dict[str, Cell]]
-
-
-def one_row(bench: Bench, usage: Usage, face: str, cells: Cells, seconds: float) -> Row:
+def stampede_row(bench: Bench, usage: Usage, face: str, seconds: float) -> Row:
     try:
-        found = cells(bench, usage, face, seconds)
+        cells = stampede_cells(bench, usage, face, seconds)
     except BenchError as error:
-        found = dict.fromkeys(("runs", "time") if cells is stampede_cells else ("mean", "slowest"), Cell(None, None, str(error)))
-    return Row(usage.library, named(usage, face), bench.version(usage.library), found)
+        cells = dict.fromkeys(("runs", "time"), Cell(None, None, words(error)))
+    return Row(usage.library, named(usage, face), bench.version(usage.library), cells)
 
 
 def stampede_cells(bench: Bench, usage: Usage, face: str, seconds: float) -> dict[str, Cell]:
+    processes, keys = (2, 1) if bench.quick else (PROCESSES, 3)
     bench.server.command("FLUSHALL")
     task = {
         "task": "stampede", "code": usage.code, "face": face, "names": bench.names, "callers": CALLERS,
@@ -268,11 +274,11 @@ def stampede_cells(bench: Bench, usage: Usage, face: str, seconds: float) -> dic
     }  # fmt: skip
     place = bench.place(usage.library) or 0
     with ExitStack() as stack, ThreadPoolExecutor(PROCESSES) as pool:
-        workers = [stack.enter_context(bench.worker(place)) for _ in range(PROCESSES)]
-        list(pool.map(lambda worker: worker.ask(task), workers))
-        keys = [list(pool.map(lambda worker, key=key: worker.ask(key), workers)) for key in range(1 if bench.quick else 3)]
-    runs = max(sum(answer["runs"] for answer in answers) for answers in keys)
-    last = min(max(answer["seconds"] for answer in answers) for answers in keys)
+        workers = [stack.enter_context(bench.worker(place)) for _ in range(processes)]
+        list(pool.map(Worker.ask, workers, [task] * processes))
+        found = [list(pool.map(Worker.ask, workers, [key] * processes)) for key in range(keys)]
+    runs = max(sum(answer["runs"] for answer in answers) for answers in found)
+    last = min(max(answer["seconds"] for answer in answers) for answers in found)
     return {"runs": Cell(runs, runs), "time": Cell(last, last / seconds)}
 
 
@@ -290,10 +296,12 @@ def hung(bench: Bench) -> Iterator[Section]:
             }
             for usage, face in pairs
         ]  # fmt: skip
-        list(pool.map(asked, workers, tasks))
+        prepared = list(pool.map(asked, workers, tasks))
         bench.server.pause()
         try:
-            answers = list(pool.map(asked, workers, [None] * len(workers)))
+            answers = list(
+                pool.map(lambda worker, found: asked(worker, "go") if found == "ready" else found, workers, prepared)
+            )
         finally:
             bench.server.resume()
     bench.told(1, 1)
@@ -315,17 +323,23 @@ def hung(bench: Bench) -> Iterator[Section]:
 
 
 def asked(worker: Worker, what: Any) -> Any:
-    """The answer, or the words of what went wrong."""
+    """The answer, or what went wrong."""
     try:
         return worker.ask(what)
     except BenchError as error:
-        return {"slowest": None, "mean": None, "problem": str(error).rpartition(": ")[2]}
+        return {"problem": words(error)}
+
+
+def words(error: BenchError) -> str:
+    """What a measuring program said at its end."""
+    return str(error).partition("run there: ")[2] or str(error)
 
 
 def outage_cells(answer: Mapping[str, Any], seconds: float) -> dict[str, Cell]:
     return {
-        name: Cell(answer[name], answer[name] and answer[name] / seconds, answer["problem"])
+        name: Cell(value, None if value is None else value / seconds, answer["problem"])
         for name in ("mean", "slowest")
+        for value in [answer.get(name)]
     }
 
 
@@ -349,8 +363,6 @@ class Gone:
     """The URL of a port that nobody else gets and nobody listens at."""
 
     def __enter__(self) -> str:
-        import socket
-
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         return f"redis://127.0.0.1:{self._socket.getsockname()[1]}/0"
@@ -368,7 +380,7 @@ def memory(bench: Bench) -> Iterator[Section]:
         for number, usage in enumerate(usages, 1):
             with bench.worker(bench.place(usage.library) or 0) as worker:
                 task = {"task": "memory", "code": usage.code, "face": usage.faces[0], "entries": entries}
-                found[usage.name].append(asked_memory(worker, task))
+                found[usage.name].append(asked(worker, task))
             bench.told(turn * len(usages) + number, times * len(usages))
     base = median(answer["value"] for answer in found[REFERENCE])
     yield Section(
@@ -384,13 +396,6 @@ def memory(bench: Bench) -> Iterator[Section]:
         ],
         {OURS: {"bytes": 1.0}},
     )  # fmt: skip
-
-
-def asked_memory(worker: Worker, task: Any) -> Any:
-    try:
-        return worker.ask(task)
-    except BenchError as error:
-        return {"value": None, "problem": str(error).rpartition(": ")[2]}
 
 
 def memory_cell(answers: Sequence[Mapping[str, Any]], base: float) -> Cell:
@@ -412,6 +417,7 @@ print(time.process_time())
 memo(1)
 print(time.process_time())
 """
+BARE = "import time\nfor _ in range(2): print(time.process_time())"
 AWAITED = """
 import asyncio
 asyncio.run(memo(1))
@@ -421,16 +427,16 @@ print(time.process_time())
 
 def imports(bench: Bench) -> Iterator[Section]:
     """What importing a library takes, and getting a first value from it."""
-    usages = bench.usable(IN_PROCESS)
-    best: dict[str, list[float]] = {}
     turns = 2 if bench.quick else 15
+    usages = [usage for usage in bench.usable(IN_PROCESS) if usage.library != REFERENCE]
+    programs = {usage.name: (bench.place(usage.library) or 0, import_program(usage)) for usage in usages}
+    programs |= {f"bare {place}": (place, BARE) for place in range(len(bench.pythons))}
+    found: dict[str, list[list[float]]] = {name: [] for name in programs}
     for turn in range(turns):
-        for place in range(len(bench.pythons)):
-            keep(best, f"bare {place}", started(bench, place, "print(__import__('time').process_time())"))
-        for usage in usages:
-            keep(best, usage.name, started(bench, bench.place(usage.library) or 0, import_program(usage)))
+        for name, (place, program) in programs.items():
+            found[name].append(started(bench, place, program))
         bench.told(turn + 1, turns)
-    bare = [best[f"bare {place}"][0] for place in range(len(bench.pythons))]
+    best = {name: [min(column) for column in zip(*runs, strict=True)] for name, runs in found.items()}
     yield Section(
         "import",
         "Importing",
@@ -441,17 +447,28 @@ def imports(bench: Bench) -> Iterator[Section]:
             "value": Column("After a first value", "ms", "an interpreter that does nothing"),
         },
         [
-            Row("", "an interpreter that does nothing", "", {"import": Cell(1000 * bare[0], 1.0)}, True),
+            Row("", "an interpreter that does nothing", "", import_cells(best["bare 0"], best["bare 0"]), True),
             *(
-                Row(usage.library, usage.name, bench.version(usage.library), {
-                    column: Cell(1000 * cpu, cpu / bare[bench.place(usage.library) or 0])
-                    for column, cpu in zip(("import", "value"), best[usage.name], strict=True)
-                })
-                for usage in usages if usage.library != REFERENCE
+                Row(
+                    usage.library,
+                    usage.name,
+                    bench.version(usage.library),
+                    import_cells(best[usage.name], best[f"bare {programs[usage.name][0]}"]),
+                )
+                for usage in usages
             ),
         ],
         {OURS: {"import": 1.5}},
-    )  # fmt: skip
+    )
+
+
+def import_cells(seconds: Sequence[float], bare: Sequence[float]) -> dict[str, Cell]:
+    if not seconds:
+        return dict.fromkeys(("import", "value"), Cell(None, None, "its program failed"))
+    return {
+        column: Cell(1000 * cpu, cpu / reference)
+        for column, cpu, reference in zip(("import", "value"), seconds, bare, strict=True)
+    }
 
 
 def import_program(usage: Usage) -> str:
@@ -465,19 +482,18 @@ def import_program(usage: Usage) -> str:
 
 
 def started(bench: Bench, place: int, program: str) -> list[float]:
-    """What a program prints in a fresh process."""
-    with working_directory() as directory:
+    """What a program prints in a fresh process; nothing if it fails.
+
+    Nothing is configured there, and `site` is left out: it takes longer the more packages are installed for editing.
+    """
+    variables = environment(own=place == 0)
+    paths = (variables.get("PYTHONPATH"), bench.places[place]["packages"])
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(
-            [bench.pythons[place], "-c", program], cwd=directory, env=environment(own=place == 0),
-            capture_output=True, text=True,
-        )  # fmt: skip
-    if done.returncode:
-        raise BenchError(f"a program of imports failed: {done.stderr.strip().splitlines()[-1]}")
-    return [float(line) for line in done.stdout.split()]
-
-
-def keep(best: dict[str, list[float]], name: str, found: list[float]) -> None:
-    best[name] = [min(pair) for pair in zip(best.get(name, found), found, strict=True)]
+            [bench.pythons[place], "-S", "-c", program], cwd=directory, env=variables, capture_output=True, text=True
+        )
+    return [float(line) for line in done.stdout.split()] if done.returncode == 0 else []
 
 
 def codec(bench: Bench) -> Iterator[Section]:

@@ -63,7 +63,9 @@ IN_PROCESS = [
         "from datetime import timedelta\nfrom theine import Memoize\n"
         "memo = Memoize(ENTRIES, timedelta(hours=1))(function)",
     ),
-    Usage("methodtools", "methodtools.lru_cache", "from methodtools import lru_cache\nmemo = lru_cache(ENTRIES)(function)"),
+    Usage(
+        "methodtools", "methodtools.lru_cache", "from methodtools import lru_cache\nmemo = lru_cache(ENTRIES)(function)"
+    ),
     Usage(
         "dogpile.cache",
         "dogpile.cache memory",
@@ -94,8 +96,18 @@ app.app_context().push()
 memo = cache.memoize(3600)(function)
 """,
     ),
-    Usage("async_lru", "async_lru", "from async_lru import alru_cache\nmemo = alru_cache(ENTRIES, ttl=3600)(function)", ASYNC),
-    Usage("aiocache", "aiocache SimpleMemoryCache", "from aiocache import cached\nmemo = cached(ttl=3600)(function)", ASYNC),
+    Usage(
+        "async_lru",
+        "async_lru",
+        "from async_lru import alru_cache\nmemo = alru_cache(ENTRIES, ttl=3600)(function)",
+        ASYNC,
+    ),
+    Usage(
+        "aiocache",
+        "aiocache SimpleMemoryCache",
+        "from aiocache import cached\nmemo = cached(ttl=3600)(function)",
+        ASYNC,
+    ),
     Usage(
         "cashews",
         "cashews in memory",
@@ -105,7 +117,7 @@ memo = cache.memoize(3600)(function)
     Usage(
         "cachekit.io",
         "cachekit.io @cache.local",
-        "from cachekit import cache\nmemo = cache.local(max_entries=ENTRIES, max_memory_mb=1024)(function)",
+        "from cachekit import cache\nmemo = cache.local(max_entries=ENTRIES)(function)",
     ),
 ]
 
@@ -239,7 +251,9 @@ GUARDED = [
 # Encrypted, or signed where there is nothing else. The name is that of the row above, and how.
 
 SECURE = [
-    Usage(OURS, "cachekit, encrypted", CONFIGURED + 'memo = cache.secure(ttl=3600, l1={"mode": "off"})(function)', BOTH),
+    Usage(
+        OURS, "cachekit, encrypted", CONFIGURED + 'memo = cache.secure(ttl=3600, l1={"mode": "off"})(function)', BOTH
+    ),
     Usage("cashews", "cashews, signed", CASHEWS % (', secret="a secret", digestmod="sha256"', ""), ASYNC),
     Usage(
         "cachekit.io",

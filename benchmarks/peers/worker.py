@@ -12,11 +12,12 @@ import os
 import platform
 import random
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -41,6 +42,7 @@ def here(modules: "dict[str, tuple[str, str]]") -> "dict[str, Any]":
     """The interpreter, and the versions of the libraries that it has."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": sysconfig.get_paths()["purelib"],
         "libraries": {library: installed(name) for library, (module, name) in modules.items() if is_here(module)},
     }
 
@@ -186,7 +188,7 @@ def typed_rows() -> "list[dict[str, Any]]":
             "id": number,
             "key": UUID(int=draw.getrandbits(128), version=4),
             "price": Decimal(draw.randrange(10**6)).scaleb(-2),
-            "at": datetime(2026, 1 + number % 12, 1 + number % 28, number % 24, 5, 7, number, timezone.utc),
+            "at": datetime(2026, 1 + number % 12, 1 + number % 28, number % 24, 5, 7, number, UTC),
             "name": f"item {number}",
         }
         for number in range(100)

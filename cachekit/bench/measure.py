@@ -93,9 +93,7 @@ class Result:
 class Worker:
     """The measuring process in one interpreter. ``own``: the one that runs us, with this very package."""
 
-    def __init__(
-        self, python: str, directory: Path, *, own: bool, program: Sequence[str] = (str(WORKER),)
-    ) -> None:
+    def __init__(self, python: str, directory: Path, *, own: bool, program: Sequence[str] = (str(WORKER),)) -> None:
         self.python, self._errors = python, directory / "errors"
         try:
             with self._errors.open("w") as errors:
