@@ -3,9 +3,9 @@
     python benchmarks/peers [--json] [--quick] [--rounds N] [--only NAME,...] [--plots DIR] [--python PATH]
 
 ``--python`` is an interpreter of an environment with `requirements.txt`; without it only what is installed beside
-cachekit is compared. Everything within a section is measured in turns, so that its ratios hold on a busy machine. Exits
-with 1 if something of ours has no figure or is beyond its bound; with ``--quick``, whose figures are guesses, and without
-the native core the bounds are not looked at.
+cachekit is compared. Everything within a section is measured in turns, so that its ratios hold on a busy machine.
+Exits with 1 if something of ours has no figure or is beyond its bound; with ``--quick``, whose figures are guesses, and
+without the native core the bounds are not looked at.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def main() -> None:
     begun = time.monotonic()
     console = Console(stderr=True)
     try:
-        with start_server("valkey") as server:
+        with bytecode(), start_server("valkey") as server:
             bench = Bench([sys.executable, *options.python], server, options.rounds, quick=options.quick)
             found = list(run(bench, options.only, console))
     except (BenchError, OSError) as error:
@@ -53,17 +54,33 @@ def main() -> None:
     sys.exit(0 if result["ok"] else 1)
 
 
+@contextmanager
+def bytecode() -> Iterator[None]:
+    """Let all interpreters keep bytecode, whatever the user's settings: else they would compile at every start."""
+    with tempfile.TemporaryDirectory(prefix="cachekit-bench-") as name:
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": name}
+        yield
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="few rounds of everything: whether it runs")
-    parser.add_argument("--rounds", type=int, help="how many times each piece is measured (default: 200)")
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", help="how many times each piece is measured (default: 200)"
+    )
     parser.add_argument("--only", type=sections, default=list(SECTIONS), metavar="NAME,...", help=", ".join(SECTIONS))
     parser.add_argument("--plots", type=directory, metavar="DIR", help="draw every section into this directory")
     parser.add_argument("--python", type=program, action="append", default=[], metavar="PATH")
     options = parser.parse_args()
-    options.rounds = options.rounds or (2 if options.quick else 200)
+    options.rounds = options.rounds or (2 if options.quick else 120)
     return options
+
+
+def positive(number: str) -> int:
+    if not number.isdecimal() or int(number) == 0:
+        raise argparse.ArgumentTypeError(f"{number}: a whole number, at least 1")
+    return int(number)
 
 
 def sections(names: str) -> list[str]:

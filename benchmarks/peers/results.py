@@ -10,7 +10,10 @@ from cachekit.bench.worker import OURS
 
 
 class Column(NamedTuple):
-    """What stands above it, its unit, and what its ratios are to. ``drawn``: it is a panel of the picture."""
+    """What stands above it, its unit if its ratios are not all there is, what those are to.
+
+    ``drawn``: it is a panel of the picture.
+    """
 
     heading: str
     unit: str
@@ -83,5 +86,5 @@ class Section:
 
 def bar(row: Row, cell: Cell, column: Column) -> Bar:
     kind = "ours" if row.library == OURS else "reference" if row.reference else ""
-    value = "" if cell.value is None else f"{amount(cell.value)} {column.unit}"
+    value = f"{amount(cell.value)} {column.unit}" if cell.value is not None and column.unit else ""
     return Bar(row.name, cell.ratio, times(cell.ratio), kind, "*" if cell.problem and cell.ratio else "", value)

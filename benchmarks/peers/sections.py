@@ -131,22 +131,24 @@ def rows_of(
     cells: dict[str, dict[str, Cell]] = {}
     libraries: dict[str, str] = {}
     for number, (pieces, answers) in enumerate(found):
-        reference = {
-            face: answer["value"] for (usage, face), answer in zip(pieces, answers, strict=True) if usage in references
-        }
-        for (usage, face), answer in zip(pieces, answers, strict=True):
-            if number and usage in references:
-                continue
-            value, base = answer["value"], reference[face]
-            if base is None:
-                raise BenchError(f"the reference cannot be measured: {answers[0]['problem']}")
-            cell = Cell(None, None, answer["problem"]) if value is None else Cell(value / 1000, value / base)
-            cells.setdefault(usage.name, {})[face] = cell
-            libraries[usage.name] = usage.library
+        measured = list(zip(pieces, answers, strict=True))
+        base = {face: answer for (usage, face), answer in measured if usage in references}
+        for (usage, face), answer in measured:
+            if base[face]["value"] is None:
+                raise BenchError(f"{usage.name}, which others are compared with: {base[face]['problem']}")
+            if number == 0 or usage not in references:
+                cells.setdefault(usage.name, {})[face] = in_us(answer, base[face]["value"])
+                libraries[usage.name] = usage.library
     names = {usage.name for usage in references}
     return [
         Row(libraries[name], name, bench.version(libraries[name]), each, name in names) for name, each in cells.items()
     ]
+
+
+def in_us(answer: Mapping[str, Any], reference: float) -> Cell:
+    """The cell of an answer in ns."""
+    ns = answer["value"]
+    return Cell(None, None, answer["problem"]) if ns is None else Cell(ns / 1000, ns / reference)
 
 
 # The sections
@@ -234,10 +236,11 @@ def stampede(bench: Bench) -> Iterator[Section]:
     yield Section(
         "stampede",
         "Many callers of one cold key",
-        f"{PROCESSES} processes with {CALLERS} callers each ask at once for a value that takes {seconds} s; threads, or "
-        "tasks for a coroutine function. The worst count of runs and the best time of the last caller, of three keys.",
+        f"{PROCESSES} processes with {CALLERS} callers each ask at once for a value that takes {seconds} s; threads, "
+        "or tasks for a coroutine function. The worst count of runs and the best time of the last caller, of three "
+        "keys.",
         {
-            "runs": Column("How often the function ran", "runs", "one run"),
+            "runs": Column("How often the function ran", "", "one run"),
             "time": Column("Until all had the value", "s", "the time of one run"),
         },
         [stampede_row(bench, usage, face, seconds) for usage, face in each_face(bench, usages)],
@@ -308,8 +311,8 @@ def hung(bench: Bench) -> Iterator[Section]:
     yield Section(
         "hung",
         "A server that hangs",
-        f"The server is stopped while connections to it are open. {calls} calls, one after the other, of a function that "
-        f"takes {seconds} s and whose values are not kept yet; only so many as begin within {limit} s.",
+        f"The server is stopped while connections to it are open. {calls} calls, one after the other, of a function "
+        f"that takes {seconds} s and whose values are not kept yet; only so many as begin within {limit} s.",
         {
             "mean": Column("A call, on average", "s", "the function alone"),
             "slowest": Column("The slowest call", "s", "the function alone"),
@@ -320,6 +323,11 @@ def hung(bench: Bench) -> Iterator[Section]:
         ],
         {name: {"mean": 2.0, "slowest": 15.0} for name in (OURS, f"{OURS}, async")},
     )
+
+
+def go(worker: Worker, prepared: Any) -> Any:
+    """The answer of a worker that is ready, or why it is not."""
+    return asked(worker, "go") if prepared == "ready" else prepared
 
 
 def asked(worker: Worker, what: Any) -> Any:
@@ -390,12 +398,17 @@ def memory(bench: Bench) -> Iterator[Section]:
         f"before. The median of {times}.",
         {"bytes": Column("An entry", "bytes", f"an entry of {REFERENCE}")},
         [
-            Row(usage.library, usage.name, bench.version(usage.library), {"bytes": memory_cell(found[usage.name], base)},
-                usage.library == REFERENCE)
+            Row(
+                usage.library,
+                usage.name,
+                bench.version(usage.library),
+                {"bytes": memory_cell(found[usage.name], base)},
+                usage.library == REFERENCE,
+            )
             for usage in usages
         ],
         {OURS: {"bytes": 1.0}},
-    )  # fmt: skip
+    )
 
 
 def memory_cell(answers: Sequence[Mapping[str, Any]], base: float) -> Cell:
@@ -427,7 +440,7 @@ print(time.process_time())
 
 def imports(bench: Bench) -> Iterator[Section]:
     """What importing a library takes, and getting a first value from it."""
-    turns = 2 if bench.quick else 15
+    turns = 2 if bench.quick else 9
     usages = [usage for usage in bench.usable(IN_PROCESS) if usage.library != REFERENCE]
     programs = {usage.name: (bench.place(usage.library) or 0, import_program(usage)) for usage in usages}
     programs |= {f"bare {place}": (place, BARE) for place in range(len(bench.pythons))}
@@ -458,7 +471,7 @@ def imports(bench: Bench) -> Iterator[Section]:
                 for usage in usages
             ),
         ],
-        {OURS: {"import": 1.5}},
+        {OURS: {"import": 15.0}},
     )
 
 
@@ -502,8 +515,8 @@ def codec(bench: Bench) -> Iterator[Section]:
     yield Section(
         "codec",
         "Encoding typed values",
-        "A hundred dictionaries with a UUID, a Decimal, a datetime, an int and a text each. Only what gives back the same "
-        "types has a figure. Many caches store pickles, which run code when they are read.",
+        "A hundred dictionaries with a UUID, a Decimal, a datetime, an int and a text each. Only what gives back the "
+        "same types has a figure. Many caches store pickles, which run code when they are read.",
         {"encode": Column("Encoding", "µs", "pickle"), "decode": Column("Decoding", "µs", "pickle")},
         rows,
         {OURS: {"encode": 1.0, "decode": 1.0}},
@@ -528,8 +541,8 @@ def pages(bench: Bench) -> Iterator[Section]:
     yield Section(
         "http",
         "A page from the cache",
-        "A route that computes 10 KB of JSON through pydantic, called without a server; its page is in the process. The "
-        "floor is what the framework takes to answer with bytes that are there.",
+        "A route that computes 10 KB of JSON through pydantic, called without a server; its page is in the process. "
+        "The floor is what the framework takes to answer with bytes that are there.",
         {name: Column(name, "µs", "the route that computes the page") for name in ("FastAPI", "Flask")},
         [page_row(bench, name, found) for name, found in called.items()],
         {"cachekit": {"FastAPI": 0.25, "Flask": 0.25}, "cachekit, middleware": {"FastAPI": 0.25}},

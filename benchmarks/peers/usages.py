@@ -1,7 +1,7 @@
 """How the users of each cache write it: the code that the sections run, and nothing else.
 
 A piece of code is given ``function``, plain or a coroutine function, and makes ``memo`` of it. ``URL`` is that of a
-server, ``ENTRIES`` how many entries there must be room for. Every entry lives an hour where the library has such a thing.
+server, ``ENTRIES`` how many entries there must be room for. Every entry lives an hour where there is such a thing.
 """
 
 from typing import NamedTuple
@@ -111,7 +111,8 @@ memo = cache.memoize(3600)(function)
     Usage(
         "cashews",
         "cashews in memory",
-        "from cashews import Cache\ncache = Cache()\ncache.setup('mem://', size=ENTRIES)\nmemo = cache(ttl=3600)(function)",
+        "from cashews import Cache\n"
+        "cache = Cache()\ncache.setup('mem://', size=ENTRIES)\nmemo = cache(ttl=3600)(function)",
         ASYNC,
     ),
     Usage(
@@ -155,7 +156,9 @@ memo = cache(ttl=3600%s)(function)
 DOGPILE = """
 from dogpile.cache import make_region
 region = make_region().configure(
-    "dogpile.cache.redis", expiration_time=3600, arguments={"url": URL, "distributed_lock": %s, "thread_local_lock": False}
+    "dogpile.cache.redis",
+    expiration_time=3600,
+    arguments={"url": URL, "distributed_lock": %s, "thread_local_lock": False},
 )
 memo = region.cache_on_arguments()(function)
 """

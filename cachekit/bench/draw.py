@@ -19,7 +19,7 @@ PANELS = (
 STYLE = """
   svg { color-scheme: light dark; font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; }
   .page { fill: #ffffff; stroke: #d1d9e0; }
-  text { fill: #1f2328; }
+  text { fill: #1f2328; paint-order: stroke; stroke: #ffffff; stroke-width: 4px; }
   .title { font-size: 18px; font-weight: 600; }
   .panel { font-weight: 600; }
   .quiet { fill: #59636e; font-size: 12px; font-weight: 400; }
@@ -31,7 +31,7 @@ STYLE = """
   .bar.reference { fill: #6e7781; }
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117; stroke: #30363d; }
-    text { fill: #e6edf3; }
+    text { fill: #e6edf3; stroke: #0d1117; }
     .quiet { fill: #9198a1; }
     .grid { stroke: #21262d; }
     .one { stroke: #6e7681; }
