@@ -37,7 +37,8 @@ def where(result: Mapping[str, Any]) -> Iterator[str]:
     rows = [row for section in result["sections"] for row in section["rows"]]
     versions = sorted({f"{row['library']} {row['version']}" for row in rows if row["version"]}, key=str.lower)
     yield f"\n{result['machine']}; {result['python']}; cachekit with its {result['twin']} twin."
-    yield f"{result['rounds']} rounds in {result['seconds'] / 60:.0f} minutes, with a load of {result['load']:.1f} at the end."
+    minutes = result["seconds"] / 60
+    yield f"{result['rounds']} rounds in {minutes:.0f} minutes; the load was {result['load']:.1f} at the end."
     yield f"Versions: {', '.join(versions)}."
 
 

@@ -21,11 +21,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench import Bench
 from results import Section
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from sections import SECTIONS, Bench
+from sections import SECTIONS
 
 from cachekit.bench.measure import BenchError, amount, machine, times
 from cachekit.bench.worker import OURS

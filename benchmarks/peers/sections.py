@@ -2,18 +2,19 @@
 
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import Bench, in_turns
 from results import Cell, Column, Row, Section
 from usages import (
     BREAKERS,
@@ -21,137 +22,17 @@ from usages import (
     GET,
     GUARDED,
     IN_PROCESS,
-    MODULES,
     ON_SERVER,
-    OWN,
     SECURE,
     Usage,
 )
 
-from cachekit.bench.measure import BenchError, Result, Worker, environment, measure, working_directory
+from cachekit.bench.measure import BenchError, Result, Worker, environment, measure
 from cachekit.bench.worker import EMPTY, OURS, PEERS, REFERENCE
-from cachekit.testing.servers import Server
 
-HERE = Path(__file__).parent
-PAGES = HERE.parent / "pages.py"
-PROCESSES, CALLERS = 4, 5  # of a stampede
-SECRET = secrets.token_hex(32)  # of encrypted entries
+PAGES = Path(__file__).parents[1] / "pages.py"
+CALLERS = 5  # in each process of a stampede
 CALLS = {"int": "int", "str": "str", "two": "two arguments", "keyword": "keyword", "method": "bound method"}
-
-Told = Callable[[int, int], None]
-
-
-class Bench:
-    """The interpreters, the server, and how long everything may take. The first interpreter is the one that runs us."""
-
-    def __init__(self, pythons: Sequence[str], server: Server, rounds: int, *, quick: bool) -> None:
-        self.pythons, self.server, self.rounds, self.quick = pythons, server, rounds, quick
-        self.told: Told = lambda done, all: None
-        self.places = [self._here(place) for place in range(len(pythons))]
-
-    def _here(self, place: int) -> dict[str, Any]:
-        with self.worker(place) as worker:
-            here: dict[str, Any] = worker.here
-            return here
-
-    @contextmanager
-    def worker(self, place: int) -> Iterator[Worker]:
-        """A measuring process that waits for its task."""
-        program = [str(HERE / "worker.py"), json.dumps(MODULES)]
-        with (
-            working_directory() as directory,
-            Worker(self.pythons[place], directory, own=place == 0, program=program) as worker,
-        ):
-            yield worker
-
-    def place(self, library: str) -> int | None:
-        """Where a library is measured: in the first of the other interpreters that has it, or in ours."""
-        having = [number for number, place in enumerate(self.places) if library in place["libraries"]]
-        if library in OWN:
-            having = [number for number in having if number == 0]
-        return next((number for number in having if number), having[0] if having else None)
-
-    def version(self, library: str) -> str:
-        place = self.place(library)
-        return "" if place is None else str(self.places[place]["libraries"][library])
-
-    @property
-    def missing(self) -> list[str]:
-        return [library for library in MODULES if self.place(library) is None]
-
-    def usable(self, usages: Sequence[Usage]) -> list[Usage]:
-        return [usage for usage in usages if self.place(usage.library) is not None]
-
-    @property
-    def names(self) -> dict[str, Any]:
-        return {"URL": self.server.url, "SECRET": SECRET}
-
-
-# In turns
-
-
-def in_turns(
-    bench: Bench, usages: Sequence[Usage], references: Sequence[Usage], *, hits: bool = True, **names: Any
-) -> list[Row]:
-    """Call the usages in turns, with the references in every interpreter; values are us."""
-    by_place: list[list[tuple[Usage, str]]] = [[] for _ in bench.pythons]
-    for usage in bench.usable(usages):
-        by_place[bench.place(usage.library) or 0] += [(usage, face) for face in usage.faces]
-    for pieces in by_place:
-        if pieces:
-            pieces[:0] = [(usage, face) for usage in references for face in usage.faces]
-    with ExitStack() as stack:
-        workers = [
-            (stack.enter_context(bench.worker(place)), pieces) for place, pieces in enumerate(by_place) if pieces
-        ]
-        for worker, pieces in workers:
-            worker.ask({"task": "rounds", "pieces": [order(bench, piece, references, hits, names) for piece in pieces]})
-        for done in range(bench.rounds):
-            for worker, _ in workers:
-                worker.ask("round")
-            bench.told(done + 1, bench.rounds)
-        found = [(pieces, worker.ask(None)) for worker, pieces in workers]
-    return rows_of(bench, found, references)
-
-
-def order(
-    bench: Bench, piece: tuple[Usage, str], references: Sequence[Usage], hits: bool, names: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a worker is told of a piece. References are always hits, of the server that is there."""
-    usage, face = piece
-    if usage in references:
-        return {"code": usage.code, "column": face, "hits": True, "names": bench.names}
-    return {"code": usage.code, "column": face, "hits": hits, "names": bench.names | names}
-
-
-def rows_of(
-    bench: Bench, found: Sequence[tuple[Sequence[tuple[Usage, str]], Any]], references: Sequence[Usage]
-) -> list[Row]:
-    """A row for each name, with ratios to the reference of the same interpreter; of the references, only ours."""
-    cells: dict[str, dict[str, Cell]] = {}
-    libraries: dict[str, str] = {}
-    for number, (pieces, answers) in enumerate(found):
-        measured = list(zip(pieces, answers, strict=True))
-        base = {face: answer for (usage, face), answer in measured if usage in references}
-        for (usage, face), answer in measured:
-            if base[face]["value"] is None:
-                raise BenchError(f"{usage.name}, which others are compared with: {base[face]['problem']}")
-            if number == 0 or usage not in references:
-                cells.setdefault(usage.name, {})[face] = in_us(answer, base[face]["value"])
-                libraries[usage.name] = usage.library
-    names = {usage.name for usage in references}
-    return [
-        Row(libraries[name], name, bench.version(libraries[name]), each, name in names) for name, each in cells.items()
-    ]
-
-
-def in_us(answer: Mapping[str, Any], reference: float) -> Cell:
-    """The cell of an answer in ns."""
-    ns = answer["value"]
-    return Cell(None, None, answer["problem"]) if ns is None else Cell(ns / 1000, ns / reference)
-
-
-# The sections
 
 
 def l1(bench: Bench) -> Iterator[Section]:
@@ -222,28 +103,30 @@ def l2(bench: Bench) -> Iterator[Section]:
 
 def beside(row: Row, plain: Mapping[str, Cell]) -> Row:
     """The row with ratios to other cells."""
-    cells = {
-        face: Cell(cell.value, cell.value / base) if cell.value and (base := plain[face].value) else cell
-        for face, cell in row.cells.items()
-    }
-    return Row(row.library, row.name, row.version, cells)
+    return replace(row, cells={face: over(cell, plain[face]) for face, cell in row.cells.items()})
+
+
+def over(cell: Cell, plain: Cell) -> Cell:
+    if cell.value is None or plain.value is None:
+        return Cell(None, None, cell.problem or plain.problem)
+    return Cell(cell.value, cell.value / plain.value)
 
 
 def stampede(bench: Bench) -> Iterator[Section]:
     """Many callers of one cold key, in several processes."""
-    seconds = 0.3
+    seconds, processes, keys = (0.3, 2, 1) if bench.quick else (0.3, 4, 3)
     usages = [*ON_SERVER[:1], *GUARDED, *ON_SERVER[1:]]
     yield Section(
         "stampede",
         "Many callers of one cold key",
-        f"{PROCESSES} processes with {CALLERS} callers each ask at once for a value that takes {seconds} s; threads, "
-        "or tasks for a coroutine function. The worst count of runs and the best time of the last caller, of three "
-        "keys.",
+        f"{processes} processes with {CALLERS} callers each ask at once for a value that takes {seconds} s; threads, "
+        "or tasks for a coroutine function. The worst count of runs and the best time of the last caller, of "
+        f"{keys} keys.",
         {
             "runs": Column("How often the function ran", "", "one run"),
             "time": Column("Until all had the value", "s", "the time of one run"),
         },
-        [stampede_row(bench, usage, face, seconds) for usage, face in each_face(bench, usages)],
+        [stampede_row(bench, usage, face, seconds, processes, keys) for usage, face in each_face(bench, usages)],
         {name: {"runs": 1.0, "time": 2.0} for name in (OURS, f"{OURS}, async")},
     )
 
@@ -260,23 +143,22 @@ def named(usage: Usage, face: str) -> str:
     return f"{usage.name}, async" if face == "async" and len(usage.faces) > 1 else usage.name
 
 
-def stampede_row(bench: Bench, usage: Usage, face: str, seconds: float) -> Row:
+def stampede_row(bench: Bench, usage: Usage, face: str, seconds: float, processes: int, keys: int) -> Row:
     try:
-        cells = stampede_cells(bench, usage, face, seconds)
+        cells = stampede_cells(bench, usage, face, seconds, processes, keys)
     except BenchError as error:
         cells = dict.fromkeys(("runs", "time"), Cell(None, None, words(error)))
-    return Row(usage.library, named(usage, face), bench.version(usage.library), cells)
+    return bench.row(usage, named(usage, face), cells)
 
 
-def stampede_cells(bench: Bench, usage: Usage, face: str, seconds: float) -> dict[str, Cell]:
-    processes, keys = (2, 1) if bench.quick else (PROCESSES, 3)
+def stampede_cells(bench: Bench, usage: Usage, face: str, seconds: float, processes: int, keys: int) -> dict[str, Cell]:
     bench.server.command("FLUSHALL")
     task = {
         "task": "stampede", "code": usage.code, "face": face, "names": bench.names, "callers": CALLERS,
         "seconds": seconds,
     }  # fmt: skip
-    place = bench.place(usage.library) or 0
-    with ExitStack() as stack, ThreadPoolExecutor(PROCESSES) as pool:
+    place = bench.place[usage.library]
+    with ExitStack() as stack, ThreadPoolExecutor(processes) as pool:
         workers = [stack.enter_context(bench.worker(place)) for _ in range(processes)]
         list(pool.map(Worker.ask, workers, [task] * processes))
         found = [list(pool.map(Worker.ask, workers, [key] * processes)) for key in range(keys)]
@@ -291,7 +173,7 @@ def hung(bench: Bench) -> Iterator[Section]:
     bench.server.command("FLUSHALL")
     pairs = [(usage, face) for usage in bench.usable(ON_SERVER) for face in usage.faces]
     with ExitStack() as stack, ThreadPoolExecutor(len(pairs)) as pool:
-        workers = [stack.enter_context(bench.worker(bench.place(usage.library) or 0)) for usage, _ in pairs]
+        workers = [stack.enter_context(bench.worker(bench.place[usage.library])) for usage, _ in pairs]
         tasks = [
             {
                 "task": "outage", "code": usage.code, "face": face, "names": bench.names, "seconds": seconds,
@@ -318,7 +200,7 @@ def hung(bench: Bench) -> Iterator[Section]:
             "slowest": Column("The slowest call", "s", "the function alone"),
         },
         [
-            Row(usage.library, named(usage, face), bench.version(usage.library), outage_cells(answer, seconds))
+            bench.row(usage, named(usage, face), outage_cells(answer, seconds))
             for (usage, face), answer in zip(pairs, answers, strict=True)
         ],
         {name: {"mean": 2.0, "slowest": 15.0} for name in (OURS, f"{OURS}, async")},
@@ -381,29 +263,28 @@ class Gone:
 
 def memory(bench: Bench) -> Iterator[Section]:
     """How many bytes of the process an entry takes."""
-    entries, times = (2_000, 1) if bench.quick else (50_000, 3)
+    entries, turns = (2_000, 1) if bench.quick else (20_000, 3)
     usages = bench.usable(IN_PROCESS)
     found: dict[str, list[Any]] = {usage.name: [] for usage in usages}
-    for turn in range(times):
+    for turn in range(turns):
         for number, usage in enumerate(usages, 1):
-            with bench.worker(bench.place(usage.library) or 0) as worker:
+            with bench.worker(bench.place[usage.library]) as worker:
                 task = {"task": "memory", "code": usage.code, "face": usage.faces[0], "entries": entries}
                 found[usage.name].append(asked(worker, task))
-            bench.told(turn * len(usages) + number, times * len(usages))
+            bench.told(turn * len(usages) + number, turns * len(usages))
     base = median(answer["value"] for answer in found[REFERENCE])
     yield Section(
         "memory",
         "Memory per entry",
         f"The resident memory of a fresh process before and after {entries:,} entries, per entry; key and value exist "
-        f"before. The median of {times}.",
+        f"before. The median of {turns}.",
         {"bytes": Column("An entry", "bytes", f"an entry of {REFERENCE}")},
         [
-            Row(
-                usage.library,
+            bench.row(
+                usage,
                 usage.name,
-                bench.version(usage.library),
                 {"bytes": memory_cell(found[usage.name], base)},
-                usage.library == REFERENCE,
+                reference=usage.library == REFERENCE,
             )
             for usage in usages
         ],
@@ -442,7 +323,7 @@ def imports(bench: Bench) -> Iterator[Section]:
     """What importing a library takes, and getting a first value from it."""
     turns = 2 if bench.quick else 9
     usages = [usage for usage in bench.usable(IN_PROCESS) if usage.library != REFERENCE]
-    programs = {usage.name: (bench.place(usage.library) or 0, import_program(usage)) for usage in usages}
+    programs = {usage.name: (bench.place[usage.library], import_program(usage)) for usage in usages}
     programs |= {f"bare {place}": (place, BARE) for place in range(len(bench.pythons))}
     found: dict[str, list[list[float]]] = {name: [] for name in programs}
     for turn in range(turns):
@@ -462,10 +343,9 @@ def imports(bench: Bench) -> Iterator[Section]:
         [
             Row("", "an interpreter that does nothing", "", import_cells(best["bare 0"], best["bare 0"]), True),
             *(
-                Row(
-                    usage.library,
+                bench.row(
+                    usage,
                     usage.name,
-                    bench.version(usage.library),
                     import_cells(best[usage.name], best[f"bare {programs[usage.name][0]}"]),
                 )
                 for usage in usages
@@ -524,44 +404,51 @@ def codec(bench: Bench) -> Iterator[Section]:
 
 
 def pages(bench: Bench) -> Iterator[Section]:
-    """Pages from the cache, as benchmarks/pages.py calls them."""
-    if not PAGES.exists():
+    """Pages from the cache, as benchmarks/pages.py calls them; nothing where it lacks what it compares."""
+    if not (PAGES.exists() and bench.places[0]["libraries"].keys() >= PAGE_PEERS):
         return
-    rounds = max(1, bench.rounds // 2)
     done = subprocess.run(
-        [sys.executable, str(PAGES), "--json", "--seconds", "0", "--rounds", str(rounds)],
+        [sys.executable, str(PAGES), "--json", "--seconds", "0", "--rounds", str(bench.rounds)],
         env=environment(own=True), capture_output=True, text=True,
     )  # fmt: skip
-    bench.told(1, 1)
     try:
-        called = json.loads(done.stdout)["called"]
+        called = json.loads(done.stdout)["called"]  # its own bounds may not hold here: the machine has had much to do
     except ValueError:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         raise BenchError(f"benchmarks/pages.py: {said}") from None
+    bench.told(1, 1)
     yield Section(
         "http",
         "A page from the cache",
         "A route that computes 10 KB of JSON through pydantic, called without a server; its page is in the process. "
         "The floor is what the framework takes to answer with bytes that are there.",
-        {name: Column(name, "µs", "the route that computes the page") for name in ("FastAPI", "Flask")},
-        [page_row(bench, name, found) for name, found in called.items()],
-        {"cachekit": {"FastAPI": 0.25, "Flask": 0.25}, "cachekit, middleware": {"FastAPI": 0.25}},
+        {name: Column(name, "µs", "the route that computes the page") for name in FRAMEWORKS.values()},
+        page_rows(bench, called),
+        {OURS: {"FastAPI": 0.25, "Flask": 0.25}, "cachekit, middleware": {"FastAPI": 0.25}},
     )
 
 
+FRAMEWORKS = {"fastapi": "FastAPI", "flask": "Flask"}
 PAGE_ROWS = {
-    "without": ("", "no cache"), "floor": ("", "floor"), "cachekit": (OURS, "cachekit"),
+    "without": ("", "no cache"), "floor": ("", "floor"), "cachekit": (OURS, OURS),
     "middleware": (OURS, "cachekit, middleware"), "cache2": ("fastapi-cache2", "fastapi-cache2"),
     "cachex": ("fastapi-cachex", "fastapi-cachex"), "caching": ("flask-caching", "Flask-Caching"),
 }  # fmt: skip
+PAGE_PEERS = {library for library, _ in PAGE_ROWS.values() if library}
 
 
-def page_row(bench: Bench, name: str, found: Mapping[str, Any]) -> Row:
-    framework, _, kind = name.partition("_")
-    library, told = PAGE_ROWS[kind]
-    cell = Cell(found["ns"] / 1000, found["ratio"])
-    column = {"fastapi": "FastAPI", "flask": "Flask"}[framework]
-    return Row(library, told, "", {column: cell}, kind in ("without", "floor"))
+def page_rows(bench: Bench, called: Mapping[str, Any]) -> list[Row]:
+    """A row for each cache, of what is named ``framework_cache`` there."""
+    cells: dict[str, dict[str, Cell]] = {}
+    for name, found in called.items():
+        framework, _, kind = name.partition("_")
+        cells.setdefault(kind, {})[FRAMEWORKS[framework]] = Cell(found["ns"] / 1000, found["ratio"])
+    versions = bench.places[0]["libraries"]
+    return [
+        Row(library, name, versions.get(library, ""), cells[kind], kind in ("without", "floor"))
+        for kind, (library, name) in PAGE_ROWS.items()
+        if kind in cells
+    ]
 
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Section]]] = {

@@ -19,6 +19,7 @@ MODULES = {
     "django-redis": ("django_redis", "django-redis"),
     "python-redis-cache": ("redis_cache", "python-redis-cache"),
     "fastapi-cache2": ("fastapi_cache", "fastapi-cache2"),
+    "fastapi-cachex": ("fastapi_cachex", "fastapi-cachex"),
 }
 
 

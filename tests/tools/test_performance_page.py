@@ -67,7 +67,7 @@ def test_the_figures_are_written_between_the_marks_and_the_rest_stays() -> None:
 
 def test_the_machine_the_method_and_the_versions_are_told(lines: list[str]) -> None:
     assert "a processor; CPython 3; cachekit with its pure twin." in lines
-    assert "120 rounds, 5 minutes in all, load 0.5 at the end." in lines
+    assert "120 rounds in 5 minutes; the load was 0.5 at the end." in lines
     assert "Versions: x 1.2, y 3." in lines
     assert "## A hit" in lines
     assert "In a loop." in lines
