@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import Bench
-from results import Section
+from results import Cell, Section
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -49,7 +49,10 @@ def main() -> None:
     result = report(bench, found, time.monotonic() - begun)
     if options.plots:
         draw(found, options.plots, caption(result))
-    print(json.dumps(result, indent=2)) if options.json else show(found, result)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(found, result)
     for line in (*result["failures"], *result["over"]):
         console.print(f"not as it should be: {line}", style="red", highlight=False, soft_wrap=True)
     sys.exit(0 if result["ok"] else 1)
@@ -165,6 +168,12 @@ def draw(found: Sequence[Section], where: Path, lines: Sequence[str]) -> None:
         (where / f"peers-{section.name}.svg").write_text(section.svg(lines), encoding="utf-8")
 
 
+def told(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    return "–" if cell.value is None else f"{amount(cell.value)} {times(cell.ratio):>6}"
+
+
 def show(found: Sequence[Section], result: dict[str, Any]) -> None:
     """Everything as tables."""
     console = Console(highlight=False)
@@ -172,14 +181,10 @@ def show(found: Sequence[Section], result: dict[str, Any]) -> None:
         table = Table(title=section.title, title_justify="left", box=None, pad_edge=False, title_style="bold")
         table.add_column("")
         for column in section.columns.values():
-            table.add_column(f"{column.heading}, {column.unit}", justify="right")
+            table.add_column(", ".join(filter(None, (column.heading, column.unit))), justify="right")
         for row in section.rows:
-            cells = [row.cells.get(name) for name in section.columns]
-            told = [
-                "" if cell is None else "–" if cell.value is None else f"{amount(cell.value)} {times(cell.ratio):>6}"
-                for cell in cells
-            ]
-            table.add_row(row.name, *told, style="bold" if row.library == OURS else "")
+            cells = (told(row.cells.get(name)) for name in section.columns)
+            table.add_row(row.name, *cells, style="bold" if row.library == OURS else "")
         console.print(table)
         for row in section.rows:
             for name, cell in row.cells.items():

@@ -184,9 +184,7 @@ def hung(bench: Bench) -> Iterator[Section]:
         prepared = list(pool.map(asked, workers, tasks))
         bench.server.pause()
         try:
-            answers = list(
-                pool.map(lambda worker, found: asked(worker, "go") if found == "ready" else found, workers, prepared)
-            )
+            answers = list(pool.map(go, workers, prepared))
         finally:
             bench.server.resume()
     bench.told(1, 1)
