@@ -201,7 +201,8 @@ def hung(bench: Bench) -> Iterator[Section]:
             bench.row(usage, named(usage, face), outage_cells(answer, seconds))
             for (usage, face), answer in zip(pairs, answers, strict=True)
         ],
-        {name: {"mean": 2.0, "slowest": 15.0} for name in (OURS, f"{OURS}, async")},
+        # Five calls of a budget of 0.25 s open the circuit breaker: by construction 2.25 times on average.
+        {name: {"mean": 2.5, "slowest": 15.0} for name in (OURS, f"{OURS}, async")},
     )
 
 
