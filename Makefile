@@ -85,10 +85,11 @@ bench: ## every benchmark
 	@$(ENVIRONMENT) .venv $$(cat benchmarks/http-peers.txt) # pages are compared in one process
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
 
-bench-peers: ## what a hit in the process costs beside other caches, which get an environment of their own
+bench-peers: ## what cachekit costs beside other caches, which get an environment of their own; ARGS=--quick: whether it runs
 	@$(ENVIRONMENT) .venv '.[test]'
-	@$(ENVIRONMENT) .venv-bench $$(cat benchmarks/peers.txt) # one of them is another project named cachekit
-	$(BIN)/cachekit bench --python .venv-bench/bin/python $(ARGS)
+	@$(ENVIRONMENT) .venv $$(cat benchmarks/http-peers.txt)
+	@$(ENVIRONMENT) .venv-bench $$(cat benchmarks/peers/requirements.txt) # one of them is another project named cachekit
+	@$(BIN)/python benchmarks/peers --python .venv-bench/bin/python $(ARGS)
 
 docs: ## write the generated pages anew, check every link, build the site into build/site
 	@$(ENVIRONMENT) .venv '.[docs]'

@@ -1,6 +1,6 @@
-"""Write the tables of docs/performance.md anew, from what ``cachekit bench --json`` prints.
+"""Write the figures of docs/performance.md anew, from what ``make bench-peers`` prints as JSON.
 
-make -s bench-peers ARGS="--json --plot docs/images/l1-hits.svg" | .venv/bin/python tools/performance_page.py
+make -s bench-peers ARGS="--json --plots docs/images" | .venv/bin/python tools/performance_page.py
 """
 
 import json
@@ -10,52 +10,78 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cachekit.bench.measure import Cell
-from cachekit.bench.worker import REFERENCE
+from cachekit.bench.measure import amount, times
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
-HEADINGS = {"int": "int", "str": "str", "two": "two arguments", "keyword": "keyword", "method": "bound method"}
-TABLES = re.compile(r"(<!-- begin: .* -->\n).*(<!-- end -->\n)", re.DOTALL)
+FIGURES = re.compile(r"(<!-- begin: .* -->\n).*(<!-- end -->\n)", re.DOTALL)
 
 
 def main() -> None:
     text = sys.stdin.read()
+    if "{" not in text:
+        sys.exit("nothing was measured: what was read has no JSON")
     result = json.loads(text[text.index("{") :])  # the environments may have been made just now, which is told
+    if result["quick"]:
+        sys.exit("these are guesses: measure without --quick")
     PAGE.write_text(rewritten(PAGE.read_text(), result))
 
 
 def rewritten(page: str, result: Mapping[str, Any]) -> str:
-    """The page with the tables of this result."""
-    parts = [*tables(result), ""]
-    return TABLES.sub(lambda found: found[1] + "\n".join(parts) + "\n" + found[2], page)
+    """The page with the figures of this result."""
+    lines = [*where(result), *(line for section in result["sections"] for line in figures(section)), ""]
+    return FIGURES.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], page)
 
 
-def tables(result: Mapping[str, Any]) -> Iterator[str]:
-    own = result["places"][0]
-    versions = dict.fromkeys(f"{row['library']} {row['version']}" for row in result["rows"] if row["version"])
-    yield f"\n{result['machine']}; {own['python']}; cachekit with its {own['twin']} twin; {result['rounds']} rounds."
-    yield f"Versions: {', '.join(versions)}.\n"
-    yield from table(result, HEADINGS)
-    yield ""
-    yield from table(result, {"await": "await"})
+def where(result: Mapping[str, Any]) -> Iterator[str]:
+    """The machine, and what was measured on it."""
+    rows = [row for section in result["sections"] for row in section["rows"]]
+    versions = sorted({f"{row['library']} {row['version']}" for row in rows if row["version"]}, key=str.lower)
+    yield f"\n{result['machine']}; {result['python']}; cachekit with its {result['twin']} twin."
+    minutes = result["seconds"] / 60
+    yield f"{result['rounds']} rounds in {minutes:.0f} minutes; the load was {result['load']:.1f} at the end."
+    yield f"Versions: {', '.join(versions)}."
 
 
-def table(result: Mapping[str, Any], headings: Mapping[str, str]) -> Iterator[str]:
-    """One table of markdown; of the reference, only the one beside us."""
-    yield "| | " + " | ".join(headings.values()) + " |"
-    yield "|---" + "|---:" * len(headings) + "|"
-    for row in result["rows"]:
-        if headings.keys() & row["cells"].keys() and (row["library"] != REFERENCE or row["place"] == 0):
-            cells = (told(row["cells"].get(column)) for column in headings)
-            name, at, option = row["name"].partition(" @")
-            yield f"| {name}{f' `@{option}`' if at else ''} | {' | '.join(cells)} |"
+def figures(section: Mapping[str, Any]) -> Iterator[str]:
+    """One thing that was measured: how, its picture, its table, and what is wrong with some of it."""
+    columns = {name: column(each) for name, each in section["columns"].items()}
+    yield f"\n## {section['title']}\n\n{section['method']}\n"
+    yield f"![Bars of ratios: {section['title']}](images/peers-{section['name']}.svg)\n"
+    yield "| | " + " | ".join(columns.values()) + " |"
+    yield "|---" + "|---:" * len(columns) + "|"
+    for row in section["rows"]:
+        cells = (told(row["cells"].get(name)) for name in columns)
+        yield f"| {marked(row['name'])} | {' | '.join(cells)} |"
+    notes = dict.fromkeys(
+        note(row, each) for row in section["rows"] for each in row["cells"].values() if each["problem"]
+    )
+    yield from ("", *notes) if notes else ()
+
+
+def column(each: Any) -> str:
+    """The heading of a column with its unit; JSON has made a list of it."""
+    heading, unit, *_ = each
+    return f"{heading}, {unit}" if unit else str(heading)
+
+
+def marked(name: str) -> str:
+    """A name whose decorator, if there is one, is code."""
+    before, at, option = name.partition(" @")
+    return f"{before} `@{option}`" if at else before
 
 
 def told(cell: "Mapping[str, Any] | None") -> str:
     if cell is None:
         return ""
-    found = Cell(**cell)
-    return f"{found.cost} **{found.times}**" if found.ratio else "–"
+    if cell["value"] is None:
+        return "–"
+    return f"{amount(cell['value'])} **{times(cell['ratio'])}**{'*' if cell['problem'] else ''}"
+
+
+def note(row: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
+    # In code, since it is what a program said; ports differ from run to run and say nothing.
+    problem = re.sub(r"(127\.0\.0\.1):\d+", r"\1", cell["problem"]).replace("`", "'")
+    return f"- {'–' if cell['value'] is None else '*'} {marked(row['name'])}: `{problem}`"
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,16 @@ KEPT = ("CACHEKIT_PURE", "CACHEKIT_NATIVE")  # they choose the twin; other setti
 
 class BenchError(Exception):
     """Why there is no result."""
+
+
+def amount(value: float) -> str:
+    """A number for people, with three digits or all before the point."""
+    return f"{value:.3g}" if value < 99.95 else f"{value:.0f}" if value < 9_999.5 else f"{value:,.0f}"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio for people, with two digits; nothing where there is none."""
+    return "" if ratio is None else f"{ratio:.{2 if ratio < 0.995 else 1 if ratio < 9.95 else 0}f}x"
 
 
 @dataclass(frozen=True)
@@ -36,10 +46,8 @@ class Cell:
 
     @property
     def times(self) -> str:
-        """The ratio for people, with two digits."""
-        if self.ratio is None:
-            return ""
-        return f"{self.ratio:.{2 if self.ratio < 0.995 else 1 if self.ratio < 9.95 else 0}f}x"
+        """The ratio for people."""
+        return times(self.ratio)
 
 
 @dataclass(frozen=True)
@@ -85,16 +93,12 @@ class Result:
 class Worker:
     """The measuring process in one interpreter. ``own``: the one that runs us, with this very package."""
 
-    def __init__(self, python: str, directory: Path, *, own: bool) -> None:
+    def __init__(self, python: str, directory: Path, *, own: bool, program: Sequence[str] = (str(WORKER),)) -> None:
         self.python, self._errors = python, directory / "errors"
-        environment = {name: value for name, value in os.environ.items() if name in KEPT or not _configures(name)}
-        path = environment.pop("PYTHONPATH", "")
-        if own:
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(WORKER.parents[2]), path)))
         try:
             with self._errors.open("w") as errors:
                 self._process = subprocess.Popen(
-                    [python, str(WORKER)], cwd=directory, env=environment, text=True, bufsize=1,
+                    [python, *program], cwd=directory, env=environment(own=own), text=True, bufsize=1,
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 )  # fmt: skip
         except OSError as error:
@@ -132,8 +136,26 @@ class Worker:
             ) from None
 
 
+def environment(*, own: bool) -> dict[str, str]:
+    """That of a measuring process: without the user's configuration, and with this very package in our interpreter."""
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or not _configures(name)}
+    path = kept.pop("PYTHONPATH", "")
+    if own:
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(WORKER.parents[2]), path)))
+    return kept
+
+
 def _configures(name: str) -> bool:
     return name.startswith("CACHEKIT_") or name in ("REDIS_URL", "PYTHONHOME")
+
+
+@contextmanager
+def working_directory() -> Iterator[Path]:
+    """For a measuring process. Its configuration is found before the user's."""
+    with tempfile.TemporaryDirectory(prefix="cachekit-bench-") as name:
+        directory = Path(name)
+        (directory / "cachekit.toml").write_text('namespace = "bench"\n')
+        yield directory
 
 
 def measure(
@@ -145,11 +167,11 @@ def measure(
     or else in ours. ``told(done, all)`` is called as the rounds go by. Raises `BenchError`.
     """
     with ExitStack() as stack:
-        workers = []
-        for number, python in enumerate(pythons):
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachekit-bench-")))
-            (directory / "cachekit.toml").write_text('namespace = "bench"\n')  # the user's is not looked for
-            workers.append(stack.enter_context(Worker(python, directory, own=number == 0)))
+        directories = [stack.enter_context(working_directory()) for _ in pythons]
+        workers = [
+            stack.enter_context(Worker(python, directory, own=number == 0))
+            for number, (python, directory) in enumerate(zip(pythons, directories, strict=True))
+        ]
         told(0, rounds)
         for worker, names in zip(workers, _shares(workers, peers), strict=True):
             worker.ask(names)
