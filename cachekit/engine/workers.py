@@ -161,8 +161,8 @@ def let_go(*, shared: bool = False) -> None:
 
     In a ``shared`` thread only those that Django itself would not keep for the next request.
     """
-    database = sys.modules.get("django.db")
-    if database is not None:
+    database, conf = sys.modules.get("django.db"), sys.modules.get("django.conf")
+    if database is not None and conf is not None and conf.settings.configured:  # else it is imported and not used
         try:
             if shared:
                 database.close_old_connections()

@@ -541,3 +541,9 @@ def test_database_connections_of_worker_threads_are_closed(tmp_path: Any) -> Non
     program = textwrap.dedent(DJANGO).replace("FILE", str(tmp_path / "db.sqlite3"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == "closed\n", done.stderr
+
+
+def test_a_django_that_is_imported_and_not_configured_has_no_connections_to_close() -> None:
+    program = "import django.db\nfrom cachekit.engine.workers import let_go\nlet_go(), let_go(shared=True)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

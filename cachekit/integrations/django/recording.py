@@ -21,7 +21,7 @@ from cachekit.engine.outcome import Outcome
 from cachekit.engine.ports import Result
 from cachekit.engine.tiers import Call
 from cachekit.function import Bound
-from cachekit.regions import Region
+from cachekit.regions import Place, Region
 
 SHOWN: Final = 120  # characters of a key
 ENTRANCES: Final = (
@@ -191,7 +191,8 @@ def _function_named(bound: Bound, *args: Any) -> tuple[str, str]:
     return bound.tiers.spec.name, bound.name
 
 
-def _key_named(region: Region, at: Any, key: Any) -> tuple[str, str]:
+def _key_named(region: Region, place: Place) -> tuple[str, str]:
+    key = place[2][-1] if place[2] else ""
     return region.name, key if isinstance(key, str) else repr(key)
 
 
