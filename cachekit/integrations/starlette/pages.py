@@ -1,6 +1,6 @@
 """The kept pages of one route or rule: a cached function in each service that uses it, and what clears its pages."""
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -41,6 +41,11 @@ class Made(NamedTuple):
     def ask(self, tags: Iterable[str]) -> Ask:
         """The cached function as `answer` calls it."""
         return _Ask(self.cached, tuple(tags))
+
+    @property
+    def wall(self) -> Callable[[], float]:
+        """The clock that pages are dated by."""
+        return self.function.at().service.async_port.wall
 
     def counted(self, result: str) -> None:
         """One more answer: HIT, MISS, STALE, BYPASS."""
