@@ -33,14 +33,14 @@ def target(request: Request, user: str | None, *, query: bool = True) -> Target:
 
     The path stays as it was written: ``/a%2Fb`` and ``/a/b`` may be two pages.
     """
-    return target_of(request.scheme, request.host, request.path, request.query if query else b"", user)
+    asked = sorted_query(request.query) if query else b""
+    host = host_of(request.scheme, request.host)
+    return Target(FORMAT, request.scheme, host, request.path, asked, "" if user is None else _digest(user))
 
 
-def target_of(scheme: str, host: str, path: str, query: bytes, user: str | None) -> Target:
-    """The same of the parts of a request."""
-    return Target(
-        FORMAT, scheme, host_of(scheme, host), path, sorted_query(query), "" if user is None else _digest(user)
-    )
+def open_key(scheme: str, host: str, path: str, query: bytes) -> tuple[Any, ...]:
+    """`target` and `variant` of a request that is nobody's, for a page that varies by nothing."""
+    return FORMAT, scheme, host_of(scheme, host), path, sorted_query(query), "", ""
 
 
 def _digest(text: str) -> str:

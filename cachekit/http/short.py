@@ -1,7 +1,7 @@
 """The short way of an ordinary hit, beside `answer`, which asks everything: both give the same.
 
-Ordinary is a plain GET for a page that lies in this process, is fresh, and varies by nothing. Whatever else it turns out
-to be goes on to `answer` with what was found, so that one request stays one look, and is counted once.
+Ordinary is a plain GET for a page that lies in this process, is fresh, and varies by nothing. Whatever turns out to be
+something else goes on to `answer` with what was found, so that one request stays one look, and is counted once.
 """
 
 from collections.abc import Awaitable

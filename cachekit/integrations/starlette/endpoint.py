@@ -37,13 +37,14 @@ from cachekit.integrations.starlette.declared import (
     tags_of,
     user_of,
 )
+from cachekit.integrations.starlette.installed import own_service
 from cachekit.integrations.starlette.messages import (
     Raw,
     again,
     fields_of,
+    key_of,
     nobody,
     nowhere,
-    place_of,
     raw_of,
     raw_of_hit,
     request_of,
@@ -152,7 +153,14 @@ class CachedRoute:
     def _wrapper(self) -> Any:
         @functools.wraps(self.function)
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
-            return await self.respond(args, kwargs)
+            # What the framework gets in place of what the function returns. Here, since a coroutine more costs a hit.
+            given = self.inputs.of(args, kwargs)
+            if given.request is None:
+                return await self.run(args, kwargs)
+            made = self._made(given.request)
+            found = self._at_hand(given, given.request.scope, made)
+            hit = self._hit(found, given.request.scope, made)
+            return await self._long(args, given, given.request, made, found) if hit is None else hit
 
         made: Any = endpoint
         made.__signature__ = self.inputs.signature
@@ -160,28 +168,23 @@ class CachedRoute:
         made.invalidate, made.ainvalidate = self.pages.clear, self.pages.aclear
         return made
 
-    async def respond(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the framework gets in place of what the function returns."""
-        given = self.inputs.of(args, kwargs)
-        if given.request is None:
-            return await self.run(args, given.kwargs)
-        made = self._made(given.request)
-        found = self._at_hand(given, given.request.scope, made)
-        hit = None if found is MISS else short.hit(found, made.wall())
-        if hit is not None:
-            given.request.scope[ANSWERED] = True
-            made.counted("HIT")
-            return _Whole(hit.status, raw_of_hit(hit), hit.body)
-        return await self._long(args, given, given.request, made, found)
-
     def _at_hand(self, given: Given, scope: Scope, made: Made) -> Any:
         """What lies there, if this is an ordinary request whose page varies by nothing, or MISS."""
         if self.per_user is not None or made.rules.vary or self.rendering(scope).names or AGAIN in scope:
             return MISS
         if given.response is not None and given.response.raw_headers:  # what dependencies said joins the page's
             return MISS
-        place = place_of(scope)
-        return MISS if place is None else made.function.at_hand(place)
+        key = key_of(scope)
+        return MISS if key is None else made.function.at_hand(key)
+
+    def _hit(self, found: Any, scope: Scope, made: Made) -> Response | None:
+        """The answer, if that is fresh; None: it takes the long way."""
+        hit = None if found is MISS else short.hit(found, made.wall())
+        if hit is None:
+            return None
+        scope[ANSWERED] = True
+        made.counted("HIT")
+        return _Whole(hit.status, raw_of_hit(hit), hit.body)
 
     async def _long(self, args: tuple[Any, ...], given: Given, native: Request, made: Made, found: Any) -> Any:
         """Whatever is no ordinary hit. ``found``: what lies at hand, if that was looked for."""
@@ -221,8 +224,6 @@ class CachedRoute:
         return _Whole(response.status, raw_of(fields), b"" if exchange.request.method == "HEAD" else response.body)
 
     def _made(self, request: Request) -> Made:
-        from cachekit.integrations.starlette.installation import own_service  # which stands on this module
-
         return self.pages.at(own_service(request), behind=ENTRANCE in request.scope)
 
     def rendering(self, scope: Scope) -> Rendering:
@@ -235,9 +236,10 @@ class CachedRoute:
 
     async def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function, as its framework would run it."""
+        own = self.inputs.own(kwargs)
         if self.is_async:
-            return await self.function(*args, **kwargs)
-        value = await run_in_threadpool(self.function, *args, **kwargs)
+            return await self.function(*args, **own)
+        value = await run_in_threadpool(self.function, *args, **own)
         return await value if inspect.isawaitable(value) else value
 
 

@@ -33,7 +33,7 @@ def request_of(scope: Scope) -> Request:
     )
 
 
-def place_of(scope: Scope) -> tuple[Any, ...] | None:
+def key_of(scope: Scope) -> tuple[Any, ...] | None:
     """The key of the page that an ordinary request asks for; None if it is none (`cachekit.http.short`)."""
     if scope["method"] != "GET":
         return None
@@ -41,15 +41,11 @@ def place_of(scope: Scope) -> tuple[Any, ...] | None:
     if not LOOKED_AT_RAW.isdisjoint(named):
         return None
     host = named.get(b"host")
-    return (
-        *page.target_of(
-            scope.get("scheme", "http"),
-            host.decode("latin-1") if host else _server(scope),
-            key_path(path_of(scope), scope.get("raw_path") or b""),
-            scope.get("query_string", b""),
-            None,
-        ),
-        "",
+    return page.open_key(
+        scope.get("scheme", "http"),
+        host.decode("latin-1") if host else _server(scope),
+        key_path(path_of(scope), scope.get("raw_path") or b""),
+        scope.get("query_string", b""),
     )
 
 

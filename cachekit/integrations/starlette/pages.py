@@ -19,6 +19,7 @@ from cachekit.http.control import LONGEST
 from cachekit.http.messages import Request
 from cachekit.http.page import Kept
 from cachekit.http.policy import Rules
+from cachekit.integrations.starlette.installed import service_of
 from cachekit.integrations.starlette.messages import key_path_of, request_of
 from cachekit.options import check
 from cachekit.process import default_service
@@ -191,8 +192,6 @@ async def ainvalidate_url(url: str, request: HTTPConnection | None = None) -> Ou
 
 
 def _service(request: HTTPConnection | None) -> Service:
-    from cachekit.integrations.starlette.installation import service_of  # which stands on this module
-
     return default_service() if request is None else service_of(request)
 
 
