@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from flask import Response, current_app, request
+from flask import Request, Response, current_app, request
 
 from cachekit.engine.keys import check_tag
 from cachekit.engine.miss import MISS
@@ -112,18 +112,19 @@ class CachedView:
         def run() -> Any:
             return current_app.ensure_sync(self.view)(*args, **kwargs)
 
-        if not views.is_view_of_request(self.wrapper, args):
+        context = views.current_context()
+        if not views.is_view_of_request(context, self.wrapper, args):
             self._tell(NOT_A_VIEW)
             return run()
-        asked = again_of(self)
+        asked = again_of(self, context.request)
         if self.skip is not None and asked is None and self.skip(*args, **kwargs):
             return views.marked(current_app.make_response(run()), "unless")
         installation, asking = self.here(), None
-        if asked is None and self._may_be_short() and not _why_personal():
+        if asked is None and self._may_be_short() and not _why_personal(context):
             asking = Asking(self, installation, args, kwargs)
-            hit = asking.look()
+            hit = asking.look(context.request)
             if hit is not None:
-                return self._told(views.made_of_hit(hit), "HIT", installation, asking)
+                return self._told(views.made_of_hit(hit, context.app), "HIT", installation, asking)
         user = self._user()
         exchange = ViewExchange(self, run, self._rules_now(installation), user, self.choices.response_filter)
         if asked is not None:
@@ -138,14 +139,14 @@ class CachedView:
         self, exchange: ViewExchange, installation: Installation, looked: "Asking | None", args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Response:  # fmt: skip
-        why = "" if exchange.user is not None else _why_personal()
+        why = "" if exchange.user is not None else _why_personal(views.current_context())
         if why:
             self._tell(f"requests are answered without the cache when {why[1]}")
             exchange.run()
             if exchange.raised is not None:
                 raise exchange.raised
             assert exchange.native is not None
-            self._counted(installation, "BYPASS")
+            installation.function(self.recipe).at().tally.answered("BYPASS")
             return views.marked(exchange.native, why[0])
         asking = looked or Asking(self, installation, args, kwargs)
         ask: Ask = short.Looked(asking, asking.found)
@@ -158,16 +159,13 @@ class CachedView:
 
     def _told(self, native: Response, result: str, installation: Installation, asking: "Asking") -> Response:
         """Count an answer, and tell those who listen."""
-        self._counted(installation, result)
+        asking.function.at().tally.answered(result)
         hit = result in ("HIT", "STALE")
         if hit and self.choices.response_hit_indication:
             native.headers["hit_cache"] = "True"
         if result != "BYPASS":
             signals.of_view(installation, self.cache, hit=hit, key=asking.key, args=asking.args, kwargs=asking.kwargs)
         return native
-
-    def _counted(self, installation: Installation, result: str) -> None:
-        installation.function(self.recipe).at().tally.answered(result)
 
     def _user(self) -> str | None:
         per_user = self.choices.per_user
@@ -253,6 +251,7 @@ class Asking:
         self.view = view
         self.app = installation.name
         self.cached = installation.cached(view.recipe)
+        self.function = installation.function(view.recipe)
         self.wall = installation.wall
         self.args = args
         self.kwargs = kwargs
@@ -260,14 +259,13 @@ class Asking:
         self.found: Any = MISS  # what the first look brought
         self.force = view.forced is not None and bool(view.forced(*args, **kwargs))
 
-    def look(self) -> short.Hit | None:
+    def look(self, request: Request) -> short.Hit | None:
         """The answer, if this is an ordinary request whose page lies here and is fresh."""
-        key = views.key_of(views.current_request(), query=self.view.rules.query)
+        key = views.key_of(request, query=self.view.rules.query)
         if key is None:
             return None
         self.key = self.view.place(self.app, key, self.args, self.kwargs)
-        face = getattr(self.cached, "__cachekit__", self.cached)
-        self.found = face._function.at_hand(self.key)
+        self.found = self.function.at_hand(self.key)
         return None if self.found is MISS else short.hit(self.found, self.wall())
 
     async def __call__(self, key: tuple[Any, ...], run: Run, *, force: bool, allow_stale: bool) -> Any:
@@ -298,11 +296,11 @@ class Asking:
         return bool(outdated(response, *self.args, **self.kwargs))
 
 
-def _why_personal() -> tuple[str, str] | str:
+def _why_personal(context: Any) -> tuple[str, str] | str:
     """Why this request may be one visitor's, beside what its fields show."""
-    if views.current_request().remote_user:
+    if context.request.remote_user:
         return "authorization", "it is authorised"
-    return ("session", "the session was used") if views.session_was_used() else ""
+    return ("session", "the session was used") if views.session_was_used(context) else ""
 
 
 def _checked(options: dict[str, Any], profile: str) -> Options:
