@@ -23,7 +23,7 @@ from cachekit.http.policy import NEVER, Rules
 from cachekit.integrations.flask import signals, views
 from cachekit.integrations.flask.askers import asker, stale_asker, versioned
 from cachekit.integrations.flask.exchange import ViewExchange, again_of
-from cachekit.integrations.flask.installation import Installation, Recipe
+from cachekit.integrations.flask.installation import Installation, Recipe, function_of
 from cachekit.integrations.flask.timeouts import seconds_of
 from cachekit.options import Options, check, tag_names
 
@@ -251,7 +251,7 @@ class Asking:
         self.view = view
         self.app = installation.name
         self.cached = installation.cached(view.recipe)
-        self.function = installation.function(view.recipe)
+        self.function = function_of(self.cached)
         self.wall = installation.wall
         self.args = args
         self.kwargs = kwargs

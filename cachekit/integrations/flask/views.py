@@ -1,6 +1,6 @@
 """Requests and responses of Flask as the HTTP policy sees them, and back; what shows that one is a visitor's own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -65,23 +65,33 @@ def is_whole(response: Response) -> bool:
 
 def made(answered: messages.Response) -> Response:
     """A response of the application's own class."""
-    lines = [(spelt(name), value) for name, value in answered.fields]
-    return _made(current_app.response_class, answered.status, lines, answered.body)
+    return _made(current_app.response_class, answered.status, _headers(answered.fields), answered.body)
 
 
 def made_of_hit(hit: short.Hit, app: Flask) -> Response:
     """The same of an ordinary hit."""
-    return _made(app.response_class, hit.status, _headers_of_hit(hit.kept, hit.age, hit.ttl), hit.body)
+    return _made(app.response_class, hit.status, _Copied(_headers_of_hit(hit.kept, hit.age, hit.ttl)), hit.body)
 
 
 @lru_cache(1000)
-def _headers_of_hit(kept: Fields, age: int, ttl: int) -> list[tuple[str, str]]:
-    return [(spelt(name), value) for name, value in short.fields_of(kept, age, ttl)]
+def _headers_of_hit(kept: Fields, age: int, ttl: int) -> Headers:
+    return _headers(short.fields_of(kept, age, ttl))
 
 
-def _made(kind: Any, status: int, lines: list[tuple[str, str]], body: bytes) -> Response:
+def _headers(fields: Fields) -> Headers:
     headers = Headers()
-    headers[:] = lines  # all at once takes half the time; they are copied
+    headers[:] = [(spelt(name), value) for name, value in fields]  # all at once takes half the time
+    return headers
+
+
+class _Copied(Headers):
+    """A copy of fields that Werkzeug has looked at once: its own copies look at each of them again."""
+
+    def __init__(self, known: Iterable[tuple[str, str]]) -> None:
+        self._list = list(known)
+
+
+def _made(kind: Any, status: int, headers: Headers, body: bytes) -> Response:
     response: Response = _ready(kind)([body], status=status, headers=headers)
     return response
 

@@ -81,7 +81,7 @@ class CacheKit:
     def _installation(self, app: Starlette) -> "Installation":
         there = installed_in(app)
         if not isinstance(there, Installation):
-            there = app.state.cachekit_installation = Installation(self, self._config, self._metrics)
+            there = app.state.cachekit_installation = Installation(self, app, self._config, self._metrics)
         elif there.kit is not self:
             raise ConfigError("another CacheKit is installed in this application; install one, with one config=")
         return there
@@ -90,8 +90,8 @@ class CacheKit:
 class Installation(Installed):
     """The same with its start and its stop, and whether its metrics are shown."""
 
-    def __init__(self, kit: CacheKit, config: Config, metrics: bool) -> None:
-        super().__init__(config)
+    def __init__(self, kit: CacheKit, app: Starlette, config: Config, metrics: bool) -> None:
+        super().__init__(app, config)
         self.kit = kit
         self.wired = False
         self._metrics = metrics

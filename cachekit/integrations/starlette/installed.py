@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from starlette.requests import HTTPConnection
 
@@ -19,7 +19,8 @@ SCOPE_KEY: Final = "cachekit"
 class Installed:
     """The service of one application, and its regions."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, app: Any, config: Config) -> None:
+        self.app = app
         self._config = config
         self._own: Service | None = None
         self._regions: dict[str, Region] = {}
@@ -66,7 +67,10 @@ def get_region(connection: HTTPConnection, name: str = "default") -> Region:
 
 
 def _installation_of(connection: HTTPConnection) -> Installed | None:
-    return installed_in(connection.scope.get("app")) or connection.scope.get(SCOPE_KEY)
+    app, around = connection.scope.get("app"), connection.scope.get(SCOPE_KEY)
+    if around is not None and around.app is app:  # nearly always; the state of an application takes long to look into
+        return cast(Installed, around)
+    return installed_in(app) or around
 
 
 def installed_in(app: Any) -> Installed | None:
