@@ -92,6 +92,7 @@ requests = st.lists(
         st.sampled_from(["GET", "GET", "GET", "HEAD", "POST"]),
         st.sampled_from(["", "a=1&b=2", "b=2&a=1"]),
         st.one_of(st.just(()), fields_of_requests),
+        inside=st.just(nullcontext()),
     ),
     max_size=8,
 )  # fmt: skip
@@ -227,9 +228,7 @@ class TestBothWays:
         short_way, long_way = both(door, page, [Asked(), Asked(), *asked], without)
         assert short_way == long_way
 
-    @pytest.mark.parametrize(
-        "page", [Page(), Page(fields=(("vary", "Accept"),)), Page(404), Page(fails=True), VARIED], ids=str
-    )
+    @pytest.mark.parametrize("page", PAGES, ids=["plain", "varies", "missing", "fails", "says"])
     @pytest.mark.parametrize("without", STEPS)
     def test_give_the_same_for_every_kind_of_request(self, door: Any, without: str, page: Page) -> None:
         asked = [Asked(method=method) for method in ("GET", "GET", "HEAD", "GET", "POST", "GET")]
