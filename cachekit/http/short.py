@@ -35,9 +35,8 @@ def hit(found: Any, now: float) -> Hit | None:
     """The answer to an ordinary request from what lies at hand; None: it takes the long way."""
     if type(found) is not tuple or found[0] == "vary":
         return None
-    status, kept, body, *_ = found
     age, fresh_for = page.ages(found, now)
-    return Hit(status, body, kept, int(age), int(fresh_for)) if fresh_for > 0 else None
+    return Hit(found[0], found[2], found[1], int(age), int(fresh_for)) if fresh_for > 0 else None
 
 
 def fields_of(kept: Fields, age: int, ttl: int) -> Fields:
