@@ -122,7 +122,8 @@ def of_fastapi(page: Page, runs: list[int]) -> tuple[Callable[[Asked], Answer], 
     @app.api_route("/page", methods=["GET", "HEAD", "POST"])
     @cached_response(ttl="1m")
     async def endpoint(request: Request) -> Response:
-        runs.append(1 // (not page.fails))
+        runs.append(1)
+        assert 1 // (not page.fails)
         response = Response(b"run %d" % len(runs), page.status)
         for name, value in page.fields:
             response.headers.append(name, value)
@@ -161,7 +162,8 @@ def of_flask(page: Page, runs: list[int]) -> tuple[Callable[[Asked], Answer], Fu
     @app.route("/page", methods=["GET", "POST"])
     @cache.cached(timeout="1m")
     def view() -> FlaskResponse:
-        runs.append(1 // (not page.fails))
+        runs.append(1)
+        assert 1 // (not page.fails)
         response = FlaskResponse(b"run %d" % len(runs), page.status, mimetype="text/plain")
         for name, value in page.fields:
             response.headers.add(name, value)
@@ -192,14 +194,15 @@ def story(door: Any, page: Page, asked: list[Asked]) -> tuple[list[Answer], Any]
     service = Service(load([], settings=CONFIG, environ={}), clock=clock)
     before = replace_default(service)
     try:
-        ask, function = door(page, [])
+        runs: list[int] = []
+        ask, function = door(page, runs)
         answers = []
         for each in asked:
             clock.advance(each.after)
             with each.inside:
                 answers.append(ask(each))
         info, tally = function.info(), function.at().tally
-        return answers, (info, info.stale, info.l1_hits, dict(tally.answers))
+        return answers, (info, info.stale, info.l1_hits, dict(tally.answers), len(runs))
     finally:
         replace_default(before)
         service.close()
@@ -265,3 +268,10 @@ class TestAnOrdinaryHit:
         monkeypatch.setattr(Function, "at_hand", lambda self, args: looks.append(args) or MISS)
         story(door, Page(), [Asked(fields=((name.title(), "1"),))])
         assert looks == []
+
+
+@pytest.mark.parametrize(("after", "ttl"), [(0.0, 60), (59.5, 0), (60.0, None), (61.0, None)])
+def test_a_page_that_is_past_its_life_is_no_ordinary_hit_wherever_it_comes_from(after: float, ttl: int | None) -> None:
+    kept = (200, (), b"page", NOON, 5.0, 60.0, None, None, False)
+    hit = short.hit(kept, NOON + after)
+    assert (None if hit is None else hit.ttl) == ttl
