@@ -123,6 +123,14 @@ class Function:
         early = beta(tiers.spec, tiers.spec.ttl) > 0
         self.memo.loads_by(self.fn, tiers.flights.running, tiers.observers, hooks, *times, early=early)
 
+    def at_hand(self, args: tuple[Any, ...]) -> Any:
+        """What a call with these arguments, all plain and in their order, would be answered with from L1, counted as
+        its hit, or a `Raised`; MISS where it would have to do more."""
+        bound = self.bound
+        if bound is None or not bound.fast or bound.tiers.table is None:
+            return MISS
+        return bound.tiers.table.get(bound.slot, args)
+
     def call(
         self, at: "Bound", args: tuple[Any, ...], kwargs: dict[str, Any], given: "tuple[Any, str | None] | None" = None
     ) -> Call:

@@ -88,7 +88,7 @@ LAYERS = [
     {"cached"},
     {"decorator"},
     {"signatures", "__init__"},
-    {"bench", "http.answer", "http.declared", "http.environ", "http.rules", "migrate"},
+    {"bench", "http.answer", "http.declared", "http.environ", "http.rules", "http.short", "migrate"},
 ]
 
 

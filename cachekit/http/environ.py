@@ -7,12 +7,15 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cachekit.http.messages import Fields
+from cachekit.http.short import LOOKED_AT
 
 _NAMES: Final = {"etag": "ETag", "www-authenticate": "WWW-Authenticate"}
 _KEPT_AS_IT_IS: Final = "!$&'()*+,;=:@/~"  # in a path (RFC 3986 section 3.3)
 _CONTENT: Final = frozenset({"CONTENT_TYPE", "CONTENT_LENGTH"})  # fields whose variables are called like nothing else
 _TWICE: Final = frozenset({"HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"})  # what some servers say beside these
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._/~-]*")  # the paths of most requests, which quote() takes long to leave alone
+
+LOOKED_AT_HERE: Final = frozenset(f"HTTP_{name.upper().replace('-', '_')}" for name in LOOKED_AT)
 
 
 def fields_in(environ: Mapping[str, Any]) -> Fields:
@@ -24,6 +27,11 @@ def fields_in(environ: Mapping[str, Any]) -> Fields:
             if (name[:5] == "HTTP_" and name not in _TWICE) or (name in _CONTENT and value)
         ]
     )
+
+
+def is_plain(environ: Mapping[str, Any]) -> bool:
+    """Whether it carries nothing that the policy looks at: no credentials, wishes, conditions, and no body."""
+    return LOOKED_AT_HERE.isdisjoint(environ) and not environ.get("CONTENT_LENGTH")
 
 
 @lru_cache(200)

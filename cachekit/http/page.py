@@ -38,6 +38,11 @@ def target(request: Request, user: str | None, *, query: bool = True) -> Target:
     return Target(FORMAT, request.scheme, host, request.path, asked, "" if user is None else _digest(user))
 
 
+def open_key(scheme: str, host: str, path: str, query: bytes) -> tuple[Any, ...]:
+    """`target` and `variant` of a request that is nobody's, for a page that varies by nothing."""
+    return FORMAT, scheme, host_of(scheme, host), path, sorted_query(query), "", ""
+
+
 def _digest(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -94,10 +99,20 @@ class Page(NamedTuple):
 
 def look(kept: Kept, now: float) -> Page:
     """A kept response as an answer; its Age is made anew (RFC 9111 section 5.1)."""
-    status, fields, body, since, age, fresh, swr, on_error, strict = kept
-    resident = max(0.0, now - since)
-    response = Response(status, (*fields, ("age", str(int(age + resident)))), body)
-    return Page(response, age + resident, fresh - resident, swr, on_error, strict)
+    status, fields, body, _, _, _, swr, on_error, strict = kept
+    age, fresh_for = ages(kept, now)
+    return Page(Response(status, aged(fields, age), body), age, fresh_for, swr, on_error, strict)
+
+
+def aged(fields: Fields, age: float) -> Fields:
+    """The fields of a kept response with its age."""
+    return (*fields, ("age", str(int(age))))
+
+
+def ages(kept: Kept, now: float) -> tuple[float, float]:
+    """Seconds since it was made, and for how many it is still fresh."""
+    resident = max(0.0, now - kept[3])
+    return kept[4] + resident, kept[5] - resident
 
 
 def dated(response: Response, now: float) -> Response:

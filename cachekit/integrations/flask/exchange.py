@@ -10,7 +10,7 @@ from io import BytesIO
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Request, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from cachekit.http import messages, policy
@@ -98,7 +98,7 @@ class ViewExchange:
     def _why_untouched(self, value: Any, response: Response, later: int) -> str:
         if not views.is_whole(response):
             return "stream"
-        if views.session_was_changed() or (self.user is None and views.session_was_used()):
+        if views.session_was_changed() or (self.user is None and views.session_was_used(views.current_context())):
             return "session"
         if views.waiting_functions() != later:  # what they do to it would be lost
             return "after-this-request"
@@ -165,9 +165,9 @@ def _is_shared(name: str) -> bool:
     return name not in DROPPED and not name.startswith(PRIVATE)
 
 
-def again_of(view: object) -> Again | None:
+def again_of(view: object, request: Request) -> Again | None:
     """What this request is made for, if it is made behind a visitor of this view."""
-    asked = views.current_request().environ.get(AGAIN)
+    asked = request.environ.get(AGAIN)
     return asked if isinstance(asked, Again) and asked.exchange.view is view else None
 
 

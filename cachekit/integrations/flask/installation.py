@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from flask import Flask, Response, abort, request
@@ -64,6 +64,11 @@ class Recipe:
         return decorate(self.fn, self.options, lambda: service)
 
 
+def function_of(cached: Any) -> Function:
+    """What lies behind a cached function."""
+    return cast(Function, getattr(cached, "__cachekit__", cached)._function)
+
+
 class Kit(Protocol):
     """The extension object, as an installation knows it."""
 
@@ -109,9 +114,7 @@ class Installation:
 
     def function(self, recipe: Recipe) -> Function:
         """What lies behind `cached`, with its counts and its service."""
-        cached = self.cached(recipe)
-        function: Function = getattr(cached, "__cachekit__", cached)._function
-        return function
+        return function_of(self.cached(recipe))
 
     def wall(self) -> float:
         """The time of day, in seconds."""

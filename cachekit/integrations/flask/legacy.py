@@ -64,7 +64,7 @@ class LegacyView:
 
     def respond(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is kept, or what the view answers."""
-        is_view = views.is_view_of_request(self.wrapper, args)
+        is_view = views.is_view_of_request(views.current_context(), self.wrapper, args)
         here = self.here()
         region, key = here.region(self.profile), self.wrapper.make_cache_key(*args, **kwargs)
         mine: list[Any] = []

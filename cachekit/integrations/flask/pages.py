@@ -8,14 +8,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from flask import Response, current_app, request
+from flask import Request, Response, current_app, request
 
 from cachekit.engine.keys import check_tag
 from cachekit.engine.miss import MISS
 from cachekit.engine.ports import drive
 from cachekit.errors import ConfigError
-from cachekit.http import page
-from cachekit.http.answer import Run, answer
+from cachekit.http import page, short
+from cachekit.http.answer import Ask, Run, answer
 from cachekit.http.control import LONGEST
 from cachekit.http.environ import quoted
 from cachekit.http.messages import joined
@@ -23,7 +23,7 @@ from cachekit.http.policy import NEVER, Rules
 from cachekit.integrations.flask import signals, views
 from cachekit.integrations.flask.askers import asker, stale_asker, versioned
 from cachekit.integrations.flask.exchange import ViewExchange, again_of
-from cachekit.integrations.flask.installation import Installation, Recipe
+from cachekit.integrations.flask.installation import Installation, Recipe, function_of
 from cachekit.integrations.flask.timeouts import seconds_of
 from cachekit.options import Options, check, tag_names
 
@@ -78,6 +78,8 @@ class CachedView:
         self.skip = asker("unless", choices.unless, view)
         self.forced = asker("forced_update", choices.forced_update, view)
         self.outdated = stale_asker(choices.is_stale)
+        asks = callable(choices.key_prefix) or bool(self.rules.vary) or self.forced or self.outdated
+        self.is_simple = not asks and choices.per_user is None and choices.make_cache_key is None
         version = versioned(view, options.get("version"), choices.source_check)
         self.recipe = Recipe(_loader(view), _checked({**options, "version": version}, profile))
         self.own_key = self.key_of  # one object, to be told from what others put in its place
@@ -110,46 +112,60 @@ class CachedView:
         def run() -> Any:
             return current_app.ensure_sync(self.view)(*args, **kwargs)
 
-        if not views.is_view_of_request(self.wrapper, args):
+        context = views.current_context()
+        if not views.is_view_of_request(context, self.wrapper, args):
             self._tell(NOT_A_VIEW)
             return run()
-        asked = again_of(self)
+        asked = again_of(self, context.request)
         if self.skip is not None and asked is None and self.skip(*args, **kwargs):
             return views.marked(current_app.make_response(run()), "unless")
-        user, installation = self._user(), self.here()
+        installation, asking = self.here(), None
+        if asked is None and self._may_be_short() and not _why_personal(context):
+            asking = Asking(self, installation, args, kwargs)
+            hit = asking.look(context.request)
+            if hit is not None:
+                return self._told(views.made_of_hit(hit, context.app), "HIT", installation, asking)
+        user = self._user()
         exchange = ViewExchange(self, run, self._rules_now(installation), user, self.choices.response_filter)
         if asked is not None:
             return asked.take(exchange)
-        return self._answer(exchange, installation, args, kwargs)
+        return self._answer(exchange, installation, asking, args, kwargs)
+
+    def _may_be_short(self) -> bool:
+        """Whether nothing that was given to the decorator has to be asked before a kept page is answered."""
+        return self.is_simple and self.wrapper.make_cache_key is self.own_key
 
     def _answer(
-        self, exchange: ViewExchange, installation: Installation, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Response:
-        why = "" if exchange.user is not None else _why_personal()
+        self, exchange: ViewExchange, installation: Installation, looked: "Asking | None", args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Response:  # fmt: skip
+        why = "" if exchange.user is not None else _why_personal(views.current_context())
         if why:
             self._tell(f"requests are answered without the cache when {why[1]}")
             exchange.run()
             if exchange.raised is not None:
                 raise exchange.raised
             assert exchange.native is not None
-            self._counted(installation, "BYPASS")
+            installation.function(self.recipe).at().tally.answered("BYPASS")
             return views.marked(exchange.native, why[0])
-        asking = Asking(self, installation, args, kwargs)
-        found = drive(answer(exchange, exchange.rules, asking, installation.wall))
+        asking = looked or Asking(self, installation, args, kwargs)
+        ask: Ask = short.Looked(asking, asking.found)
+        found = drive(answer(exchange, exchange.rules, ask, installation.wall))
         result = "BYPASS" if found is None else joined(found.fields, "x-cache") or "BYPASS"
         native = exchange.answered(found, result)
-        self._counted(installation, result)
         if result == "BYPASS" and found is not None:
             self._tell_why(found)
+        return self._told(native, result, installation, asking)
+
+    def _told(self, native: Response, result: str, installation: Installation, asking: "Asking") -> Response:
+        """Count an answer, and tell those who listen."""
+        asking.function.at().tally.answered(result)
         hit = result in ("HIT", "STALE")
         if hit and self.choices.response_hit_indication:
             native.headers["hit_cache"] = "True"
         if result != "BYPASS":
-            signals.of_view(installation, self.cache, hit=hit, key=asking.key, args=args, kwargs=kwargs)
+            signals.of_view(installation, self.cache, hit=hit, key=asking.key, args=asking.args, kwargs=asking.kwargs)
         return native
-
-    def _counted(self, installation: Installation, result: str) -> None:
-        installation.function(self.recipe).at().tally.answered(result)
 
     def _user(self) -> str | None:
         per_user = self.choices.per_user
@@ -235,11 +251,22 @@ class Asking:
         self.view = view
         self.app = installation.name
         self.cached = installation.cached(view.recipe)
+        self.function = function_of(self.cached)
         self.wall = installation.wall
         self.args = args
         self.kwargs = kwargs
         self.key: tuple[Any, ...] = ()
+        self.found: Any = MISS  # what the first look brought
         self.force = view.forced is not None and bool(view.forced(*args, **kwargs))
+
+    def look(self, request: Request) -> short.Hit | None:
+        """The answer, if this is an ordinary request whose page lies here and is fresh."""
+        key = views.key_of(request, query=self.view.rules.query)
+        if key is None:
+            return None
+        self.key = self.view.place(self.app, key, self.args, self.kwargs)
+        self.found = self.function.at_hand(self.key)
+        return None if self.found is MISS else short.hit(self.found, self.wall())
 
     async def __call__(self, key: tuple[Any, ...], run: Run, *, force: bool, allow_stale: bool) -> Any:
         call, force = self.cached, force or self.force
@@ -269,11 +296,11 @@ class Asking:
         return bool(outdated(response, *self.args, **self.kwargs))
 
 
-def _why_personal() -> tuple[str, str] | str:
+def _why_personal(context: Any) -> tuple[str, str] | str:
     """Why this request may be one visitor's, beside what its fields show."""
-    if views.current_request().remote_user:
+    if context.request.remote_user:
         return "authorization", "it is authorised"
-    return ("session", "the session was used") if views.session_was_used() else ""
+    return ("session", "the session was used") if views.session_was_used(context) else ""
 
 
 def _checked(options: dict[str, Any], profile: str) -> Options:

@@ -1,16 +1,16 @@
 """Requests and responses of Flask as the HTTP policy sees them, and back; what shows that one is a visitor's own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from flask import Request, Response, current_app, request
+from flask import Flask, Request, Response, current_app, request
 from flask.globals import request_ctx
 from werkzeug.datastructures import Headers
 
-from cachekit.http import messages
-from cachekit.http.environ import fields_in, quoted, spelt
+from cachekit.http import messages, page, short
+from cachekit.http.environ import fields_in, is_plain, quoted, spelt
 from cachekit.http.messages import Fields
 from cachekit.http.status import Result, told
 
@@ -45,6 +45,14 @@ def request_of(request: Request) -> messages.Request:
     )
 
 
+def key_of(request: Request, *, query: bool) -> tuple[Any, ...] | None:
+    """The key of the page that an ordinary request asks for; None if it is none (`cachekit.http.short`)."""
+    if request.method != "GET" or not is_plain(request.environ):
+        return None
+    path = quoted(f"{request.root_path}{request.path}")
+    return page.open_key(request.scheme, request.host, path, request.query_string if query else b"")
+
+
 def fields_of(response: Response) -> Fields:
     """The fields of a response."""
     return messages.fields(response.headers.items())
@@ -57,10 +65,34 @@ def is_whole(response: Response) -> bool:
 
 def made(answered: messages.Response) -> Response:
     """A response of the application's own class."""
+    return _made(current_app.response_class, answered.status, _headers(answered.fields), answered.body)
+
+
+def made_of_hit(hit: short.Hit, app: Flask) -> Response:
+    """The same of an ordinary hit."""
+    return _made(app.response_class, hit.status, _Copied(_headers_of_hit(hit.kept, hit.age, hit.ttl)), hit.body)
+
+
+@lru_cache(1000)
+def _headers_of_hit(kept: Fields, age: int, ttl: int) -> Headers:
+    return _headers(short.fields_of(kept, age, ttl))
+
+
+def _headers(fields: Fields) -> Headers:
     headers = Headers()
-    headers[:] = [(spelt(name), value) for name, value in answered.fields]  # all at once takes half the time
-    kind: Any = current_app.response_class
-    response: Response = _ready(kind)([answered.body], status=answered.status, headers=headers)
+    headers[:] = [(spelt(name), value) for name, value in fields]  # all at once takes half the time
+    return headers
+
+
+class _Copied(Headers):
+    """A copy of fields that Werkzeug has looked at once: its own copies look at each of them again."""
+
+    def __init__(self, known: Iterable[tuple[str, str]]) -> None:
+        self._list = list(known)
+
+
+def _made(kind: Any, status: int, headers: Headers, body: bytes) -> Response:
+    response: Response = _ready(kind)([body], status=status, headers=headers)
     return response
 
 
@@ -109,48 +141,49 @@ def marked(response: Response, why: str) -> Response:
 # Whose it is
 
 
-def session_was_used() -> bool:
+def session_was_used(context: Any) -> bool:
     """Whether anything in this request looked at the session. Asking by `flask.session` would be looking, too."""
-    session = _session()
+    session = _session(context)
     return bool(getattr(session, "accessed", False) or getattr(session, "modified", False))
 
 
 def session_was_changed() -> bool:
     """Whether the session goes to the client, as a cookie."""
-    return bool(getattr(_session(), "modified", False))
+    return bool(getattr(_session(current_context()), "modified", False))
 
 
 @contextmanager
 def looking_at_session() -> Iterator[None]:
     """Look at the session of whoever shows no cookie, to learn who it is, without using it for the page."""
-    session, before = _session(), session_was_used()
+    context = current_context()
+    session, before = _session(context), session_was_used(context)
     yield
     if not before and session is not None and not session_was_changed() and "Cookie" not in request.headers:
         session.accessed = False
 
 
-def _session() -> Any:
-    state = vars(_context())
+def _session(context: Any) -> Any:
+    state = vars(context)
     return state.get("_session", state.get("session"))
 
 
 def waiting_functions() -> int:
     """How many functions `flask.after_this_request` has collected."""
-    return len(getattr(_context(), "_after_request_functions", ()))
+    return len(getattr(current_context(), "_after_request_functions", ()))
 
 
-def _context() -> object:
+def current_context() -> Any:
+    """The context of the request itself: each look through a proxy costs as much as several at it."""
     return request_ctx._get_current_object()  # type: ignore[attr-defined]  # a LocalProxy
 
 
 def current_request() -> Request:
-    """The request itself: each look through `flask.request` costs as much as several at it."""
+    """The request itself, as `current_context`."""
     return request._get_current_object()  # type: ignore[attr-defined,no-any-return]  # a LocalProxy
 
 
-def is_view_of_request(wrapper: object, args: tuple[Any, ...]) -> bool:
+def is_view_of_request(context: Any, wrapper: object, args: tuple[Any, ...]) -> bool:
     """Whether Flask calls ``wrapper`` to answer this request, by itself, inside other decorators, or as a method."""
-    context: Any = _context()
     view: Any = context.app.view_functions.get(context.request.endpoint)
     while view is not None:
         if view is wrapper:

@@ -21,10 +21,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
 from cachekit.context import ENTRY, current_entry
+from cachekit.engine.miss import MISS
 from cachekit.engine.outcome import Outcome
 from cachekit.errors import ConfigError
-from cachekit.http import messages, page, policy
-from cachekit.http.answer import answer
+from cachekit.http import messages, page, policy, short
+from cachekit.http.answer import Ask, answer
 from cachekit.http.status import Result, told
 from cachekit.integrations.starlette import rendering
 from cachekit.integrations.starlette.declared import (
@@ -36,7 +37,18 @@ from cachekit.integrations.starlette.declared import (
     tags_of,
     user_of,
 )
-from cachekit.integrations.starlette.messages import again, fields_of, nobody, nowhere, raw_of, request_of
+from cachekit.integrations.starlette.installed import own_service
+from cachekit.integrations.starlette.messages import (
+    Raw,
+    again,
+    fields_of,
+    key_of,
+    nobody,
+    nowhere,
+    raw_of,
+    raw_of_hit,
+    request_of,
+)
 from cachekit.integrations.starlette.pages import PATIENT, Made, Pages
 from cachekit.integrations.starlette.rendering import Rendering
 from cachekit.integrations.starlette.signature import Given, Inputs
@@ -141,7 +153,14 @@ class CachedRoute:
     def _wrapper(self) -> Any:
         @functools.wraps(self.function)
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
-            return await self.respond(args, kwargs)
+            # What the framework gets in place of what the function returns. Here, since a coroutine more costs a hit.
+            given = self.inputs.of(args, kwargs)
+            if given.request is None:
+                return await self.run(args, kwargs)
+            made = self._made(given.request)
+            found = self._at_hand(given, given.request.scope, made)
+            hit = self._hit(found, given.request.scope, made)
+            return await self._long(args, given, given.request, made, found) if hit is None else hit
 
         made: Any = endpoint
         made.__signature__ = self.inputs.signature
@@ -149,32 +168,46 @@ class CachedRoute:
         made.invalidate, made.ainvalidate = self.pages.clear, self.pages.aclear
         return made
 
-    async def respond(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the framework gets in place of what the function returns."""
-        given = self.inputs.of(args, kwargs)
-        if given.request is None:
-            return await self.run(args, given.kwargs)
-        scope, request = given.request.scope, request_of(given.request.scope)
-        user = await user_of(self.per_user, given.request)
+    def _at_hand(self, given: Given, scope: Scope, made: Made) -> Any:
+        """What lies there, if this is an ordinary request whose page varies by nothing, or MISS."""
+        if self.per_user is not None or made.rules.vary or self.rendering(scope).names or AGAIN in scope:
+            return MISS
+        if given.response is not None and given.response.raw_headers:  # what dependencies said joins the page's
+            return MISS
+        key = key_of(scope)
+        return MISS if key is None else made.function.at_hand(key)
+
+    def _hit(self, found: Any, scope: Scope, made: Made) -> Response | None:
+        """The answer, if that is fresh; None: it takes the long way."""
+        hit = None if found is MISS else short.hit(found, made.wall())
+        if hit is None:
+            return None
+        scope[ANSWERED] = True
+        made.counted("HIT")
+        return _Whole(hit.status, raw_of_hit(hit), hit.body)
+
+    async def _long(self, args: tuple[Any, ...], given: Given, native: Request, made: Made, found: Any) -> Any:
+        """Whatever is no ordinary hit. ``found``: what lies at hand, if that was looked for."""
+        scope, request = native.scope, request_of(native.scope)
+        user = await user_of(self.per_user, native)
         exchange = EndpointExchange(self, given, args, request, user, self.rendering(scope))
         asked: Again | None = scope.get(AGAIN)
         if asked is not None and asked.route is self:
             return await exchange.hand_over(asked)
         scope[ANSWERED] = True
-        made = self._made(given.request)
         why = policy.why_bypassed(request, user)
         if why:
             made.counted("BYPASS")
             return _marked(await self.run(args, given.kwargs), given, why)
-        return await self._answer(exchange, made)
+        return await self._answer(exchange, made, found)
 
-    async def _answer(self, exchange: "EndpointExchange", made: Made) -> Any:
+    async def _answer(self, exchange: "EndpointExchange", made: Made, found: Any) -> Any:
         rules, request = made.rules, cast(Request, exchange.given.request)
         if names := exchange.rendering.names:
             rules = rules._replace(vary=tuple(sorted({*rules.vary, *names} - set(policy.CREDENTIALS))))
-        wall = made.function.at().service.async_port.wall
+        ask: Ask = short.Looked(made.ask(tags_of(self.tags, request)), found)
         try:
-            response = await answer(exchange, rules, made.ask(tags_of(self.tags, request)), wall)
+            response = await answer(exchange, rules, ask, made.wall)
         except asyncio.CancelledError:
             exchange.abandon()
             raise
@@ -188,11 +221,9 @@ class CachedRoute:
         if exchange.error is not None and result in ("MISS", "BYPASS"):
             raise exchange.error  # its dependencies see it, and its handlers
         fields = response.fields if exchange.ran else _with_own(response.fields, exchange.given.response)
-        return _Whole(response.status, fields, b"" if exchange.request.method == "HEAD" else response.body)
+        return _Whole(response.status, raw_of(fields), b"" if exchange.request.method == "HEAD" else response.body)
 
     def _made(self, request: Request) -> Made:
-        from cachekit.integrations.starlette.installation import own_service  # which stands on this module
-
         return self.pages.at(own_service(request), behind=ENTRANCE in request.scope)
 
     def rendering(self, scope: Scope) -> Rendering:
@@ -205,9 +236,10 @@ class CachedRoute:
 
     async def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function, as its framework would run it."""
+        own = self.inputs.own(kwargs)
         if self.is_async:
-            return await self.function(*args, **kwargs)
-        value = await run_in_threadpool(self.function, *args, **kwargs)
+            return await self.function(*args, **own)
+        value = await run_in_threadpool(self.function, *args, **own)
         return await value if inspect.isawaitable(value) else value
 
 
@@ -342,11 +374,11 @@ def _with_own(fields: messages.Fields, injected: Response | None) -> messages.Fi
 class _Whole(Response):
     """A response that is there already."""
 
-    def __init__(self, status: int, fields: messages.Fields, body: bytes) -> None:
+    def __init__(self, status: int, raw: Raw, body: bytes) -> None:
         self.status_code = status
         self.body = body
         self.background = None
-        self.raw_headers = raw_of(fields)
+        self.raw_headers = raw
 
 
 # Wrong order

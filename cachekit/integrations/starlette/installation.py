@@ -1,18 +1,16 @@
-"""cachekit as a guest of a Starlette application: start, stop, ``/metrics``, and which service a request belongs to.
+"""cachekit as a guest of a Starlette application: start, stop, and ``/metrics``.
 
 FastAPI applications are Starlette applications, so this is also the whole of `cachekit.integrations.fastapi` but for
 its dependencies.
 """
 
 import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from os import PathLike
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,15 +20,13 @@ from cachekit.http import policy
 from cachekit.http.answer import outdated_urls
 from cachekit.http.messages import Response as HttpResponse
 from cachekit.integrations.starlette.endpoint import ENTRANCE, any_endpoint, check_routes, routes_among
+from cachekit.integrations.starlette.installed import SCOPE_KEY, Config, Installed, installed_in
 from cachekit.integrations.starlette.messages import fields_of, request_of
-from cachekit.process import application_service, default_service
-from cachekit.regions import Region, clear_tags, region
+from cachekit.regions import clear_tags
 from cachekit.service import Service
 
-Config: TypeAlias = "str | PathLike[str] | Mapping[str, Any] | None"
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
-SCOPE_KEY = "cachekit"
 OUTDATING = "cachekit.outdating"  # in the scope: somebody outdates the pages that this request changes
 ROUTE_NAME = "cachekit_metrics"
 
@@ -83,47 +79,24 @@ class CacheKit:
         return lifespan
 
     def _installation(self, app: Starlette) -> "Installation":
-        there = _installed_in(app)
-        if there is None:
-            there = app.state.cachekit_installation = Installation(self, self._config, self._metrics)
+        there = installed_in(app)
+        if not isinstance(there, Installation):
+            there = app.state.cachekit_installation = Installation(self, app, self._config, self._metrics)
         elif there.kit is not self:
             raise ConfigError("another CacheKit is installed in this application; install one, with one config=")
         return there
 
 
-class Installation:
-    """What one application has of us: its service, and whether its metrics are shown."""
+class Installation(Installed):
+    """The same with its start and its stop, and whether its metrics are shown."""
 
-    def __init__(self, kit: CacheKit, config: Config, metrics: bool) -> None:
+    def __init__(self, kit: CacheKit, app: Starlette, config: Config, metrics: bool) -> None:
+        super().__init__(app, config)
         self.kit = kit
         self.wired = False
-        self._config = config
         self._metrics = metrics
-        self._own: Service | None = None
         self._shown: Service | None = None  # whose metrics this application shows
-        self._regions: dict[str, Region] = {}
         self._route: Route | None = None
-        self._lock = threading.RLock()
-
-    def service(self) -> Service:
-        """The application's own service, or the process's; reads the configuration on first use."""
-        if self._config is None:
-            return default_service()
-        if self._own is None:
-            with self._lock:
-                if self._own is None:
-                    self._own = application_service(self._config)
-        return self._own
-
-    def own_service(self) -> Service | None:
-        """The application's own service; None if it uses the process's."""
-        return None if self._config is None else self.service()
-
-    def region(self, name: str) -> Region:
-        """The region of this name in `service`; the same name gives the same object."""
-        if self._config is None:
-            return region(name)
-        return self._regions.get(name) or self._regions.setdefault(name, self.service().region(name))
 
     def prepare(self, app: Starlette) -> None:
         """Validate, bind and show the metrics: once, and again if `configure` has replaced the service."""
@@ -227,34 +200,6 @@ def outdating(scope: Scope, send: Send, service: Service) -> Send:
         await send(message)
 
     return outdate_and_send
-
-
-def service_of(connection: HTTPConnection) -> Service:
-    """The service of the application that handles this request or web socket: its own, that of the application it is
-    mounted in, or the process's."""
-    installation = _installation_of(connection)
-    return default_service() if installation is None else installation.service()
-
-
-def own_service(connection: HTTPConnection) -> Service | None:
-    """As `service_of`, but None for the process's."""
-    installation = _installation_of(connection)
-    return None if installation is None else installation.own_service()
-
-
-def get_region(connection: HTTPConnection, name: str = "default") -> Region:
-    """The region of `service_of` the request or web socket; an unknown name is a `ConfigError` on first use."""
-    installation = _installation_of(connection)
-    return region(name) if installation is None else installation.region(name)
-
-
-def _installation_of(connection: HTTPConnection) -> Installation | None:
-    return _installed_in(connection.scope.get("app")) or connection.scope.get(SCOPE_KEY)
-
-
-def _installed_in(app: Any) -> Installation | None:
-    there = getattr(getattr(app, "state", None), "cachekit_installation", None)
-    return there if isinstance(there, Installation) else None  # the name may also be the application's own
 
 
 def _has_route(routes: list[BaseRoute], path: str) -> bool:

@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import unquote
 
 from starlette.types import Message, Receive, Scope, Send
 
+from cachekit.http import page, short
 from cachekit.http.conditional import CONDITIONS
 from cachekit.http.messages import Fields, Request, Response
 
 Raw = list[tuple[bytes, bytes]]
 
+LOOKED_AT_RAW: Final = frozenset(name.encode() for name in short.LOOKED_AT)
 NO_CONDITIONS: Final = frozenset(name.encode() for name in CONDITIONS)
 
 
@@ -30,12 +33,38 @@ def request_of(scope: Scope) -> Request:
     )
 
 
+def key_of(scope: Scope) -> tuple[Any, ...] | None:
+    """The key of the page that an ordinary request asks for; None if it is none (`cachekit.http.short`)."""
+    if scope["method"] != "GET":
+        return None
+    named = {name.lower(): value for name, value in scope["headers"]}
+    if not LOOKED_AT_RAW.isdisjoint(named):
+        return None
+    host = named.get(b"host")
+    return page.open_key(
+        scope.get("scheme", "http"),
+        host.decode("latin-1") if host else _server(scope),
+        key_path(path_of(scope), scope.get("raw_path") or b""),
+        scope.get("query_string", b""),
+    )
+
+
 def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     return tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers])
 
 
 def raw_of(fields: Fields) -> Raw:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+
+
+def raw_of_hit(hit: short.Hit) -> Raw:
+    """A list of its own for each answer: middleware adds to it."""
+    return list(_raw_of_hit(hit.kept, hit.age, hit.ttl))
+
+
+@lru_cache(1000)
+def _raw_of_hit(kept: Fields, age: int, ttl: int) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(raw_of(short.fields_of(kept, age, ttl)))
 
 
 def _server(scope: Scope) -> str:

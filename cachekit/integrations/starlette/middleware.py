@@ -16,7 +16,8 @@ from cachekit.http.status import Result, told
 from cachekit.integrations.starlette.capture import AppRun
 from cachekit.integrations.starlette.declared import PerUser, Tags, checked_tags, rules_of, tags_of, user_of
 from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED, session_of
-from cachekit.integrations.starlette.installation import OUTDATING, entrance, outdating, own_service
+from cachekit.integrations.starlette.installation import OUTDATING, entrance, outdating
+from cachekit.integrations.starlette.installed import own_service
 from cachekit.integrations.starlette.messages import (
     again,
     fields_of,

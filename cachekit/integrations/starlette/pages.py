@@ -1,6 +1,6 @@
 """The kept pages of one route or rule: a cached function in each service that uses it, and what clears its pages."""
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from cachekit.http.control import LONGEST
 from cachekit.http.messages import Request
 from cachekit.http.page import Kept
 from cachekit.http.policy import Rules
+from cachekit.integrations.starlette.installed import service_of
 from cachekit.integrations.starlette.messages import key_path_of, request_of
 from cachekit.options import check
 from cachekit.process import default_service
@@ -41,6 +42,11 @@ class Made(NamedTuple):
     def ask(self, tags: Iterable[str]) -> Ask:
         """The cached function as `answer` calls it."""
         return _Ask(self.cached, tuple(tags))
+
+    @property
+    def wall(self) -> Callable[[], float]:
+        """The clock that pages are dated by."""
+        return self.function.at().service.async_port.wall
 
     def counted(self, result: str) -> None:
         """One more answer: HIT, MISS, STALE, BYPASS."""
@@ -186,8 +192,6 @@ async def ainvalidate_url(url: str, request: HTTPConnection | None = None) -> Ou
 
 
 def _service(request: HTTPConnection | None) -> Service:
-    from cachekit.integrations.starlette.installation import service_of  # which stands on this module
-
     return default_service() if request is None else service_of(request)
 
 

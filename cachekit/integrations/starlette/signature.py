@@ -25,7 +25,7 @@ class Given(NamedTuple):
     request: Request | None
     response: Response | None
     background: BackgroundTasks | None
-    kwargs: dict[str, Any]  # without what is ours
+    kwargs: dict[str, Any]  # with what is ours
 
 
 class Inputs:
@@ -57,8 +57,12 @@ class Inputs:
             request,
             kwargs.get(self.names[Response]),
             kwargs.get(self.names[BackgroundTasks]),
-            {name: value for name, value in kwargs.items() if name not in self.ours},
+            kwargs,
         )
+
+    def own(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What the endpoint itself gets."""
+        return {name: value for name, value in kwargs.items() if name not in self.ours}
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
