@@ -282,7 +282,7 @@ def test_pages_are_as_large_as_the_setting_says(use: Use, cachekit_server: Serve
     assert set(asked) == {5} and len(asked) > 1
     asked.clear()
     assert len(set(cache.iter_keys("k*", itersize=100_000))) == 40
-    assert asked == [1000]
+    assert set(asked) == {1000}  # other tests have keys there too
 
 
 # Members
