@@ -39,7 +39,7 @@ def configure(tests: str, tiers: str, url: str = "") -> None:
         CACHES={"default": {"BACKEND": OURS}},
         CACHEKIT={
             "namespace": f"suite-{tiers}",
-            "backends": {"default": {"url": url, "budget": "5s"}} if url else {},
+            "backends": {"default": {"url": url, "budget": "5s", "adaptive": False}} if url else {},
             "profiles": {**{name: {} for name in REGIONS}, "default": profile},
         },
         DATABASES={
