@@ -22,6 +22,8 @@ from cachekit.bench.worker import COLUMNS, EMPTY, LIBRARIES, OURS, PEERS, REFERE
 from cachekit.cli import build
 from cachekit.l1.table import TWIN
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CALLS = {"int", "str", "two", "keyword", "method"}
 QUICK = ("--rounds", "2", "--peers", "django,async_lru")  # the first is here, the second is not

@@ -16,7 +16,7 @@ CONDITIONAL = "django.middleware.http.ConditionalGetMiddleware"
 WHOLE_SITE = (UPDATE, CONDITIONAL, *sites.SESSIONS, FETCH)
 
 
-@pytest.fixture(params=["l1 and server", "server", "l1"], autouse=True)
+@pytest.fixture(params=["l1 and server", pytest.param("server", marks=pytest.mark.slow), "l1"], autouse=True)
 def tiers(request: pytest.FixtureRequest, use: Any, cachekit_server: Server) -> str:
     """The project with both tiers, and with either."""
     backends = {} if request.param == "l1" else {"default": {"url": cachekit_server.url}}

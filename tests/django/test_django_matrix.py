@@ -41,7 +41,11 @@ def view_of(path: str, *, is_async: bool) -> Any:
     return made
 
 
-@pytest.fixture(params=["wsgi view", "wsgi aview", "asgi view", "asgi aview", "wsgi middleware", "asgi middleware"])
+QUICK = ("wsgi view", "asgi aview", "asgi middleware")
+OTHERS = ("wsgi aview", "asgi view", "wsgi middleware")
+
+
+@pytest.fixture(params=[*QUICK, *(pytest.param(door, marks=pytest.mark.slow) for door in OTHERS)])
 def ask(request: pytest.FixtureRequest, use: Any) -> Iterator[sites.Ask]:
     """How to ask a site whose pages are kept, by decorated views under each server or by the middleware."""
     from cachekit.integrations.django import cache_page

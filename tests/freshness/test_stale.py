@@ -245,10 +245,15 @@ def traffic(process: Any, seconds: int, seen: Callable[[int, Any, float], object
     ("face", "tiers"),
     [
         ("sync", "l1"),
-        ("async", "tracking"),
         *[
             pytest.param(*each, marks=pytest.mark.slow)
-            for each in [("async", "l1"), ("sync", "tracking"), ("sync", "ttl"), ("async", "ttl")]
+            for each in [
+                ("async", "tracking"),
+                ("async", "l1"),
+                ("sync", "tracking"),
+                ("sync", "ttl"),
+                ("async", "ttl"),
+            ]
         ],
     ],
 )
