@@ -18,6 +18,7 @@ def shop(request: pytest.FixtureRequest, use: Callable[..., None], on_server: Ca
     from cachekit.integrations.django.models import connect
 
     on_server() if request.param == "server" else use()
+    empty(models)
     assert connect(models.Book, models.Tag) is models.Book
     ann = models.Author.objects.create(name="Ann")
     bob = models.Author.objects.create(name="Bob")
@@ -25,6 +26,11 @@ def shop(request: pytest.FixtureRequest, use: Callable[..., None], on_server: Ca
     models.Book.objects.create(id=uuid.UUID(int=2), title="two", price=2, author=bob)
     models.Tag.objects.create(text="red")
     yield models
+    empty(models)
+
+
+def empty(models: Any) -> None:
+    """Of rows that tests have committed."""
     for model in (models.Book, models.Tag, models.Author):
         model.objects.all().delete()
 
