@@ -180,7 +180,7 @@ def _deleted(*, instance: Any, using: str, **kwargs: Any) -> None:
     tags = _outdated_by(instance)
     for field in instance._meta.get_fields(include_hidden=True):
         if field.many_to_many:
-            relation = field.remote_field if field.concrete else field
+            relation = field.remote_field if hasattr(field.remote_field, "through") else field  # from either end
             tags += [_table_tag(relation.through), *_outdated_by(field.related_model)]
         elif field.auto_created and not field.concrete and field.on_delete not in TELLING:
             tags += _outdated_by(field.related_model)
