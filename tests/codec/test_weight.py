@@ -126,7 +126,7 @@ def test_a_megabyte_of_json_takes_little_memory(name: str) -> None:
     assert peak_of(JSON, 3, b"[" + unit * ((MIB - 4) // len(unit)) + b"0]") < 64
 
 
-@pytest.mark.nightly  # a process that has had and freed as much memory before, as one with all slow tests, takes no more
+@pytest.mark.nightly  # a process that has freed as much before, as one that ran all slow tests, takes no more
 def test_the_control_shows_what_would_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cachekit.codec.registry.check_weight", lambda payload: None)
     assert peak_of(CODEC, 2, items(UNITS["deque"])) > 100
