@@ -6,6 +6,7 @@ what it varies by, with the page of whoever came first, and under target and val
 brought is kept by that load alone, so that no invalidation in between is overlooked.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -58,11 +59,38 @@ class ServerError(Exception):
         self.response = response
 
 
+class Origin:
+    """The run of the route for the client of an exchange: one, however often a page is looked for.
+
+    A run may outlast the first look, if that found a stale page; the second one then waits for the same run.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.begun = False
+        self._ended = False
+        self._response: Response | None = None
+        self._error: Exception | None = None
+
+    async def run(self) -> Response | None:
+        self.begun = True
+        if not self._ended:
+            try:
+                self._response = await self.exchange.origin()
+            except Exception as error:
+                self._error = error
+            self._ended = True
+        if self._error is not None:
+            raise self._error
+        return self._response
+
+
 class Fill:
     """One caller's load: runs the route, and keeps what may be kept."""
 
-    def __init__(self, exchange: Exchange, rules: Rules, names: tuple[str, ...], wall: Callable[[], float]) -> None:
-        self.exchange = exchange
+    def __init__(self, origin: Origin, rules: Rules, names: tuple[str, ...], wall: Callable[[], float]) -> None:
+        self.origin = origin
+        self.exchange = origin.exchange
         self.rules = rules
         self.names = names
         self.wall = wall
@@ -74,19 +102,23 @@ class Fill:
     async def run(self) -> Kept | Varies | None:
         """Called by the engine, at most once for this caller, and perhaps once more when it has been answered."""
         # Behind a caller, in another thread perhaps, nothing may look as if that caller's own run had ended.
-        mine = copy(self) if current_entry().behind else self
+        mine = self
+        if current_entry().behind:
+            mine = copy(self)
+            mine.origin = Origin(self.exchange)
         return await mine._run()
 
     async def _run(self) -> Kept | Varies | None:
         self.ran = self.failed = True
-        response = self.response = await self.exchange.origin()
+        before = self.origin.begun  # this load, and so perhaps an invalidation
+        response = self.response = await self.origin.run()
         self.failed = False
         if response is None:
             self.why = "stream"
             current_entry().no_store()
             return None
         now, request, user = self.wall(), self.exchange.request, self.exchange.user
-        self.why = policy.why_not_kept(request, response, self.rules, user)
+        self.why = policy.why_not_kept(request, response, self.rules, user) or ("late" if before else "")
         life = None if self.why else policy.life(response, self.rules, now)
         if life is not None:
             return self._kept(response, life, now)
@@ -111,26 +143,28 @@ class Fill:
 async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], float]) -> Response | None:
     """The response to an exchange; None if it went to the client already. Raises what the route raises."""
     request = exchange.request
+    origin = Origin(exchange)
     why = policy.why_bypassed(request, exchange.user, proxy=rules.proxy)
     if why:
-        return _passed(await exchange.origin(), why)
+        return _passed(await origin.run(), why)
     wishes = policy.asked(request)
     if request.method == "HEAD" or policy.only_kept(wishes):  # which fill nothing
         return await _if_kept(exchange, rules, ask, wall, wishes)
     place, names = page.target(request, exchange.user, query=rules.query), rules.vary
     force, allow_stale = False, True
     for _ in range(HOPS):
-        fill, failure = Fill(exchange, rules, names, wall), None
+        fill, failure = Fill(origin, rules, names, wall), None
         try:
             found = await ask((*place, page.variant(request, names)), fill.run, force=force, allow_stale=allow_stale)
         except ServerError as error:
             found, failure = None, error.response
         if fill.ran and (found is None or not fill.failed):
             return _fresh(request, fill, force, wall())
-        if failure is not None and policy.is_for(request, failure, exchange.user):
+        own = policy.wants_new(wishes, rules, 0.0, math.inf)  # an answer that is for nobody else
+        if failure is not None and not own and policy.is_for(request, failure, exchange.user):
             return told(failure, Result.MISS)
         if found is None:  # another caller's response was not for everybody
-            return _passed(await exchange.origin(), "not-shared")
+            return _passed(await origin.run(), "not-shared")
         kept, more = _chosen(request, found)
         if kept is None:
             names = more
@@ -138,7 +172,7 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
         now = wall()
         looked = page.look(kept, now)
         if not policy.is_for(request, looked.response, exchange.user):
-            return _passed(await exchange.origin(), "authorization")
+            return _passed(await origin.run(), "authorization")
         if policy.wants_new(wishes, rules, looked.age, looked.fresh_for) and not force:
             force = True
         elif not _too_old(looked):
@@ -149,7 +183,7 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
             allow_stale = False
         else:
             break
-    return _passed(await exchange.origin(), "vary")
+    return _passed(await origin.run(), "vary")
 
 
 async def _if_kept(

@@ -44,6 +44,12 @@ async def test_an_error_that_is_for_one_is_given_to_one(site: Any, given: tuple[
     assert {answer.status for answer in answers} == {503} and len(site.requests) == COUNT
 
 
+async def test_an_error_is_not_for_who_wants_an_answer_of_their_own(site: Any) -> None:
+    answers = await ask_together(site, cache_control=["no-cache", "max-age=5"])
+    assert {answer.status for answer in answers} == {503}
+    assert len(site.requests) == COUNT // 2  # with those of no-cache; one of these was for the others
+
+
 async def test_an_error_for_somebody_is_not_for_others(sites: Any) -> None:
     """A proxy's requests with credentials wait with the others."""
     site = sites(Rules(ttl=None, proxy=True))

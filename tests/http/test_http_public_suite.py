@@ -131,7 +131,7 @@ def npm(**settings: object) -> dict[str, str]:
     return {**os.environ, **{f"npm_config_{name}": str(value) for name, value in settings.items()}}
 
 
-@pytest.fixture(scope="module", params=["cached_proxy", pytest.param("cached_application", marks=pytest.mark.nightly)])
+@pytest.fixture(scope="module", params=["cached_proxy", "cached_application"])
 def cache_app(request: pytest.FixtureRequest) -> str:
     """The caches that the tests are run over."""
     name: str = request.param

@@ -220,6 +220,32 @@ async def test_stale_variants(sites: Any, swr: bool) -> None:
     await site.service.async_port.wait_for_tasks(10)
 
 
+@pytest.mark.parametrize("how", ["raises", "answers"])
+@pytest.mark.parametrize("language", ["de", "en", "fr"])
+async def test_a_request_runs_its_route_once(sites: Any, how: str, language: str) -> None:
+    """Also if it is looked for in two places, and the first run has failed: what a route does, it would do twice."""
+    site = sites(stale_ttl="1h")
+    Source(site)
+    for first in ("de", "en"):
+        await site.ask(accept_language=first)
+    site.clock.advance(100)
+
+    async def page(request: Request) -> Response:
+        if how == "raises":
+            raise OSError("away")
+        return Response(503, (), b"away")
+
+    site.route, before = page, len(site.requests)
+    if language == "fr" and how == "raises":
+        with pytest.raises(OSError, match="away"):
+            await site.ask(accept_language=language)
+    else:
+        answer = await site.ask(accept_language=language)
+        expected = (503, b"away", "MISS") if language == "fr" else (200, f"1 {language}".encode(), "STALE")
+        assert (answer.status, answer.body, answer["x-cache"]) == expected
+    assert len(site.requests) - before == 1
+
+
 async def test_cookies_that_pages_vary_by_are_not_stored(site: Any) -> None:
     """With a user, a page may vary by Cookie; what lies in the cache tells nobody the cookie."""
     seen: list[Any] = []

@@ -25,6 +25,7 @@ PROFILES = {
     "small": {"max_value_bytes": 1000},
     "stale": {"stale_ttl": "1h", "swr": True},
     "errors": {"stale_ttl": "1h"},
+    "impatient": {"stale_ttl": "1h", "soft_timeout": "20ms"},
     "hurried": {"hard_timeout": "100ms"},
 }
 RULES = [
@@ -399,6 +400,60 @@ class TestFailures:
                 answer = await client.get("/")
                 assert (answer.status_code, answer.headers["x-cache"]) == (200, "STALE")
         assert len(runs) == 3
+
+    @pytest.mark.parametrize("language", ["de", "en"])
+    @pytest.mark.parametrize("how", ["fails", "late"])
+    async def test_a_request_runs_its_application_once(self, service, clock, runs, how, language):
+        """Though a page that varies is looked for in two places: the body of a request can be read once."""
+        gate = asyncio.Event()
+        gate.set()
+
+        async def page(request: Request) -> Response:
+            await request.body()
+            runs.append(1)
+            await gate.wait()
+            fields = {"vary": "accept-language"}
+            return PlainTextResponse(str(len(runs)), 200 if len(runs) < 3 or how == "late" else 503, fields)
+
+        app = app_of(Route("/", page), profile="errors" if how == "fails" else "impatient", ttl="10s")
+        async with client_of(app) as client:
+            for number, first in enumerate(("de", "en"), 1):
+                assert (await client.get("/", headers={"accept-language": first})).text == str(number)
+            clock.advance("10m")
+            if how == "late":
+                gate.clear()
+            answer = await asyncio.wait_for(client.get("/", headers={"accept-language": language}), 10)
+            kept = "1" if language == "de" else "2"
+            assert (answer.status_code, answer.text, answer.headers["x-cache"]) == (200, kept, "STALE")
+            gate.set()
+            await service.async_port.wait_for_tasks(5)
+            assert len(runs) == 3
+            if how == "late":
+                answer = await client.get("/", headers={"accept-language": language})
+                assert (answer.text, answer.headers["x-cache"]) == ("3", "HIT")
+        assert len(runs) == 3
+
+    async def test_a_late_page_of_no_kept_variant_is_waited_for(self, service, clock, runs):
+        gate = asyncio.Event()
+
+        async def page(request: Request) -> Response:
+            await request.body()
+            runs.append(1)
+            if len(runs) > 1:
+                await gate.wait()
+            return PlainTextResponse(str(len(runs)), 200, {"vary": "accept-language"})
+
+        app = app_of(Route("/", page), profile="impatient", ttl="10s")
+        async with client_of(app) as client:
+            await client.get("/", headers={"accept-language": "de"})
+            clock.advance("10m")
+            asked = asyncio.create_task(client.get("/", headers={"accept-language": "fr"}))
+            await asyncio.sleep(0.2)
+            gate.set()
+            answer = await asyncio.wait_for(asked, 10)
+            assert (answer.status_code, answer.text, answer.headers["x-cache"]) == (200, "2", "MISS")
+            answer = await client.get("/", headers={"accept-language": "fr"})
+        assert (answer.text, answer.headers["x-cache"], len(runs)) == ("2", "HIT", 2)
 
     async def test_a_stale_page_is_computed_anew_behind_its_caller(self, service, clock, runs):
         app = app_of(Route("/", numbered(runs)), profile="stale", ttl="10s")

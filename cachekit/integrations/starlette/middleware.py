@@ -148,19 +148,21 @@ class AppExchange:
         return "" if self._run is None else self._run.why
 
     async def origin(self) -> messages.Response | None:
-        """Run the application: for the client, or if that has its answer, for nobody."""
+        """Run the application: for the client, once, as its request can be read once, or if that has its answer, for
+        nobody."""
         entry = ENTRY.get()
         behind = entry is not None and entry.behind
-        scope = again(self.entrance)
-        before = session_of(scope)
-        run = AppRun(self.app, scope, self.request, self.limit, None if behind else self.client, self.wall())
+        run = None if behind else self._run
+        if run is None:
+            client = None if behind else self.client
+            run = AppRun(self.app, again(self.entrance), self.request, self.limit, client, self.wall())
         if not behind:
             self._run = run
         response = await run.response()
         if not behind:
-            self.scope.update({key: value for key, value in scope.items() if key != "headers"})
-        session = session_of(scope)
-        if response is not None and (session != before or (before and self.user is None)):
+            self.scope.update({key: value for key, value in run.scope.items() if key != "headers"})
+        changed = session_of(run.scope) != run.session
+        if response is not None and (changed or (run.session and self.user is None)):
             await run.pass_on("session")
             return None
         return response
