@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from weakref import WeakSet
 
+import hypothesis
 import pytest
 
 from cachekit.l1 import pure
@@ -15,6 +16,9 @@ from cachekit.testing.servers import Server, available, start_server
 SLOW_FILE = 20.0  # seconds; a file above it belongs into make test-all
 
 seconds: dict[str, float] = defaultdict(float)
+
+hypothesis.settings.register_profile("without a clock", deadline=None)  # tests run beside others
+hypothesis.settings.load_profile("without a clock")
 
 
 def pytest_configure() -> None:

@@ -1,5 +1,6 @@
 """Values past their time: what is at hand of a key, whether it may be given, and what else may stand in for a load."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from cachekit.codec.envelope import Header
@@ -157,8 +158,48 @@ def while_busy(call: Call, port: Port) -> Result | None:
 # What stands in for a load
 
 
+class Limits:
+    """For how long one caller waits for a load: an iterator of seconds, of which None is for ever.
+
+    The hard limit comes after the soft one if what was to stand in was invalidated meanwhile.
+    """
+
+    def __init__(self, call: Call, port: Port) -> None:
+        self.call = call
+        self.port = port
+        self.kind = ""
+        self._instead: Result | None = None
+        self._waits = self._each()
+
+    def __iter__(self) -> Iterator[float | None]:
+        return self._waits
+
+    def _each(self) -> Iterator[float | None]:
+        seconds, self.kind = limit_of(self.call, self.port)
+        yield seconds
+        self._instead = stand_in(self.call, self.port)
+        if self.kind == "soft" and self._instead is None:
+            self.kind, hard = "hard", self.call.tiers.spec.freshness.hard_timeout
+            yield None if hard is None or seconds is None else hard - seconds
+            self._instead = stand_in(self.call, self.port)
+
+    def over(self) -> Result:
+        """What the caller gets who has waited so long; the load goes on."""
+        call = self.call
+        call.tally.gave_up(self.kind)
+        if self._instead is not None:
+            return self._instead
+        seconds = call.tiers.spec.freshness.hard_timeout
+        what = call.tally.function or f"the factory in region {call.tiers.spec.name!r}"
+        return Result(
+            error=CacheLoadTimeout(
+                f"{what} ran longer than hard_timeout = {seconds:g} s; it goes on, and its result will be cached"
+            )
+        )
+
+
 def limit_of(call: Call, port: Port) -> tuple[float | None, str]:
-    """How long this caller waits for a load, in seconds, and which limit that is: soft or hard."""
+    """How long this caller waits for a load at first, in seconds, and which limit that is: soft or hard."""
     fresh = call.tiers.spec.freshness
     hard, soft = fresh.hard_timeout, fresh.soft_timeout
     if soft is not None and (call.fallback is not MISS or _servable(call, port.now()) is not None):
@@ -168,28 +209,19 @@ def limit_of(call: Call, port: Port) -> tuple[float | None, str]:
     return hard, "hard"
 
 
-def _usual(call: Call) -> float | None:
-    """Twice what nearly all loads take, if that is known."""
-    times = call.tally.times
-    return min(max(2 * times.quantile(0.95), AUTO[0]), AUTO[1]) if times.seen >= ENOUGH else None
-
-
-def after_limit(call: Call, port: Port, kind: str) -> Result:
-    """The caller waits no longer; the load goes on."""
-    call.tally.gave_up(kind)
+def stand_in(call: Call, port: Port) -> Result | None:
+    """What a caller gets who waits no longer, if there is anything that was not invalidated meanwhile."""
     if call.aged is not None and outdated(call):
         again_in_l1(call, port)
     if (aged := _servable(call, port.now())) is not None:
         return given(call, aged)
-    if call.fallback is not MISS:
-        return fallback(call)
-    seconds = call.tiers.spec.freshness.hard_timeout or PATIENCE
-    what = call.tally.function or f"the factory in region {call.tiers.spec.name!r}"
-    return Result(
-        error=CacheLoadTimeout(
-            f"{what} ran longer than hard_timeout = {seconds:g} s; it goes on, and its result will be cached"
-        )
-    )
+    return None if call.fallback is MISS else fallback(call)
+
+
+def _usual(call: Call) -> float | None:
+    """Twice what nearly all loads take, if that is known."""
+    times = call.tally.times
+    return min(max(2 * times.quantile(0.95), AUTO[0]), AUTO[1]) if times.seen >= ENOUGH else None
 
 
 def after_error(call: Call, port: Port, result: Result) -> Result:

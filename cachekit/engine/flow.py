@@ -144,8 +144,10 @@ async def _at_hand(call: Call, port: Port, sample: Sample) -> Result | None:
     if running is not None and running.behind and sample.usable:  # what it is to replace lies in L2
         found = await look_in_l2(call, port, sample)
         return found if isinstance(found, Result) else aging.at_once(call, port)[0]
-    if running is not None and running.late and (limit := aging.limit_of(call, port))[1] == "soft" and limit[0]:
-        return aging.after_limit(call, port, "soft")
+    if running is not None and running.late and aging.limit_of(call, port)[1] == "soft":
+        if (result := aging.stand_in(call, port)) is not None:
+            call.tally.gave_up("soft")
+        return result
     return None
 
 
@@ -153,12 +155,12 @@ async def _owned(
     call: Call, port: Port, lead: Lead | None, sample: Sample, seen: bytes | None, patient: bool = True
 ) -> Result:
     """The load, so that it outlives a caller who gives up or waits no longer."""
-    limit, kind = aging.limit_of(call, port)
-    result = await port.owned(lambda own: load(call, own, lead, sample, seen, patient=patient), lead, limit)
+    limits = aging.Limits(call, port)
+    result = await port.owned(lambda own: load(call, own, lead, sample, seen, patient=patient), lead, limits)
     if result is TIMED_OUT:
         if lead is not None:
             lead.flight.late = True
-        result = aging.after_limit(call, port, kind)
+        result = limits.over()
         call.answered = True
         return result
     return result  # type: ignore[no-any-return]  # the only other thing that comes back
@@ -180,12 +182,13 @@ def _join(call: Call, port: Port, sample: Sample) -> Lead | Wait | Alone:
 async def _wait(call: Call, port: Port, place: Wait | Alone, sample: Sample) -> Result | None:
     """What another caller's load brings, or our own load without a flight; None: begin again."""
     if isinstance(place, Wait):
-        limit, kind = aging.limit_of(call, port)
+        limits = aging.Limits(call, port)
+        limit = next(iter(limits))
         result = await port.wait(place, aging.PATIENCE if limit is None else min(limit, aging.PATIENCE))
         if result is HANDED_OVER:
             return None
         if result is TIMED_OUT and limit is not None and limit < aging.PATIENCE:
-            return aging.after_limit(call, port, kind)
+            return None if any(True for _ in limits) else limits.over()
         if result is TIMED_OUT:
             call.tally.error("wait", "timeout")
         elif _outdated(call, place.flight, sample, result):
@@ -230,6 +233,6 @@ async def refresh(call: Call, port: Port) -> Result:
     if call.load is not None and call.off:
         return await alone(call, port)
     sample = Sample(call, port)
-    limit, kind = aging.limit_of(call, port)
-    result = await port.owned(lambda own: load(call, own, None, sample, None, forced=True), None, limit)
-    return aging.after_limit(call, port, kind) if result is TIMED_OUT else result
+    limits = aging.Limits(call, port)
+    result = await port.owned(lambda own: load(call, own, None, sample, None, forced=True), None, limits)
+    return limits.over() if result is TIMED_OUT else result

@@ -4,10 +4,11 @@
 `SyncPort` does its work in place and never suspends, so `drive` finishes a flow in one step.
 """
 
+import itertools
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextvars import copy_context
 from types import CoroutineType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -99,10 +100,11 @@ class Port(Protocol):
     async def run(self, load: Load) -> Result:
         """Run the user's function; an `Exception` becomes part of the result."""
 
-    async def owned(self, step: "Step", lead: Lead | None, limit: float | None) -> Any:
+    async def owned(self, step: "Step", lead: Lead | None, limits: Iterable[float | None]) -> Any:
         """Run a load so that it outlives a caller who gives up while others wait.
 
-        With a ``limit`` in seconds the caller gives up then with `TIMED_OUT`, and the load goes on to its end.
+        After all of the ``limits``, each in seconds and None for ever, the caller gives up with `TIMED_OUT`, and the
+        load goes on to its end.
         """
 
     def spawn(self, step: "Step", key: Hashable) -> bool:
@@ -205,7 +207,9 @@ class SyncPort:
                 return Result(error=error)
         return blocking(load, result)
 
-    async def owned(self, step: Step, lead: Lead | None, limit: float | None) -> Any:
+    async def owned(self, step: Step, lead: Lead | None, limits: Iterable[float | None]) -> Any:
+        limits = iter(limits)
+        limit = next(limits)
         if limit is None:
             return await step(self)
         tell(in_core())  # or in the other thread it would not be known what this one is inside of
@@ -213,10 +217,13 @@ class SyncPort:
         future = self.workers.start(lambda: context.run(_inside, chain, step, self))
         if future is None:
             return await step(self)  # better late than one thread more
-        try:
-            return future.result(limit)
-        except TimeoutError:
-            return future.result() if future.done() else TIMED_OUT
+        for seconds in itertools.chain((limit,), limits):
+            try:
+                return future.result(seconds)
+            except TimeoutError:
+                if future.done():
+                    return future.result()
+        return TIMED_OUT
 
     def spawn(self, step: Step, key: Hashable) -> bool:
         context = copy_context()
@@ -315,7 +322,9 @@ class AsyncPort:
         except Exception as error:
             return Result(error=error)
 
-    async def owned(self, step: Step, lead: Lead | None, limit: float | None) -> Any:
+    async def owned(self, step: Step, lead: Lead | None, limits: Iterable[float | None]) -> Any:
+        limits = iter(limits)
+        limit = next(limits)
         loop = self.asyncio.get_running_loop()
         task = self._task(loop, step)
         if lead is not None:
@@ -327,8 +336,11 @@ class AsyncPort:
             # Neither cancels the task with this caller.
             if limit is None:
                 return await self.asyncio.shield(task)
-            done, _ = await self.asyncio.wait((task,), timeout=limit)
-            return task.result() if done else TIMED_OUT
+            for seconds in itertools.chain((limit,), limits):
+                done, _ = await self.asyncio.wait((task,), timeout=seconds)
+                if done:
+                    return task.result()
+            return TIMED_OUT
         except self.asyncio.CancelledError:
             if task.done():
                 raise  # the load itself was cancelled

@@ -74,6 +74,49 @@ def test_a_soft_limit_gives_the_fallback_and_who_comes_later_does_not_wait_again
     assert load.tally.fallbacks == 2
 
 
+@choose("sync-native", "async-native")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("who", ["leads", "waits", "refreshes", "comes later"])
+def test_who_has_nothing_to_give_any_more_waits_on(world: World, mode: str, who: str) -> None:
+    """The stale value was invalidated while the caller waited for a fresh one."""
+    load = world.cached(world.service(mode), ttl=60, stale_ttl=60, soft_timeout=4 * LIMIT)
+    load.do("put", "run 0", 1)
+    world.clock.advance(61)
+    load.source.hold()
+    callers = [world.start(load.function.refresh, 1) if who == "refreshes" else load.start(1)]
+    world.until(lambda: load.source.runs == 1)
+    if who == "waits":
+        callers.append(load.start(1))
+        load.gather(2)
+    if who == "comes later":
+        assert callers[0].result(LONG) == "run 0"
+    load.do("invalidate", 1)
+    if who == "comes later":
+        callers[0] = load.start(1)
+    threading.Event().wait(8 * LIMIT)
+    assert not any(caller.done() for caller in callers)
+    load.source.release()
+    assert {caller.result(LONG) for caller in callers} <= {"run 1", "run 2"}
+    assert timeouts(load) == ({"soft": 1} if who == "comes later" else {})
+
+
+@choose("sync-native", "async-native")
+@pytest.mark.parametrize("who", ["leads", "waits"])
+def test_and_not_beyond_the_hard_limit(world: World, who: str) -> None:
+    load = world.cached(world.service("l1"), ttl=60, stale_ttl=60, soft_timeout=4 * LIMIT, hard_timeout=6 * LIMIT)
+    load.do("put", "run 0", 1)
+    world.clock.advance(61)
+    load.source.hold()
+    callers = [load.start(1)]
+    world.until(lambda: load.source.runs == 1)
+    if who == "waits":
+        callers.append(load.start(1))
+        load.gather(2)
+    load.do("invalidate", 1)
+    assert {type(caller.exception(LONG)) for caller in callers} == {CacheLoadTimeout}
+    assert timeouts(load) == {"hard": len(callers)}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_hard_limit_without_anything_to_give_raises_and_the_load_goes_on(world: World, mode: str) -> None:
     load = world.cached(world.service(mode), hard_timeout=LIMIT)

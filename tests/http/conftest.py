@@ -1,5 +1,6 @@
 """A site for the tests of the policy: a route behind a real cached function, on a clock that stands still."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from cachekit import MISS
 from cachekit.config.spec import BackendSpec, L1Spec, ServiceSpec, built_in_regions
+from cachekit.context import ENTRY
 from cachekit.http.answer import answer, outdated_urls
 from cachekit.http.messages import Request, Response, fields, joined, values_of
 from cachekit.http.page import tags_of
@@ -53,8 +55,17 @@ class Exchange:
     def __init__(self, site: "Site", request: Request, user: str | None) -> None:
         self.site, self.request, self.user = site, request, user
         self.runs = 0
+        self._running: asyncio.Task[Response | None] | None = None
 
     async def origin(self) -> Response | None:
+        entry = ENTRY.get()
+        if entry is not None and entry.behind:
+            return await self._run()
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await asyncio.shield(self._running)
+
+    async def _run(self) -> Response | None:
         self.runs += 1
         self.site.requests.append(self.request)
         response: Response | None = await self.site.route(self.request)

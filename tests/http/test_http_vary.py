@@ -246,6 +246,53 @@ async def test_a_request_runs_its_route_once(sites: Any, how: str, language: str
     assert len(site.requests) - before == 1
 
 
+async def test_a_run_behind_a_client_is_not_its_own(sites: Any) -> None:
+    """What a page varies by is asked anew behind the client who waits for another page, which is kept too."""
+    site = sites(stale_ttl="1h", swr=True)
+    source = Source(site)
+    await site.ask(accept_language="de")
+    site.clock.advance(100)
+    source.version = 2
+    answer = await site.ask(accept_language="fr")
+    assert (answer.body, answer["x-cache"]) == (b"2 fr", "MISS")
+    await site.service.async_port.wait_for_tasks(10)
+    for _ in range(2):
+        answer = await site.ask(accept_language="fr")
+        assert answer.kept and answer.body == b"2 fr"
+        await site.service.async_port.wait_for_tasks(10)
+    assert source.runs == 3
+
+
+async def test_a_late_page_is_not_kept_over_an_invalidation(sites: Any) -> None:
+    """The second look begins while the run is on: it does not know what that has read before it."""
+    site = sites(stale_ttl="1h", soft_timeout="20ms")
+    source, pages = Source(site), site.pages
+    await site.ask(accept_language="de")
+    site.clock.advance(100)
+    source.gate.clear()
+    looks = []
+
+    class Watched:
+        def using(self, **switches: Any) -> Any:
+            async def watched(key: Any, run: Any) -> Any:
+                looks.append(key)
+                if len(looks) == 2:
+                    route, site.route = site.route, site.static
+                    await invalidate(site)
+                    site.route = route
+                    asyncio.get_running_loop().call_later(0.05, source.gate.set)
+                return await pages.using(**switches)(key, run)
+
+            return watched
+
+    site.pages = Watched()
+    answer = await asyncio.wait_for(site.ask(accept_language="fr"), 10)
+    assert answer.body == b"1 fr" and source.runs == 2 and len(looks) == 2
+    source.version = 2
+    answer = await site.ask(accept_language="fr")
+    assert (answer.body, answer["x-cache"]) == (b"2 fr", "MISS")
+
+
 async def test_cookies_that_pages_vary_by_are_not_stored(site: Any) -> None:
     """With a user, a page may vary by Cookie; what lies in the cache tells nobody the cookie."""
     seen: list[Any] = []

@@ -455,6 +455,45 @@ class TestFailures:
             answer = await client.get("/", headers={"accept-language": "fr"})
         assert (answer.text, answer.headers["x-cache"], len(runs)) == ("2", "HIT", 2)
 
+    async def test_a_late_page_is_not_kept_over_an_invalidation(self, service, clock, runs):
+        """And the client who asked before it gets it, with nothing to stand in any more."""
+        gate = asyncio.Event()
+
+        async def page(request: Request) -> Response:
+            runs.append(request.method)
+            if len(runs) == 2:
+                await gate.wait()
+            return PlainTextResponse(str(len(runs)), 200, {"vary": "accept-language"})
+
+        app = app_of(Route("/", page, methods=["GET", "POST"]), profile="impatient", ttl="10s")
+        async with client_of(app) as client:
+            await client.get("/", headers={"accept-language": "de"})
+            clock.advance("10m")
+            asked = asyncio.create_task(client.get("/", headers={"accept-language": "fr"}))
+            while len(runs) < 2:
+                await asyncio.sleep(0.01)
+            await client.post("/")
+            await asyncio.sleep(0.2)
+            gate.set()
+            assert (await asyncio.wait_for(asked, 10)).text == "3"
+            answer = await client.get("/", headers={"accept-language": "fr"})
+        assert (answer.text, answer.headers["x-cache"], runs) == ("4", "MISS", ["GET", "GET", "POST", "GET"])
+
+    async def test_a_session_that_was_there_already_is_one_visitors(self, runs):
+        def with_session(app: Any) -> Any:
+            async def asked(scope: Any, receive: Any, send: Any) -> None:
+                await app({**scope, "session": {"who": "somebody"}}, receive, send)
+
+            return asked
+
+        app = with_session(
+            CacheMiddleware(Starlette(routes=[Route("/", numbered(runs))]), ttl="1m", per_user=lambda _: None)
+        )
+        async with client_of(app) as client:
+            answers = [await client.get("/") for _ in range(2)]
+        assert [answer.text for answer in answers] == ["1", "2"]
+        assert {answer.headers["x-cache"] for answer in answers} == {"BYPASS"}
+
     async def test_a_stale_page_is_computed_anew_behind_its_caller(self, service, clock, runs):
         app = app_of(Route("/", numbered(runs)), profile="stale", ttl="10s")
         async with client_of(app) as client:

@@ -1,6 +1,8 @@
 """Views of Flask by the shared HTTP policy: conditions, ages, variants, users, errors, and pages computed behind."""
 
+import itertools
 import threading
+from wsgiref.validate import validator
 
 import pytest
 from flask import Flask, Response, abort, g, make_response, request, session
@@ -152,6 +154,151 @@ class TestAnswers:
         site = Site()
         site.app.response_class = Mine
         assert [site.ask().mimetype for _ in range(2)] == ["text/x-mine"] * 2
+
+
+numbers = itertools.count()
+
+
+class Shouting:
+    """Ways in which a response class of an application may make its own of what goes out."""
+
+    def told(self, environ, start_response):
+        def start(status, fields, exc_info=None):
+            return start_response(status, [*fields, ("X-Mine", "1")])
+
+        return Response.__call__(self, environ, start)
+
+    def response_told(self, environ):
+        body, status, fields = Response.get_wsgi_response(self, environ)
+        return body, status, [*fields, ("X-Mine", "1")]
+
+    def fields_told(self, environ):
+        fields = Response.get_wsgi_headers(self, environ)
+        fields["X-Mine"] = "1"
+        return fields
+
+    def begun(self, *args, **kwargs):
+        Response.__init__(self, *args, **kwargs)
+        self.headers["X-Mine"] = "1"
+        self.headers["X-Given"] = str(next(numbers))
+
+
+class TestWhatGoesOut:
+    """An application may do to a kept page what it may do to any response."""
+
+    @pytest.mark.parametrize(
+        ("name", "way"),
+        [("__call__", Shouting.told), ("get_wsgi_response", Shouting.response_told),
+         ("get_wsgi_headers", Shouting.fields_told), ("__init__", Shouting.begun)],
+    )  # fmt: skip
+    def test_its_own_class_does_it_in_its_own_way(self, name, way):
+        site = Site()
+        site.app.response_class, given = type("Mine", (Response,), {name: way}), set()
+        site.app.after_request(lambda response: given.add(response.headers.get("X-Given")) or response)
+        answers = [site.ask() for _ in range(3)]
+        assert results(answers) == ["MISS", "HIT", "HIT"]
+        assert [answer.headers.getlist("X-Mine") for answer in answers[1:]] == [["1"]] * 2
+        assert [answer.text for answer in answers] == ["page 1"] * 3
+        assert len(given) == (3 if name == "__init__" else 1)
+
+    @pytest.mark.parametrize("way", ["get_app_iter", "iter_encoded"])
+    def test_its_own_class_gives_the_body_in_its_own_way(self, way):
+        site = Site()
+        site.app.response_class = type("Mine", (Response,), {way: lambda self, *args: iter([b"m", b"ine"])})
+        assert [site.ask(x="1").text for _ in range(3)][1:] == ["mine"] * 2
+
+    def test_fields_that_are_added_are_this_requests(self):
+        site = Site()
+        given = iter(range(100))
+
+        @site.app.after_request
+        def number(response):
+            response.headers["X-Number"] = str(next(given))
+            return response
+
+        answers = [site.ask() for _ in range(4)]
+        assert [answer.headers["X-Number"] for answer in answers] == ["0", "1", "2", "3"]
+        assert results(answers) == ["MISS", "HIT", "HIT", "HIT"]
+
+    def test_a_body_that_is_changed_is_this_requests(self):
+        site = Site()
+
+        @site.app.after_request
+        def change(response):
+            if "X-Change" in request.headers:
+                response.set_data("changed")
+            return response
+
+        answers = [site.ask(), site.ask(x_change="1"), site.ask()]
+        assert [answer.text for answer in answers] == ["page 1", "changed", "page 1"]
+        assert [answer.headers["Content-Length"] for answer in answers] == ["6", "7", "6"]
+
+    @pytest.mark.parametrize("kind", ["parts", "generator", "text"])
+    def test_a_body_may_become_something_else(self, kind):
+        site = Site()
+        bodies = {
+            "parts": lambda: [b"a", b"b"],
+            "generator": lambda: (part for part in (b"a", b"b")),
+            "text": lambda: ["ab"],
+        }
+
+        @site.app.after_request
+        def change(response):
+            if "X-Change" in request.headers:
+                response.response = bodies[kind]()
+                response.headers["Content-Length"] = "2"
+            return response
+
+        site.app.wsgi_app = validator(site.app.wsgi_app)
+        for fields, text in (({}, "page 1"), ({"x_change": "1"}, "ab"), ({}, "page 1")):
+            with site.ask(**fields) as answer:
+                assert answer.text == text
+
+    def test_a_status_that_is_changed_is_this_requests(self):
+        site = Site()
+
+        @site.app.after_request
+        def change(response):
+            if "X-Change" in request.headers:
+                response.status_code = int(request.headers["X-Change"])
+            return response
+
+        site.ask()
+        for status in (203, 304, 204, 500):
+            answer = site.ask(x_change=str(status))
+            assert answer.status_code == status
+            assert ("Content-Length" in answer.headers) is (status not in (204, 304)), status
+        assert site.ask().status_code == 200
+
+    def test_what_is_to_be_done_at_the_end_is_done_once(self):
+        site, closed = Site(), []
+
+        @site.app.after_request
+        def later(response):
+            response.call_on_close(lambda: closed.append(1))
+            return response
+
+        for number in range(1, 4):
+            with site.ask():
+                pass
+            assert len(closed) == number
+
+    def test_a_location_is_completed_as_ever(self):
+        site = Site()
+        site.app.response_class = type("Mine", (Response,), {"autocorrect_location_header": True})
+
+        @site.app.after_request
+        def there(response):
+            response.headers["Location"] = "/there"
+            return response
+
+        assert [site.ask().headers["Location"] for _ in range(2)] == ["http://localhost/there"] * 2
+
+    def test_head_has_no_body(self):
+        site = Site(methods=("GET", "HEAD"))
+        site.ask()
+        answer = site.app.test_client().head("/")
+        assert (answer.data, answer.headers["Content-Length"], answer.headers["X-Cache"]) == (b"", "6", "HIT")
 
 
 class TestKeys:

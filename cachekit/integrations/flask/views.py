@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from flask import Flask, Request, Response, current_app, request
 from flask.globals import request_ctx
@@ -15,7 +15,7 @@ from cachekit.http.messages import Fields
 from cachekit.http.status import Result, told
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _REWRITTEN: Final = frozenset({"location", "content-location"})  # by Werkzeug, as each request needs it
 
@@ -65,52 +65,80 @@ def is_whole(response: Response) -> bool:
 
 def made(answered: messages.Response) -> Response:
     """A response of the application's own class."""
-    return _made(current_app.response_class, answered.status, _headers(answered.fields), answered.body)
+    headers = Headers()
+    headers[:] = [(spelt(name), value) for name, value in answered.fields]  # all at once takes half the time
+    kind: Any = current_app.response_class
+    response: Response = _ready(kind)([answered.body], status=answered.status, headers=headers)
+    return response
 
 
 def made_of_hit(hit: short.Hit, app: Flask) -> Response:
     """The same of an ordinary hit."""
-    return _made(app.response_class, hit.status, _Copied(_headers_of_hit(hit.kept, hit.age, hit.ttl)), hit.body)
+    kind: Any = app.response_class
+    if kind.__init__ is not Response.__init__:  # which may do anything
+        return made(messages.Response(hit.status, short.fields_of(hit.kept, hit.age, hit.ttl), hit.body))
+    first = _first(kind, hit.status, hit.kept, hit.age, hit.ttl)
+    response = object.__new__(type(first))
+    response.__dict__.update(vars(first), headers=_Copied(first.headers), response=[hit.body], _on_close=[])
+    return response
 
 
 @lru_cache(1000)
-def _headers_of_hit(kept: Fields, age: int, ttl: int) -> Headers:
-    return _headers(short.fields_of(kept, age, ttl))
-
-
-def _headers(fields: Fields) -> Headers:
+def _first(kind: Any, status: int, kept: Fields, age: int, ttl: int) -> Response:
+    """The first of the responses with these fields, without a body: others are its copies."""
     headers = Headers()
-    headers[:] = [(spelt(name), value) for name, value in fields]  # all at once takes half the time
-    return headers
+    headers[:] = [(spelt(name), value) for name, value in short.fields_of(kept, age, ttl)]
+    response: Response = _ready(kind)([], status=status, headers=headers)
+    if isinstance(response, _Ready) and response.go_out_as_they_are():
+        response.known = headers
+    return response
 
 
 class _Copied(Headers):
     """A copy of fields that Werkzeug has looked at once: its own copies look at each of them again."""
 
-    def __init__(self, known: Iterable[tuple[str, str]]) -> None:
-        self._list = list(known)
-
-
-def _made(kind: Any, status: int, headers: Headers, body: bytes) -> Response:
-    response: Response = _ready(kind)([body], status=status, headers=headers)
-    return response
+    def __init__(self, known: Headers) -> None:
+        self._list = known._list.copy()
 
 
 class _Ready(Response):
     """A response whose fields lie there as they go out: Werkzeug would look through all of them and copy each."""
 
-    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
+    known: Headers | None = None  # fields of which this is known
+
+    def go_out_as_they_are(self) -> bool:
+        known = self.known
+        if known is not None and known._list == self.headers._list and self._status_code == 200:
+            return True
         names = {name.lower() for name, _ in self.headers}
-        if self.status_code == 200 and "content-length" in names and names.isdisjoint(_REWRITTEN):
-            return self.headers
-        return super().get_wsgi_headers(environ)
+        return self.status_code == 200 and "content-length" in names and names.isdisjoint(_REWRITTEN)
+
+    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
+        return self.headers if self.go_out_as_they_are() else super().get_wsgi_headers(environ)
+
+
+class _Whole(_Ready):
+    """One that nothing has to be done for when it has been sent: the server gets the list with its body."""
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        body = cast("list[bytes]", self.response)
+        ready = type(body) is list and all(type(part) is bytes for part in body) and self.go_out_as_they_are()
+        if not ready or self._on_close or environ["REQUEST_METHOD"] != "GET":
+            return super().__call__(environ, start_response)
+        start_response(self._status, self.headers._list)
+        return body
+
+
+_OWN_WAYS: Final = ("__call__", "get_wsgi_response", "get_app_iter", "iter_encoded", "close")
 
 
 @lru_cache(100)
 def _ready(kind: Any) -> Any:  # a type is not Hashable to mypy
-    """The same for the class of an application, unless that looks through them in its own way."""
-    own = kind.get_wsgi_headers is not Response.get_wsgi_headers
-    return kind if own else type(kind.__name__, (_Ready, kind), {"__module__": kind.__module__})
+    """The same for the class of an application, unless that does these things in its own way."""
+    if kind.get_wsgi_headers is not Response.get_wsgi_headers:
+        return kind
+    plain = all(getattr(kind, name) is getattr(Response, name) for name in _OWN_WAYS)
+    return type(kind.__name__, (_Whole if plain else _Ready, kind), {"__module__": kind.__module__})
 
 
 def completed(response: Response, answered: messages.Response) -> Response:
