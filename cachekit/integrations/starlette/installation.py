@@ -142,9 +142,12 @@ class Installation(Installed):
             return
         Access.of(spec)  # a wrong network stops here, not at the first scrape
         attach(service)
-        # In front, since a catch-all route of the application would hide it. Not `app.mount`: that wants a slash.
+        # In front of a catch-all route, which would hide it; else behind, where no other request is compared with it.
+        # Not `app.mount`: that wants a slash.
         self._route = Route(spec.path, self._scrape, name=ROUTE_NAME, include_in_schema=False)
-        app.router.routes.insert(0, self._route)
+        routes = app.router.routes
+        hidden = any(route.matches(_asked(spec.path))[0] is Match.FULL for route in routes)
+        routes.insert(0 if hidden else len(routes), self._route)
 
     def _scrape(self, request: Request) -> Response:  # sync: Starlette runs it in a worker thread, not in the loop
         from cachekit.metrics import respond
@@ -207,9 +210,12 @@ def _has_route(routes: list[BaseRoute], path: str) -> bool:
     return any(_lies_at(route, candidate) for route in routes for candidate in (path, path.rstrip("/") + "/"))
 
 
+def _asked(path: str) -> Scope:
+    return {"type": "http", "method": "GET", "path": path, "root_path": "", "path_params": {}, "headers": []}
+
+
 def _lies_at(route: BaseRoute, path: str) -> bool:
-    scope: Scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "path_params": {}, "headers": []}
-    match, child = route.matches(scope)
+    match, child = route.matches(_asked(path))
     if match is not Match.FULL or child.get("path_params"):
         return False
     inside = path.removeprefix(child.get("root_path", ""))

@@ -38,6 +38,7 @@ class Inputs:
         ]
         result = _evaluated(before.return_annotation, function)
         self.names = {kind: _named(parameters, kind) or RESERVED[kind] for kind in RESERVED}
+        self._request, self._response, self._background = self.names.values()  # in the order of RESERVED
         self.ours = frozenset(RESERVED.values()).intersection(self.names.values())
         added = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
@@ -50,15 +51,10 @@ class Inputs:
 
     def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
         """What is in the arguments of one call."""
-        request = kwargs.get(self.names[Request])
+        request = kwargs.get(self._request)
         if not isinstance(request, Request):  # Starlette hands it in by position, to methods after self
             request = next((each for each in (*args, *kwargs.values()) if isinstance(each, Request)), None)
-        return Given(
-            request,
-            kwargs.get(self.names[Response]),
-            kwargs.get(self.names[BackgroundTasks]),
-            kwargs,
-        )
+        return Given(request, kwargs.get(self._response), kwargs.get(self._background), kwargs)
 
     def own(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """What the endpoint itself gets."""
