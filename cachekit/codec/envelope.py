@@ -171,9 +171,13 @@ def unpack(data: bytes, key: str, lock: "Lock | None" = None) -> tuple[Header, b
 
 def unlock(data: bytes, key: str, lock: "Lock") -> tuple[Header, bytes]:
     """As `unpack`: nothing that is not verified gets out of here, and of the header no more than is needed for that."""
-    if core is not None and (ordinary := core.ordinary(data, key, lock.flag, Header)) is not None:
-        header, bound, nonce, rest = ordinary
-        return header, lock.open(header.key_id, nonce, bound, rest)
+    if core is not None:
+        if lock.core is not None and (opened := core.opened(data, key, lock.key_id, lock.core, Header)) is not None:
+            header, payload = opened
+            return header, payload
+        if (ordinary := core.ordinary(data, key, lock.flag, Header)) is not None:
+            header, bound, nonce, rest = ordinary
+            return header, lock.open(header.key_id, nonce, bound, rest)
     size = len(data)
     if size < _SEALED_HEAD.size:  # shorter than any, signed ones included
         raise Damaged(_too_short_to_open(data, lock))

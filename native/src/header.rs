@@ -4,12 +4,15 @@ use std::ptr::{copy_nonoverlapping, null};
 
 use crate::class::*;
 use crate::py::*;
+use crate::seal::{cipher_of, open, slice, NONCE};
 use crate::values::{forget_error, new_tuple};
 
 const HEAD: usize = 68; // bytes of a header without tags and the like, and without what a lock adds
 const CHECKSUM: usize = 8;
 const LOCK_TAG: usize = 16;
 const KEY_ID: usize = 4;
+const SEALED: u8 = 4;
+const SIGNED: u8 = 8;
 const COPY_BELOW: usize = 32 * 1024; // bytes of an entry whose payload is hashed in one piece with key and header
 const BEGIN: [u8; 3] = [0xca, b'K', 1]; // magic and format
 const NEGATIVE: u8 = 16;
@@ -30,22 +33,10 @@ pub unsafe extern "C" fn ordinary(_module: Ptr, args: *mut Ptr, count: Py_ssize_
         if PyBytes_CheckExact(data) == 0 || PyUnicode_Check(key) == 0 {
             return none();
         }
-        let data = std::slice::from_raw_parts(PyBytes_AS_STRING(data).cast::<u8>(), Py_SIZE(data) as usize);
-        let (added, after) = match flag {
-            0 if data.len() < COPY_BELOW => (0, CHECKSUM),
-            4 => (KEY_ID + 12, LOCK_TAG),
-            8 => (KEY_ID, LOCK_TAG),
-            _ => return none(),
-        };
-        let end = HEAD + added;
-        if data.len() < end + after
-            || data[..3] != BEGIN
-            || data[4] & !(NEGATIVE | COMPRESSION) != flag
-            || data[5] != 0
-            || usize::from(u16::from_le_bytes([data[6], data[7]])) != end
-        {
+        let data = slice(data);
+        let Some(end) = usual(data, flag) else {
             return none();
-        }
+        };
         let Some(key) = text(key) else {
             forget_error(); // a lone surrogate
             return none();
@@ -60,6 +51,82 @@ pub unsafe extern "C" fn ordinary(_module: Ptr, args: *mut Ptr, count: Py_ssize_
         };
         new_tuple(&raw mut PyTuple_Type, &parts.each_ref().map(Owned::ptr))
     })())
+}
+
+/// opened(data, key, ident, cipher, Header): of a short entry that `ordinary` would take apart, sealed under the key that
+/// `ident` names and `cipher` holds: its header and its payload. None for any other, and for what was tampered with.
+pub unsafe extern "C" fn opened(_module: Ptr, args: *mut Ptr, count: Py_ssize_t) -> Ptr {
+    or_null((|| {
+        counted("opened", count, 5)?;
+        let (data, key, ident, cipher, class) = (*args, *args.add(1), *args.add(2), *args.add(3), *args.add(4));
+        let cipher = cipher_of(cipher)?;
+        if PyType_Check(class) == 0 || PyType_IsSubtype(class.cast(), &raw mut PyTuple_Type) == 0 {
+            return raise(PyExc_TypeError, c"opened() takes a class of tuples");
+        }
+        if PyBytes_CheckExact(data) == 0 || PyUnicode_Check(key) == 0 || PyBytes_CheckExact(ident) == 0 {
+            return none();
+        }
+        let (data, ident) = (slice(data), slice(ident));
+        let Some(end) = usual(data, SEALED).filter(|end| data.len() < COPY_BELOW && &data[HEAD..end - NONCE] == ident)
+        else {
+            return none();
+        };
+        let Some(key) = text(key) else {
+            forget_error(); // a lone surrogate
+            return none();
+        };
+        let bound = Bound::of(key.as_bytes(), &data[..end]);
+        let Some(payload) = open(cipher, &data[end - NONCE..end], bound.as_slice(), &data[end..])? else {
+            return none();
+        };
+        let header = header(data, end, class)?;
+        new_tuple(&raw mut PyTuple_Type, &[header.ptr(), payload.ptr()])
+    })())
+}
+
+/// What a lock binds: key and header in one piece. Nearly always short.
+struct Bound {
+    short: [u8; 512],
+    size: usize,
+    long: Vec<u8>,
+}
+
+impl Bound {
+    fn of(key: &[u8], head: &[u8]) -> Bound {
+        let mut bound = Bound { short: [0; 512], size: key.len() + head.len(), long: Vec::new() };
+        if bound.size <= bound.short.len() {
+            bound.short[..key.len()].copy_from_slice(key);
+            bound.short[key.len()..bound.size].copy_from_slice(head);
+        } else {
+            bound.long = [key, head].concat();
+        }
+        bound
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        if self.long.is_empty() {
+            &self.short[..self.size]
+        } else {
+            &self.long
+        }
+    }
+}
+
+/// Where the header ends of an entry that is closed as `flag` says and has nothing but the usual.
+fn usual(data: &[u8], flag: u8) -> Option<usize> {
+    let (added, after) = match flag {
+        0 if data.len() < COPY_BELOW => (0, CHECKSUM),
+        SEALED => (KEY_ID + NONCE, LOCK_TAG),
+        SIGNED => (KEY_ID, LOCK_TAG),
+        _ => return None,
+    };
+    let end = HEAD + added;
+    let usual = data.len() >= end + after
+        && data[..3] == BEGIN
+        && data[4] & !(NEGATIVE | COMPRESSION) == flag
+        && data[5] == 0
+        && usize::from(u16::from_le_bytes([data[6], data[7]])) == end;
+    usual.then_some(end)
 }
 
 unsafe fn none() -> Option<Owned> {

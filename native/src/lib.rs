@@ -23,6 +23,7 @@ mod plans;
 mod py;
 mod ready;
 mod restore;
+mod seal;
 mod state;
 mod table;
 mod values;
@@ -34,13 +35,16 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 /// Changes whenever the Python side and this one would misunderstand each other; `cachekit.l1.native` compares.
-const ABI: i64 = 4;
+const ABI: i64 = 5;
 
-static mut METHODS: [PyMethodDef; 17] = [
+static mut METHODS: [PyMethodDef; 20] = [
     fast(c"install", state::install),
     fast(c"install_codec", codes::install_codec),
     fast(c"encode", encode::encode),
     fast(c"ordinary", header::ordinary),
+    fast(c"opened", header::opened),
+    one(c"cipher", seal::cipher),
+    fast(c"unsealed", seal::unsealed),
     one(c"restore", restore::restore),
     fast(c"scalar", decode::scalar),
     fast(c"scalar_or_marker", decode::scalar_or_marker),
