@@ -112,7 +112,7 @@ HEAVIEST = ("list", "dict of one", "deque", "claims of pairs")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in HEAVIEST else pytest.mark.slow) for name in UNITS]
+    "name", [pytest.param(name, marks=[] if name in HEAVIEST else pytest.mark.nightly) for name in UNITS]
 )
 def test_a_megabyte_of_msgpack_takes_little_memory(name: str) -> None:
     for code in (1, 2):

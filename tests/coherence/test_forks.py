@@ -84,7 +84,7 @@ def test_a_fork_while_a_lock_a_lease_and_a_flight_are_held_hangs_nobody(own_serv
         assert parent.call("fork_app:until_followed", "newer") < AT_ONCE
 
 
-@pytest.mark.parametrize("keys", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("keys", [1000, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_four_event_loops_in_four_threads_give_no_wrong_answer_while_changes_are_heard_of(
     cachekit_server: Server, keys: int
 ) -> None:
@@ -101,7 +101,7 @@ def test_four_event_loops_in_four_threads_give_no_wrong_answer_while_changes_are
     assert result["l1"] > 100
 
 
-@pytest.mark.parametrize("keys", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("keys", [1000, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_gevent_gives_no_wrong_answer_and_no_error_and_hears_of_changes(own_server: Server, keys: int) -> None:
     """200 greenlets at once; some are killed, and some give up, wherever they are."""
     program = [sys.executable, "-W", "error", str(HERE / "gevent_app.py"), own_server.url, str(keys)]

@@ -59,7 +59,7 @@ def engine(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["on", "off"], ids=["l1", "without l1"])
+@pytest.fixture(params=["on", pytest.param("off", marks=pytest.mark.nightly)], ids=["l1", "without l1"])
 def project(request: pytest.FixtureRequest, use: Callable[..., None], outage: Outage, engine: str) -> Iterator[None]:
     use(
         CACHES={"default": {"BACKEND": OURS}, "sessions": {"BACKEND": OURS, "LOCATION": "sessions"}},

@@ -32,7 +32,7 @@ EXCLUDED_WITHOUT_L1 = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tiers", ["both", "l2", "l1"])
+@pytest.mark.parametrize("tiers", ["both", *[pytest.param(each, marks=pytest.mark.nightly) for each in ("l2", "l1")]])
 def test_djangos_own_tests(tiers: str, tests_of_django: Path, cachekit_server: Server) -> None:
     """Exactly those pass that are not in the tables above."""
     program = Path(__file__).with_name("suite.py")

@@ -604,7 +604,9 @@ ROUNDS, EACH = 100, 1_000
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["threads", "tasks"])
+@pytest.mark.parametrize(
+    "asynchronous", [pytest.param(False, marks=pytest.mark.nightly), True], ids=["threads", "tasks"]
+)
 def test_100_000_refreshes_leave_nothing(
     make: MakeService, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:

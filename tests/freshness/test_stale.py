@@ -251,10 +251,9 @@ def traffic(process: Any, seconds: int, seen: Callable[[int, Any, float], object
                 ("async", "tracking"),
                 ("async", "l1"),
                 ("sync", "tracking"),
-                ("sync", "ttl"),
-                ("async", "ttl"),
             ]
         ],
+        *[pytest.param(*each, marks=pytest.mark.nightly) for each in [("sync", "ttl"), ("async", "ttl")]],
     ],
 )
 def test_a_source_that_is_down_for_ten_minutes_is_felt_by_nobody(world: Any) -> None:

@@ -207,7 +207,9 @@ class World:
 
 @pytest.mark.parametrize("rules", [Rules(ttl=TTL), Rules(ttl=None, proxy=True)], ids=["site", "proxy"])
 @pytest.mark.parametrize("options", [{}, {"stale_ttl": STALE_TTL, "swr": True}], ids=["fresh", "stale"])
-@pytest.mark.parametrize("examples", [30, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "examples", [30, pytest.param(200, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.nightly)]
+)
 def test_nobody_is_given_what_is_for_others(
     make_sites: Any, rules: Rules, options: dict[str, Any], examples: int
 ) -> None:

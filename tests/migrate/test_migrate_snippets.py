@@ -29,6 +29,9 @@ def peer_of(program: Path) -> str:
     return next(peer for peer in PEERS if program.stem.startswith(peer.replace("-", "_")))
 
 
+FIRST = [next(program for program in PROGRAMS if peer_of(program) == peer) for peer in PEERS]
+
+
 @pytest.fixture(scope="module")
 def with_peers() -> str:
     """The Python of an environment with the other caches."""
@@ -57,7 +60,10 @@ def test_there_are_three_programs_of_each_cache(peer: str) -> None:
     assert len([program for program in PROGRAMS if peer_of(program) == peer]) >= 3
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(each, id=each.stem, marks=() if each in FIRST else pytest.mark.nightly) for each in PROGRAMS],
+)
 def test_the_answers_are_the_same(program: Path, with_peers: str, tmp_path: Path) -> None:
     source = program.read_bytes()
     rewritten = migrate(source, program)

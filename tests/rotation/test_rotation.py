@@ -51,7 +51,7 @@ def id_of(key: str) -> bytes:
     return Keyring(KeySpec(master_key=key), "").present("seal").id
 
 
-@pytest.mark.parametrize("l1", ["on", "off"])
+@pytest.mark.parametrize("l1", ["on", pytest.param("off", marks=pytest.mark.nightly)])
 def test_a_rotation_under_load_costs_nothing(own_server: Server, l1: str) -> None:
     """A; then A that knows B; then B that knows A; then B: one process after the other, while the others work."""
     steps = [environment(A), environment(A, B), environment(B, A), environment(B)]

@@ -18,7 +18,11 @@ THREADS = 40  # more than any worker has: calls that have been counted and not n
 KEYS = 40
 
 
-@pytest.fixture(params=SERVERS)
+# Each server and each framework twice is more than one change needs.
+AT_NIGHT = ("uvicorn-fastapi", "gunicorn-django")
+
+
+@pytest.fixture(params=[pytest.param(each, marks=pytest.mark.nightly if each in AT_NIGHT else ()) for each in SERVERS])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
