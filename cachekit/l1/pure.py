@@ -379,11 +379,36 @@ class Table:
         queue.append(entry)
         entry.slot.entries += 1
         entry.slot.weight += entry.weight
-        same = self._by_khash.setdefault(entry.khash, entry)
-        if isinstance(same, set):
-            same.add(entry)
-        elif same is not entry:
-            self._by_khash[entry.khash] = {same, entry}
+        self._note(entry)
+        if entry.state == DEAD:  # removed in between
+            self._unnote(entry)
+
+    def _note(self, entry: Entry) -> None:
+        """Into the index by hash."""
+        by_khash, khash = self._by_khash, entry.khash
+        while True:
+            same = by_khash.setdefault(khash, entry)
+            if same is entry:
+                return
+            many = isinstance(same, set)
+            if khash in by_khash and by_khash[khash] is same:  # no call from this look to the change, as in `_unnote`
+                if not many:
+                    by_khash[khash] = {same, entry}  # type: ignore[arg-type]  # same is an entry
+                    return
+                same.add(entry)  # type: ignore[union-attr]  # same is a set
+                if by_khash.get(khash) is same:
+                    return
+
+    def _unnote(self, entry: Entry) -> None:
+        by_khash, khash = self._by_khash, entry.khash
+        if khash in by_khash:  # no call from the look to the removal: somebody may add an entry of this hash meanwhile
+            same = by_khash[khash]
+            if same is entry:
+                del by_khash[khash]
+            elif isinstance(same, set):
+                same.discard(entry)
+                if not same and khash in by_khash and by_khash[khash] is same:
+                    del by_khash[khash]
 
     def _enter(self, entry: Entry) -> None:
         """Make the entry the head of its chain, without the dead and those of the same arguments."""
@@ -583,15 +608,7 @@ class Table:
             slot.evictions[reason] += 1
         dead.append(entry)
         self._unlink(entry)
-        by_khash, khash = self._by_khash, entry.khash
-        if khash in by_khash:  # no call from the look to the removal: somebody may add an entry of this hash meanwhile
-            same = by_khash[khash]
-            if same is entry:
-                del by_khash[khash]
-            elif isinstance(same, set):
-                same.discard(entry)
-                if not same:
-                    by_khash.pop(khash, None)
+        self._unnote(entry)
         return True
 
     def _leave(self, entry: Entry, dead: list[Entry]) -> None:

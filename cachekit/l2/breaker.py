@@ -12,6 +12,7 @@ from cachekit.config.spec import BreakerSpec
 from cachekit.errors import Fault
 
 MIN_CALLS: Final = 20  # before the ratio of failures says anything
+LATE: Final = 2  # what a failure counts in a row that took its whole budget: callers waited for it
 
 State: TypeAlias = Literal["closed", "open", "half_open"]
 
@@ -49,15 +50,16 @@ class Breaker:
                 circuit.probe(now)
             return Gate.PROBE
 
-    def record(self, now: float, fault: Fault | None, write: bool) -> None:
-        """How an operation ended: ``None`` when the backend answered as it should."""
+    def record(self, now: float, fault: Fault | None, write: bool, *, late: bool = False) -> None:
+        """How an operation ended: ``None`` when the backend answered as it should. ``late``: its budget ended it."""
         if fault is None and self._all.quiet(now) and (not write or self._writes.quiet(now)):
             return
         with self._lock:
-            self._all.record(now, failed=fault in (Fault.DOWN, Fault.CONFIG), hopeless=fault is Fault.CONFIG)
+            failed = fault in (Fault.DOWN, Fault.CONFIG)
+            self._all.record(now, failed=failed, hopeless=fault is Fault.CONFIG, late=late)
             if write and (fault is not Fault.DOWN or not self._writes.closed):
                 # What stops everybody is no news about writes, but it does end their probe.
-                self._writes.record(now, failed=fault not in (None, Fault.COMMAND), hopeless=False)
+                self._writes.record(now, failed=fault not in (None, Fault.COMMAND), hopeless=False, late=late)
 
     def hasten(self, now: float) -> None:
         """There is a sign of life: who is to try next need not wait any longer."""
@@ -101,9 +103,9 @@ class Circuit:
             self._until = min(self._until, now)
             self._hold = self._spec.open_for
 
-    def record(self, now: float, *, failed: bool, hopeless: bool) -> None:
+    def record(self, now: float, *, failed: bool, hopeless: bool, late: bool) -> None:
         if self.closed:
-            self._count(now, failed)
+            self._count(now, failed, LATE if late else 1)
             if hopeless or self._too_many():
                 self._open(now, self._spec.open_max if hopeless else self._spec.open_for)
         elif self.probing and failed:
@@ -130,13 +132,13 @@ class Circuit:
         self._calls = self._bad = 0.0
         self._since = now
 
-    def _count(self, now: float, failed: bool) -> None:
+    def _count(self, now: float, failed: bool, weight: int) -> None:
         if now - self._since > self._spec.window:
             # Fading by half each window forgets old trouble without keeping a list of it; long silence forgets it all.
             keep = 0.5 if now - self._since < 2 * self._spec.window else 0.0
             self._calls, self._bad, self._since = self._calls * keep, self._bad * keep, now
         self._calls += 1
-        self._row = self._row + 1 if failed else 0
+        self._row = self._row + weight if failed else 0
         if failed:
             self._bad += 1
 

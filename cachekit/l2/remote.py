@@ -207,9 +207,10 @@ class Remote:
         return answer
 
     def _failed(self, error: BackendError, now: float, started: float, write: bool) -> None:
-        if error.reason == "timeout":
+        late = error.reason == "timeout"
+        if late:
             self.budget.observe(now - started, True)
-        self.breaker.record(now, error.fault, write)
+        self.breaker.record(now, error.fault, write, late=late)
         self.last_error = f"{error.reason}: {error}"
         self.well = error.fault is Fault.COMMAND
         if error.fault is Fault.DOWN:

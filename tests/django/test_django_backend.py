@@ -253,7 +253,7 @@ async def test_set_many_tells_which_keys_failed(on_server: Use) -> None:
 
 @pytest.mark.parametrize("aio", [False, True], ids=["sync", "async"])
 async def test_set_many_waits_once_for_a_server_that_hangs(use: Use, aio: bool) -> None:
-    """Five failures would open the breaker, and take as many budgets."""
+    """Three timeouts would open the breaker, and take as many budgets."""
     from django.core.cache import cache as ours
 
     from cachekit import health

@@ -16,7 +16,7 @@ from cachekit.testing.servers import Server, start_server
 
 OURS = "cachekit.integrations.django.CacheKitCache"
 BUDGET = 0.25  # seconds of one call that the server does not answer
-FAILURES = 5  # calls that wait, before the breaker spares the others
+FAILURES = 3  # calls that wait, before the breaker spares the others
 BUSY = 1.0  # seconds that a busy machine gets
 FAULTS = ("stopped", "black hole", "refused", "killed")
 

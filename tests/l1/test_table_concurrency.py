@@ -367,3 +367,71 @@ def test_a_signal_handler_may_invalidate_at_any_step(rig: Make) -> None:
         signal.signal(signal.SIGALRM, before)
     assert handled[0] > 100
     whole(r)
+
+
+KEY, HASH = "key", 7
+
+
+def put_all(r: Any, *keys: object) -> None:
+    for key in keys:
+        r.put(key, value=key, khash=HASH, admission=LIGHT)
+
+
+def invalidate(r: Any) -> None:
+    with r.versions.lock:
+        r.versions.bump_key(HASH)
+        r.table.drop_key(HASH)
+
+
+MEDDLE: dict[str, Callable[[Any], object]] = {
+    "invalidates": invalidate,
+    "invalidates and puts": lambda r: (invalidate(r), put_all(r, KEY)),
+    "invalidates and puts others": lambda r: (invalidate(r), put_all(r, "one", "other")),
+    "puts": lambda r: put_all(r, KEY),
+    "puts others": lambda r: put_all(r, "one", "other"),
+    "crowds": lambda r: [r.put(number, khash=number, admission=LIGHT) for number in range(10)],
+    "drops": lambda r: r.table.drop(r.slot, (KEY,)),
+    "drops all": lambda r: r.table.drop_slot(r.slot),
+    "sweeps": lambda r: r.table.sweep(10),
+}
+DO: dict[str, Callable[[Any], object]] = {
+    "put": lambda r: put_all(r, KEY),
+    "invalidate": invalidate,
+    "drop": lambda r: r.table.drop(r.slot, (KEY,)),
+    "get": lambda r: r.get(KEY),
+    "mark": lambda r: r.table.mark_stale(HASH),
+}
+
+
+@pytest.mark.parametrize("policy", ["s3fifo", "lru"])
+@pytest.mark.parametrize("before", [(), (KEY,), ("first",), (KEY, "first"), ("first", "second")], ids=len)
+@pytest.mark.parametrize("meddle", MEDDLE)
+@pytest.mark.parametrize("do", DO)
+def test_whatever_comes_between_any_two_calls(
+    rig: Make, do: str, meddle: str, before: tuple[str, ...], policy: str
+) -> None:
+    """Where signal handlers may run in the pure twin: at the beginning of a function in Python, and when one in C has
+    ended. All of these moments."""
+    moment = 0
+    while True:
+        r = rig(max_entries=4, policy=policy)
+        put_all(r, *before)
+        left = moment
+
+        def at(frame: object, event: str, argument: object, r: Any = r) -> None:
+            nonlocal left
+            left -= event in ("call", "c_return")
+            if left < 0:
+                sys.setprofile(None)
+                MEDDLE[meddle](r)
+
+        sys.setprofile(at)
+        try:
+            DO[do](r)
+        finally:
+            sys.setprofile(None)
+        if left >= 0:
+            break
+        whole(r)
+        moment += 1
+    assert moment

@@ -19,10 +19,10 @@ class Driven:
         self.breaker = Breaker(spec)
         self.now = 1000.0
 
-    def call(self, fault: Fault | None = None, *, write: bool = False) -> Gate:
+    def call(self, fault: Fault | None = None, *, write: bool = False, late: bool = False) -> Gate:
         gate = self.breaker.allow(self.now, write)
         if gate is not Gate.OPEN:
-            self.breaker.record(self.now, fault, write)
+            self.breaker.record(self.now, fault, write, late=late)
         return gate
 
     def allow(self, *, write: bool = False) -> Gate:
@@ -56,6 +56,22 @@ def test_opens_after_so_many_failures_in_a_row_and_not_before(driven: Driven) ->
     assert driven.call(Fault.DOWN) is Gate.GO
     assert driven.state() == "open"
     assert driven.call() is Gate.OPEN
+
+
+def test_failures_that_callers_waited_for_count_twice_in_a_row(driven: Driven) -> None:
+    """20 calls to a server that hangs cost three budgets: less than a second."""
+    assert [driven.call(Fault.DOWN, late=True) for _ in range(20)] == [Gate.GO] * 3 + [Gate.OPEN] * 17
+    driven = Driven()
+    gates = [driven.call(Fault.DOWN, late=turn == 0) for turn in range(6)]
+    assert gates == [Gate.GO] * 4 + [Gate.OPEN] * 2
+    driven = Driven(BreakerSpec(failures=1))
+    assert [driven.call(Fault.DOWN, late=True) for _ in range(2)] == [Gate.GO, Gate.OPEN]
+
+
+def test_and_once_among_many(driven: Driven) -> None:
+    """A server that is late now and then is not away."""
+    gates = [driven.call(Fault.DOWN if turn % 3 == 0 else None, late=True) for turn in range(10 * MIN_CALLS)]
+    assert gates == [Gate.GO] * (10 * MIN_CALLS)
 
 
 def test_a_success_in_between_begins_the_row_anew(driven: Driven) -> None:
