@@ -18,13 +18,14 @@ class Budget:
     Threads may share it without a lock: a lost count changes nothing that matters.
     """
 
-    __slots__ = ("_adaptive", "_ceiling", "_current", "_distrust", "_floor", "_times")
+    __slots__ = ("_adaptive", "_ceiling", "_current", "_distrust", "_floor", "_latest", "_times")
 
     def __init__(self, spec: BackendSpec) -> None:
         self._ceiling = spec.budget
         self._floor = min(spec.budget_min, spec.budget)
         self._adaptive = spec.adaptive
         self._times = Times()
+        self._latest: list[float] = []  # taken into account when there are enough, which costs less than one by one
         self._distrust = 0
         self._current = spec.budget
 
@@ -45,9 +46,8 @@ class Budget:
             self._distrust = TRUST_AFTER
         elif self._distrust:
             self._distrust -= 1
-        times = self._times
-        times.add(seconds)
-        if censored or times.seen % RENEW_EVERY == 0:
+        self._latest.append(seconds)
+        if censored or len(self._latest) >= RENEW_EVERY:
             self._renew()
 
     def reconnecting(self) -> None:
@@ -56,6 +56,9 @@ class Budget:
             self._distrust = TRUST_AFTER
 
     def _renew(self) -> None:
+        latest, self._latest = self._latest, []
+        for seconds in latest:
+            self._times.add(seconds)
         self._times.fade()
         if self._times.seen >= ENOUGH:
             self._current = min(max(FACTOR * self._times.quantile(SHARE), self._floor), self._ceiling)
