@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -65,6 +66,16 @@ class Bench:
     @property
     def names(self) -> dict[str, Any]:
         return {"URL": self.server.url, "SECRET": SECRET}
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """Exchanges with a server are measured while no processor sleeps, as in the benchmarks beside this directory."""
+    sys.path.append(str(WORKER.parents[1]))
+    from interleave import awake
+
+    with awake():
+        yield
 
 
 def in_turns(

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import Bench, in_turns
+from bench import Bench, awake, in_turns
 from results import Cell, Column, Row, Section
 from usages import (
     BREAKERS,
@@ -75,7 +75,8 @@ def hits_of(result: Result, columns: "Sequence[str] | Mapping[str, str]") -> lis
 
 def l2(bench: Bench) -> Iterator[Section]:
     """Hits on a server, and what encryption adds to them."""
-    rows = in_turns(bench, [*ON_SERVER, *SECURE], GET)
+    with awake():
+        rows = in_turns(bench, [*ON_SERVER, *SECURE], GET)
     secured = {usage.name for usage in SECURE}
     driver = "redis-py's GET and msgpack's decoding of the same value"
     yield Section(
@@ -234,7 +235,7 @@ def outage_cells(answer: Mapping[str, Any], seconds: float) -> dict[str, Cell]:
 
 def breaker(bench: Bench) -> Iterator[Section]:
     """What a circuit breaker costs, and what a call costs while nobody listens."""
-    with Gone() as gone:
+    with Gone() as gone, awake():
         rows = in_turns(bench, [*BREAKERS, *ON_SERVER], GET, hits=False, URL=gone)
     driver = "a hit of redis-py on a server that is there"
     yield Section(

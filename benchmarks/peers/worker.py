@@ -126,6 +126,7 @@ class Piece:
         if self.problem:
             return
         try:
+            self.run(1 + self.calls // 4)  # whoever ran before has the processor's caches
             taken, value = self.run(self.calls)
         except Exception as error:
             self.problem = told(error)

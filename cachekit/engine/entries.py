@@ -37,7 +37,8 @@ class Sample:
         self.usable = False
         self.why = "unavailable"
         call.tally.error(operation_name, error.reason)
-        call.tiers.emit(Failed(call.tiers.spec.name, call.tally.function, operation_name, error.reason))
+        if call.tiers.observers:
+            call.tiers.emit(Failed(call.tiers.spec.name, call.tally.function, operation_name, error.reason))
 
 
 def from_l1(call: Call) -> Result | None:
