@@ -1,4 +1,4 @@
-"""What is fuzzed, where it begins, and what must hold for every input: three functions of bytes.
+"""What is fuzzed, where it begins, and what must hold for every input: four functions of bytes.
 
 Only `Damaged` and `ConfigError` may get out; reading stored bytes imports nothing; an input of a megabyte takes no more
 than 64 MiB. What breaks one of these raises `Broken`, or whatever it was.
@@ -19,12 +19,15 @@ import codec_models  # noqa: E402
 import lz4.block  # noqa: E402
 import zstandard  # noqa: E402
 
-from cachekit.codec import envelope, serializers  # noqa: E402
+from cachekit.codec import envelope, seal, serializers  # noqa: E402
 from cachekit.codec.codec import Codec  # noqa: E402
 from cachekit.codec.compress import LZ4, ZSTD  # noqa: E402
 from cachekit.codec.envelope import Damaged, Header, glance, pack, unpack  # noqa: E402
+from cachekit.codec.keyring import Keyring  # noqa: E402
+from cachekit.codec.seal import Lock, Locks  # noqa: E402
+from cachekit.config.secret import Secret  # noqa: E402
 from cachekit.config.settings import load_tree  # noqa: E402
-from cachekit.config.spec import CodecSpec  # noqa: E402
+from cachekit.config.spec import CodecSpec, KeySpec  # noqa: E402
 from cachekit.errors import ConfigError  # noqa: E402
 
 KEY = codec_models.KEY
@@ -130,6 +133,60 @@ def golden() -> Iterator[bytes]:
         yield file.read_bytes()
 
 
+# --- locks around it -------------------------------------------------------------------------------------------------
+
+_keyring = Keyring(KeySpec(master_key=Secret(bytes(range(32)))), "shop")
+SEAL, SIGN = (Locks(_keyring, "users", use).of("") for use in ("seal", "sign"))
+
+
+def run_locks(data: bytes) -> None:
+    """The bytes as they are, and closed by a lock: read by the native core, and without it."""
+    for lock in (SEAL, SIGN):
+        for entry in (data, closed(data, lock)):
+            found, without = read(unpack, entry, KEY, lock), read(in_python, unpack, entry, KEY, lock)
+            if found != without:
+                raise Broken("the native core reads something else")
+            if found is None:
+                continue
+            if entry is data and data not in SEALED:
+                raise Broken("opened what nobody closed")
+            header, payload = found
+            if unpack(pack(header, bytes(payload), KEY, lock), KEY, lock)[1] != payload:
+                raise Broken("closed again it is another entry")
+
+
+def in_python(step: Callable[..., Any], *arguments: Any) -> Any:
+    core, envelope.core, seal.core = envelope.core, None, None
+    try:
+        return step(*arguments)
+    finally:
+        envelope.core = seal.core = core
+
+
+def closed(data: bytes, lock: Lock) -> bytes:
+    """The entry as the lock would close it, if its header is long enough for that."""
+    end = int.from_bytes(data[6:8], "little")
+    if end < 68 + lock.extra or len(data) < end:
+        return data
+    flags = data[4] & ~(envelope.SEALED | envelope.SIGNED) | lock.flag
+    mark = lock.key_id + data[end - lock.extra + 4 : end]
+    head = data[:4] + bytes((flags, 0)) + data[6 : end - lock.extra] + mark
+    return data[:4] + bytes((flags, data[5])) + head[6:] + lock.close(mark, KEY.encode() + head, data[end:])
+
+
+def lock_seeds() -> Iterator[bytes]:
+    yield from SEALED
+    yield from golden()
+
+
+SEALED = [
+    pack(each, payload, KEY, lock)
+    for lock in (SEAL, SIGN)
+    for each in (codec_models.header(), codec_models.header(tags=((b"a" * 8, b"1" * 8),), etag='"x"'))
+    for payload in (b"", b"payload", b"p" * 40_000)
+]
+
+
 # --- what is in it ---------------------------------------------------------------------------------------------------
 
 CODES = (serializers.TREE, serializers.MARKED, 3, 4, 0, 200)
@@ -228,6 +285,7 @@ def configuration_seeds() -> Iterator[bytes]:
 
 TARGETS = {
     "envelope": Target(run_envelope, golden),
+    "locks": Target(run_locks, lock_seeds),
     "decoder": Target(run_decoder, decoder_seeds),
     "configuration": Target(run_configuration, configuration_seeds, imports=True),
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".cache" / "fuzz"
 LONGEST = (1 << 20) + 2
-NAMES = ("envelope", "decoder", "configuration")
+NAMES = ("envelope", "locks", "decoder", "configuration")
 
 
 def main() -> None:

@@ -31,7 +31,9 @@ def changed(seeds: list[bytes], count: int) -> Iterator[bytes]:
         yield bytes(data)
 
 
-@pytest.mark.parametrize(("name", "count"), [("envelope", 3000), ("decoder", 1500), ("configuration", 150)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("envelope", 3000), ("locks", 1500), ("decoder", 1500), ("configuration", 150)]
+)
 def test_nothing_else_gets_out_and_nothing_is_imported(name: str, count: int) -> None:
     target = TARGETS[name]
     warm_up(target)
