@@ -67,7 +67,7 @@ class RedisBackend(Moves, BaseBackend):
             self._until(command, deadline)
 
     def get(self, key: str, *, budget: float) -> bytes | None:
-        return transport.run(self._pools.here(), commands.get(key), monotonic() + budget)
+        return self._until(commands.get(key), monotonic() + budget)
 
     def get_many(self, keys: Sequence[str], *, budget: float) -> list[bytes | None]:
         return self._run(commands.get_many(keys), budget)
