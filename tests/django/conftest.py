@@ -67,7 +67,12 @@ def on_server(use: Callable[..., None], cachekit_server: Server) -> Callable[...
     """As `use`, with a server behind the default backend."""
 
     def settings(*, profiles: dict[str, Any] | None = None, **values: Any) -> None:
-        use(CACHEKIT={"backends": {"default": {"url": cachekit_server.url}}, "profiles": profiles or {}}, **values)
+        backend = {
+            "url": cachekit_server.url,
+            "budget": "10s",
+            "adaptive": False,
+        }  # a busy machine takes none of it away
+        use(CACHEKIT={"backends": {"default": backend}, "profiles": profiles or {}}, **values)
 
     return settings
 
