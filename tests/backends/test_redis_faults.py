@@ -1,6 +1,7 @@
 """Whatever happens, each call ends within its budget with the right fault, and nothing is done twice."""
 
 import os
+import ssl
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -458,6 +459,21 @@ def test_a_server_that_goes_away_during_the_handshake_is_down_and_not_misconfigu
             lambda: caller(proxy.url.replace("redis:", "rediss:"), tls=TLSSpec(ca=secure.ca)).get("k:v:{a}")
         )
         assert (error.fault, error.reason) == (DOWN, "connection"), str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), (DOWN, "connection")),
+        (ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed (EOF)"), (DOWN, "connection")),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), (Fault.CONFIG, "tls")),
+        (ssl.SSLError(1, "wrong version number"), (Fault.CONFIG, "tls")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_which_errors_of_tls_mean_that_something_is_set_up_wrong(error: Exception, expected: Any) -> None:
+    found = errors.while_connecting(error, "h:1")
+    assert (found.fault, found.reason) == expected
 
 
 def test_a_unix_socket_works_and_a_missing_one_is_down(caller: Callable[..., Any], tmp_path: Any, key: str) -> None:

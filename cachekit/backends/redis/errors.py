@@ -92,6 +92,10 @@ def not_redis(error: ProtocolError) -> BackendError:
     return BackendError(Fault.DOWN, "protocol", f"the answer is not the Redis protocol: {error}")
 
 
+# Which of the first two an end is depends on how far the handshake was.
+ENDED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, TimeoutError)
+
+
 def broken(error: Dead) -> BackendError:
     return BackendError(Fault.DOWN, "connection", str(error))
 
@@ -104,7 +108,7 @@ def while_connecting(error: BaseException, address: str) -> BackendError:
             return cause
     for cause in causes:
         # An end of file in the middle of the handshake is a server that went away, not a certificate that is wrong.
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | TimeoutError):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ENDED):
             return BackendError(Fault.CONFIG, "tls", f"{address}: {cause}")
     if any(isinstance(cause, TimeoutError) for cause in causes) or type(error).__name__ == "TimeoutError":
         return BackendError(Fault.DOWN, "timeout", f"{address}: no connection in time")
