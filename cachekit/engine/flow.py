@@ -188,7 +188,8 @@ async def _wait(call: Call, port: Port, place: Wait | Alone, sample: Sample) -> 
         if result is HANDED_OVER:
             return None
         if result is TIMED_OUT and limit is not None and limit < aging.PATIENCE:
-            return None if any(True for _ in limits) else limits.over()
+            more = next(iter(limits), 0.0)  # None is for ever
+            return limits.over() if more == 0.0 else None  # what was to stand in is gone: begin again, with that limit
         if result is TIMED_OUT:
             call.tally.error("wait", "timeout")
         elif _outdated(call, place.flight, sample, result):

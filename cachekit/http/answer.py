@@ -160,10 +160,13 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
             found, failure = None, error.response
         if fill.ran and (found is None or not fill.failed):
             return _fresh(request, fill, force, wall())
-        own = policy.wants_new(wishes, rules, 0.0, math.inf)  # an answer that is for nobody else
-        if failure is not None and not own and policy.is_for(request, failure, exchange.user):
+        if (
+            failure is not None
+            and policy.is_for(request, failure, exchange.user)
+            and not policy.wants_new(wishes, rules, 0.0, math.inf)  # with no-cache not even one that was just made
+        ):
             return told(failure, Result.MISS)
-        if found is None:  # another caller's response was not for everybody
+        if found is None:  # another caller's response was not for everybody, or not for this one
             return _passed(await origin.run(), "not-shared")
         kept, more = _chosen(request, found)
         if kept is None:

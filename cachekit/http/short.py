@@ -35,9 +35,8 @@ def hit(found: Any, now: float) -> Hit | None:
     """The answer to an ordinary request from what lies at hand; None: it takes the long way."""
     if type(found) is not tuple or found[0] == "vary":
         return None
-    status, fields, body, kept_at, age, fresh = found[:6]
-    resident = now - kept_at if now > kept_at else 0.0  # as in `page.ages`
-    return Hit(status, body, fields, int(age + resident), int(fresh - resident)) if fresh > resident else None
+    age, fresh_for = page.ages(found, now)
+    return Hit(found[0], found[2], found[1], int(age), int(fresh_for)) if fresh_for > 0 else None
 
 
 def fields_of(kept: Fields, age: int, ttl: int) -> Fields:

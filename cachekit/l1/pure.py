@@ -390,16 +390,18 @@ class Table:
             same = by_khash.setdefault(khash, entry)
             if same is entry:
                 return
-            many = isinstance(same, set)
-            if khash in by_khash and by_khash[khash] is same:  # no call from this look to the change, as in `_unnote`
-                if not many:
-                    by_khash[khash] = {same, entry}  # type: ignore[arg-type]  # same is an entry
+            # No call from a look to the change that it allows, as in `_unnote`.
+            if isinstance(same, set):
+                if khash in by_khash and by_khash[khash] is same:
+                    same.add(entry)
+                if khash in by_khash and by_khash[khash] is same:
                     return
-                same.add(entry)  # type: ignore[union-attr]  # same is a set
-                if by_khash.get(khash) is same:
-                    return
+            elif khash in by_khash and by_khash[khash] is same:
+                by_khash[khash] = {same, entry}
+                return
 
     def _unnote(self, entry: Entry) -> None:
+        """Out of the index by hash."""
         by_khash, khash = self._by_khash, entry.khash
         if khash in by_khash:  # no call from the look to the removal: somebody may add an entry of this hash meanwhile
             same = by_khash[khash]
