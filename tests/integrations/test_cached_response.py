@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
+from asgi import ask
 from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -499,6 +500,34 @@ class TestStarlette:
         app = Starlette(routes=[Route("/{path:path}", cached_response(ttl="1m")(path))])
         client = TestClient(app)
         assert [client.get(each).text for each in ("/a/b", "/a%2Fb")] == ["/a/b", "/a%2Fb"]
+
+
+@pytest.fixture(params=["endpoint", "middleware"])
+def echo(request):
+    """An application that answers with what it takes the URL of a request for."""
+
+    async def url(request: Request) -> Response:
+        return PlainTextResponse(f"{request.url.hostname} {request.scope['raw_path'].decode()}")
+
+    if request.param == "endpoint":
+        return Starlette(routes=[Route("/{path:path}", cached_response(ttl="1m")(url))])
+    return CacheMiddleware(Starlette(routes=[Route("/{path:path}", url)]), ttl="1m")
+
+
+class TestUrls:
+    """What tells pages apart, by `cached_response` and by `CacheMiddleware`."""
+
+    async def test_who_names_two_hosts_has_nothing_to_do_with_the_cache(self, echo):
+        for hosts in (("evil.test", "shop.test"), ("shop.test", "evil.test")):
+            answer = await ask(echo, "/", *[("host", host) for host in hosts])
+            assert (answer.body, answer["x-cache"]) == (f"{hosts[0]} /", "BYPASS")
+            assert answer["cache-status"] == 'cachekit; fwd=bypass; detail="host"'
+        answers = [await ask(echo, "/", ("host", host)) for host in ("shop.test", "evil.test")]
+        assert [(answer.body, answer["x-cache"]) for answer in answers] == [
+            ("shop.test /", "MISS"), ("evil.test /", "MISS"),
+        ]  # fmt: skip
+        answer = await ask(echo, "/", ("host", "evil.test"), ("host", "shop.test"))  # with both pages kept
+        assert (answer.body, answer["x-cache"]) == ("evil.test /", "BYPASS")
 
 
 class TestOrder:

@@ -27,7 +27,7 @@ from cachekit.errors import ConfigError
 from cachekit.http import messages, page, policy, short
 from cachekit.http.answer import Ask, answer
 from cachekit.http.status import Result, told
-from cachekit.integrations.starlette import rendering
+from cachekit.integrations.starlette import rendering, visitor
 from cachekit.integrations.starlette.declared import (
     Checked,
     PerUser,
@@ -195,7 +195,7 @@ class CachedRoute:
         if asked is not None and asked.route is self:
             return await exchange.hand_over(asked)
         scope[ANSWERED] = True
-        why = policy.why_bypassed(request, user)
+        why = visitor.why_around(request, user)
         if why:
             made.counted("BYPASS")
             return _marked(await self.run(args, given.kwargs), given, why)

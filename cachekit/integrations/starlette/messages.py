@@ -21,7 +21,7 @@ NO_CONDITIONS: Final = frozenset(name.encode() for name in CONDITIONS)
 def request_of(scope: Scope) -> Request:
     """What the policy must know of a request."""
     fields = fields_of(scope["headers"])
-    named = dict(fields)
+    named = dict(reversed(fields))  # of several lines the first, as the application reads them
     return Request(
         scope["method"],
         scope.get("scheme", "http"),
@@ -37,8 +37,9 @@ def key_of(scope: Scope) -> tuple[Any, ...] | None:
     """The key of the page that an ordinary request asks for; None if it is none (`cachekit.http.short`)."""
     if scope["method"] != "GET":
         return None
-    named = {name.lower(): value for name, value in scope["headers"]}
-    if not LOOKED_AT_RAW.isdisjoint(named):
+    headers = scope["headers"]
+    named = {name.lower(): value for name, value in headers}
+    if not LOOKED_AT_RAW.isdisjoint(named) or len(named) != len(headers):  # a field twice: Host perhaps
         return None
     host = named.get(b"host")
     return page.open_key(

@@ -13,6 +13,7 @@ from cachekit.http import conditional, messages, policy
 from cachekit.http.answer import answer
 from cachekit.http.rules import MODULE, Rule, Rulebook
 from cachekit.http.status import Result, told
+from cachekit.integrations.starlette import visitor
 from cachekit.integrations.starlette.capture import AppRun
 from cachekit.integrations.starlette.declared import PerUser, Tags, checked_tags, rules_of, tags_of, user_of
 from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED, session_of
@@ -92,7 +93,7 @@ class CacheMiddleware:
             return
         made, request = rule.pages.at(own), request_of(scope)
         user = await user_of(self.per_user if rule.per_user else None, Request(scope))
-        why = policy.why_bypassed(request, user, proxy=made.rules.proxy)
+        why = visitor.why_around(request, user, proxy=made.rules.proxy)
         if why:
             made.counted("BYPASS")
             await self.app(scope, receive, _telling(scope, send, why))
