@@ -529,6 +529,19 @@ class TestUrls:
         answer = await ask(echo, "/", ("host", "evil.test"), ("host", "shop.test"))  # with both pages kept
         assert (answer.body, answer["x-cache"]) == ("evil.test /", "BYPASS")
 
+    @pytest.mark.parametrize("paths", [
+        ("/a%252Fb", "/a%2Fb", "/a%25252Fb", "/a/b"), ("/a%252fb", "/a%2fb"), ("/x%252F%2F", "/x%2F%2F", "/x%2F%252F"),
+        ("/a%FF", "/a%FE"),
+    ])  # fmt: skip
+    async def test_paths_that_differ_are_pages_that_differ(self, echo, paths):
+        for _ in range(2):
+            answers = [await ask(echo, path) for path in paths]
+            assert [answer.body for answer in answers] == [f"shop.test {path}" for path in paths]
+        assert {answer["x-cache"] for answer in answers} == {"HIT"}
+        for path in paths:
+            await ainvalidate_url(f"http://shop.test{path}")
+            assert (await ask(echo, path))["x-cache"] == "MISS"
+
 
 class TestOrder:
     """`cached_response` above the route has no effect; it is told when the application starts."""

@@ -87,8 +87,11 @@ def inner_path(scope: Scope) -> str:
 
 
 def key_path(path: str, raw: bytes) -> str:
-    """The path in keys and tags: decoded, but where that would make two paths one."""
-    return raw.partition(b"?")[0].decode("latin-1") if b"%2f" in raw.lower() else path
+    """The path in keys and tags: decoded but for %, so that it is like no other; where decoding would make two paths
+    one, as it came."""
+    if b"%2f" in raw.lower() or "\ufffd" in path:
+        return raw.partition(b"?")[0].decode("latin-1")
+    return path.replace("%", "%25")
 
 
 def key_path_of(reference: str) -> str:
