@@ -12,9 +12,9 @@ import pytest
 from asgi import ask
 from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
 from fastapi.testclient import TestClient
-from pydantic import BaseModel, field_validator
+from pydantic import AliasChoices, BaseModel, Field, field_validator
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Mount, Route
@@ -288,6 +288,115 @@ class TestDependencies:
             assert answer.json() == [asked, tenant, ""]
         assert answer.headers["x-cache"] == "HIT"
         assert client.get("/", headers={"cookie": "theme=dark"}).json() == ["", "", "dark"]
+
+    @pytest.mark.parametrize("declare", ["model", "optional model", "dependency", "alias", "choice", "underscores"])
+    def test_however_a_header_is_declared_it_tells_pages_apart(self, declare):
+        class Tenant(BaseModel):
+            x_tenant: str = ""
+
+        class Named(BaseModel):
+            tenant: str = Field("", validation_alias="X-Tenant")
+
+        def depends(tenant: Annotated[Tenant, Header()]) -> str:
+            return tenant.x_tenant
+
+        kinds = {
+            "model": Annotated[Tenant, Header()],
+            "optional model": Annotated[Named | None, Header()],
+            "dependency": Annotated[str, Depends(depends)],
+            "alias": Annotated[str, Header(validation_alias="X-Tenant")],
+            "choice": Annotated[str, Header(validation_alias=AliasChoices("X-Other", "X-Tenant"))],
+            "underscores": Annotated[Tenant, Header(convert_underscores=False)],
+        }
+        app = FastAPI()
+
+        @app.get("/")
+        @cached_response(ttl="1m")
+        def read(said: kinds[declare]) -> Any:  # type: ignore[valid-type]
+            return said
+
+        client, name = TestClient(app), "x_tenant" if declare == "underscores" else "x-tenant"
+        answers = [client.get("/", headers={name: tenant}) for tenant in ("a", "b", "a")]
+        assert ["a" in answers[0].text, "b" in answers[1].text, answers[2].text] == [True, True, answers[0].text]
+        assert [each.headers["x-cache"] for each in answers] == ["MISS", "MISS", "HIT"]
+
+    def test_what_takes_whatever_headers_there_are_is_not_kept(self):
+        class All(BaseModel, extra="allow"):
+            x_tenant: str = ""
+
+        app = FastAPI()
+
+        @app.get("/")
+        @cached_response(ttl="1m")
+        def read(said: Annotated[All, Header()]) -> Any:
+            return said.model_extra
+
+        answers = [TestClient(app).get("/", headers={"x-any": value}) for value in ("a", "b")]
+        assert [(each.json()["x-any"], each.headers["x-cache"]) for each in answers] == [
+            ("a", "BYPASS"), ("b", "BYPASS"),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("declare", ["cookie", "model", "key", "all"])
+    def test_declared_cookies_of_a_user_tell_their_pages_apart(self, declare):
+        class Theme(BaseModel):
+            theme: str = ""
+
+        class All(BaseModel, extra="allow"):
+            pass
+
+        kinds = {
+            "cookie": Annotated[str, Cookie(alias="theme")],
+            "model": Annotated[Theme, Cookie()],
+            "key": Annotated[str, Depends(APIKeyCookie(name="theme"))],
+            "all": Annotated[All, Cookie()],
+        }
+        app = FastAPI()
+
+        @app.get("/")
+        @cached_response(ttl="1m", per_user=lambda request: request.cookies["user"])
+        def read(said: kinds[declare], request: Request) -> Any:  # type: ignore[valid-type]
+            return [request.cookies["user"], said]
+
+        client = TestClient(app)
+        cookies = [f"theme={theme}; user={user}" for theme, user in (("dark", "a"), ("light", "a"), ("dark", "b"))]
+        answers = [client.get("/", headers={"cookie": cookie}) for cookie in (*cookies, "user=a; theme=dark")]
+        assert [("dark" in each.text, each.json()[0], each.headers["x-cache"]) for each in answers] == [
+            (True, "a", "MISS"), (False, "a", "MISS"), (True, "b", "MISS"), (True, "a", "HIT"),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("where", ["app", "router"])
+    def test_what_an_override_declares_tells_pages_apart_as_long_as_it_is_in_force(self, where):
+        app, router = FastAPI(), APIRouter()
+
+        def name() -> str:
+            return "real"
+
+        def below(x_user: Annotated[str, Header()]) -> str:
+            return x_user
+
+        def fake(user: Annotated[str, Depends(below)]) -> str:
+            return user
+
+        @(app if where == "app" else router).get("/")
+        @cached_response(ttl="1m")
+        def read(name: Annotated[str, Depends(name)]) -> str:
+            return name
+
+        if where == "router":
+            app.include_router(router)
+        client = TestClient(app)
+
+        def asked() -> list[tuple[str, str]]:
+            answers = [client.get("/", headers={"x-user": user}) for user in ("a", "b", "a")]
+            return [(answer.json(), answer.headers["x-cache"]) for answer in answers]
+
+        assert asked() == [("real", "MISS"), ("real", "HIT"), ("real", "HIT")]
+        read.invalidate()
+        app.dependency_overrides[name] = fake
+        assert asked() == [("a", "MISS"), ("b", "MISS"), ("a", "HIT")]
+        app.dependency_overrides[name] = lambda: "plain"
+        read.invalidate()
+        assert asked() == [("plain", "MISS"), ("plain", "HIT"), ("plain", "HIT")]
 
     def test_overrides_work(self):
         app = FastAPI()

@@ -50,6 +50,7 @@ from cachekit.integrations.starlette.messages import (
     request_of,
 )
 from cachekit.integrations.starlette.pages import PATIENT, Made, Pages
+from cachekit.integrations.starlette.reads import ALL
 from cachekit.integrations.starlette.rendering import Rendering
 from cachekit.integrations.starlette.signature import Given, Inputs
 
@@ -170,7 +171,7 @@ class CachedRoute:
 
     def _at_hand(self, given: Given, scope: Scope, made: Made) -> Any:
         """What lies there, if this is an ordinary request whose page varies by nothing, or MISS."""
-        if self.per_user is not None or made.rules.vary or self.rendering(scope).names or AGAIN in scope:
+        if self.per_user is not None or made.rules.vary or self.rendering(scope).reads.fields or AGAIN in scope:
             return MISS
         if given.response is not None and given.response.raw_headers:  # what dependencies said joins the page's
             return MISS
@@ -189,13 +190,14 @@ class CachedRoute:
     async def _long(self, args: tuple[Any, ...], given: Given, native: Request, made: Made, found: Any) -> Any:
         """Whatever is no ordinary hit. ``found``: what lies at hand, if that was looked for."""
         scope, request = native.scope, request_of(native.scope)
-        user = await user_of(self.per_user, native)
-        exchange = EndpointExchange(self, given, args, request, user, self.rendering(scope))
+        rendering = self.rendering(scope)
+        user = visitor.with_cookies(await user_of(self.per_user, native), native, rendering.reads.cookies)
+        exchange = EndpointExchange(self, given, args, request, user, rendering)
         asked: Again | None = scope.get(AGAIN)
         if asked is not None and asked.route is self:
             return await exchange.hand_over(asked)
         scope[ANSWERED] = True
-        why = visitor.why_around(request, user)
+        why = visitor.why_around(request, user) or ("vary" if ALL in rendering.reads.fields else "")
         if why:
             made.counted("BYPASS")
             return _marked(await self.run(args, given.kwargs), given, why)
@@ -203,7 +205,7 @@ class CachedRoute:
 
     async def _answer(self, exchange: "EndpointExchange", made: Made, found: Any) -> Any:
         rules, request = made.rules, cast(Request, exchange.given.request)
-        if names := exchange.rendering.names:
+        if names := exchange.rendering.reads.fields:
             rules = rules._replace(vary=tuple(sorted({*rules.vary, *names} - set(policy.CREDENTIALS))))
         ask: Ask = short.Looked(made.ask(tags_of(self.tags, request)), found)
         try:
@@ -230,7 +232,7 @@ class CachedRoute:
         """How the route that this request came by makes responses."""
         route = rendering.route_of(scope)
         found = self._renderings.get(id(route))
-        if found is None:
+        if found is None or not found.is_current():
             found = self._renderings[id(route)] = Rendering(route)
         return found
 

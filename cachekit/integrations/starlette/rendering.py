@@ -1,6 +1,6 @@
 """What an endpoint returned, as the response that its framework would make of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.background import BackgroundTasks
@@ -11,6 +11,7 @@ from starlette.types import Message, Scope
 
 from cachekit.http import messages
 from cachekit.integrations.starlette.messages import fields_of, nobody
+from cachekit.integrations.starlette.reads import reads_of
 
 VALUE: Final = "cachekit.value"
 SAME: Final = (
@@ -25,8 +26,13 @@ class Rendering:
 
     def __init__(self, route: Any) -> None:
         self.route = route  # kept alive, as its id is what this is found by
-        self.names = tuple(sorted(set(_headers_read(getattr(route, "dependant", None)))))
+        self.overrides = dict(_overrides(route) or {})  # of dependencies, when what these read was looked up
+        self.reads = reads_of(getattr(route, "dependant", None), self.overrides)
         self._handler: Callable[[Request], Any] | None = None
+
+    def is_current(self) -> bool:
+        """Whether no dependency has been overridden since."""
+        return self.overrides == (_overrides(self.route) or {})
 
     async def of(self, request: Request, value: Any, injected: Response | None) -> Response | None:
         """The response; None if this is no route of FastAPI's and the value no response."""
@@ -63,19 +69,8 @@ def _handler_like(route: Any) -> Callable[[Request], Any]:
     return APIRoute("/", given, **{name: getattr(route, name) for name in SAME}).get_route_handler()
 
 
-def _headers_read(dependant: Any) -> Iterator[str]:
-    """The request fields that an endpoint and its dependencies declare to read: pages vary by them."""
-    if dependant is None:
-        return
-    for field in getattr(dependant, "header_params", ()):
-        yield str(field.alias).lower()
-    schemes = [getattr(each, "security_scheme", None) for each in getattr(dependant, "security_requirements", ())]
-    for scheme in (*schemes, getattr(dependant, "call", None)):
-        model = getattr(scheme, "model", None)
-        if getattr(getattr(model, "in_", None), "value", "") == "header":  # APIKeyHeader
-            yield str(model.name).lower()  # type: ignore[union-attr]
-    for other in getattr(dependant, "dependencies", ()):
-        yield from _headers_read(other)
+def _overrides(route: Any) -> Any:
+    return getattr(getattr(route, "dependency_overrides_provider", None), "dependency_overrides", None)
 
 
 async def of_error(request: Request, error: Exception) -> messages.Response:
