@@ -16,7 +16,10 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
 from fastapi.testclient import TestClient
 from pydantic import AliasChoices, BaseModel, Field, field_validator
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser, requires
 from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.routing import Mount, Route
 
 from cachekit import ConfigError, cache
@@ -609,6 +612,70 @@ class TestStarlette:
         app = Starlette(routes=[Route("/{path:path}", cached_response(ttl="1m")(path))])
         client = TestClient(app)
         assert [client.get(each).text for each in ("/a/b", "/a%2Fb")] == ["/a/b", "/a%2Fb"]
+
+
+class ByKey(AuthenticationBackend):
+    """Users who show a key in a field that no policy knows."""
+
+    async def authenticate(self, conn: Any) -> Any:
+        key = conn.headers.get("x-api-key")
+        return (AuthCredentials(["authenticated"]), SimpleUser(key)) if key else None
+
+
+class TestUsers:
+    """Whom a middleware has found (`request.user`) is nobody else, whatever it looked at."""
+
+    def app(self, where: str, **options: Any) -> Any:
+        async def me(request: Request) -> Response:
+            return PlainTextResponse(request.user.display_name)
+
+        endpoint = cached_response(ttl="1m", **options)(me) if where == "endpoint" else me
+        app = Starlette(routes=[Route("/", endpoint), Route("/members", requires("authenticated")(endpoint))])
+        found = [Middleware(AuthenticationMiddleware, backend=ByKey())]
+        if where != "endpoint":
+            kept = Middleware(CacheMiddleware, ttl="1m", **options)
+            found = [*found, kept] if where == "inside" else [kept, *found]
+        for each in reversed(found):
+            app.add_middleware(each.cls, **each.kwargs)
+        return app
+
+    @pytest.mark.parametrize("path", ["/", "/members"])
+    @pytest.mark.parametrize("where", ["endpoint", "inside", "outside"])
+    async def test_nobody_is_given_the_page_of_another(self, where, path):
+        app = self.app(where)
+        for user in ("alice", "bob", "alice"):
+            answer = await ask(app, path, ("x-api-key", user))
+            assert (answer.body, answer["x-cache"]) == (user, "BYPASS")
+            assert answer["cache-status"] == 'cachekit; fwd=bypass; detail="user"'
+        answers = [await ask(app, path) for _ in range(2)]
+        if path == "/":
+            assert [(answer.body, answer["x-cache"]) for answer in answers] == [("", "MISS"), ("", "HIT")]
+        else:
+            assert [answer.status for answer in answers] == [403, 403]
+        if where != "outside":  # where who it is is known before a kept page is given
+            assert (await ask(app, path, ("x-api-key", "alice"))).body == "alice"
+
+    @pytest.mark.parametrize("where", ["endpoint", "inside"])
+    async def test_whom_per_user_names_has_pages(self, where):
+        app = self.app(where, per_user=lambda request: request.user.display_name or None)
+        answers = [await ask(app, "/", ("x-api-key", user)) for user in ("alice", "bob", "alice")]
+        assert [(answer.body, answer["x-cache"]) for answer in answers] == [
+            ("alice", "MISS"), ("bob", "MISS"), ("alice", "HIT"),
+        ]  # fmt: skip
+
+    async def test_a_user_who_does_not_say_more_is_somebody(self):
+        app = Starlette(routes=[Route("/", cached_response(ttl="1m")(lambda request: Response(request.user)))])
+        answers = [await ask(app, "/", user=user) for user in ("alice", "bob")]
+        assert [(answer.body, answer["x-cache"]) for answer in answers] == [("alice", "BYPASS"), ("bob", "BYPASS")]
+        assert (await ask(app, "/", user=None))["x-cache"] == "MISS"
+
+    async def test_whom_the_endpoint_itself_finds_is_somebody(self):
+        async def me(request: Request) -> Response:
+            request.scope["user"] = SimpleUser(request.headers["x-api-key"])
+            return PlainTextResponse(request.user.display_name)
+
+        app = Starlette(routes=[Route("/", cached_response(ttl="1m")(me))])
+        assert [(await ask(app, "/", ("x-api-key", user))).body for user in "ab"] == ["a", "b"]
 
 
 @pytest.fixture(params=["endpoint", "middleware"])

@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cachekit.http import conditional, messages
 from cachekit.http.messages import Fields, Response
 from cachekit.http.status import Result, told
-from cachekit.integrations.starlette.endpoint import ANSWERED, session_of
+from cachekit.integrations.starlette import visitor
+from cachekit.integrations.starlette.endpoint import ANSWERED
 from cachekit.integrations.starlette.messages import fields_of, nobody, raw_of
 
 _running: Final[set[asyncio.Task[None]]] = set()  # a loop itself does not keep alive what runs in it
@@ -22,7 +23,7 @@ class AppRun:
         client: tuple[Receive, Send] | None, now: float,
     ) -> None:  # fmt: skip
         self.scope = scope
-        self.session = session_of(scope)  # as it was
+        self.session = visitor.session_of(scope)  # as it was
         self.request = request
         self.limit = limit  # bytes of a body that are held back at most
         self.client = client

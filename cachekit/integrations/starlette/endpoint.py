@@ -7,7 +7,6 @@ the endpoint itself returned or raised (a stream, background tasks, an exception
 
 import asyncio
 import contextlib
-import copy
 import functools
 import inspect
 import sys
@@ -175,6 +174,8 @@ class CachedRoute:
             return MISS
         if given.response is not None and given.response.raw_headers:  # what dependencies said joins the page's
             return MISS
+        if "user" in scope and visitor.is_somebodys(scope):
+            return MISS
         key = key_of(scope)
         return MISS if key is None else made.function.at_hand(key)
 
@@ -197,7 +198,7 @@ class CachedRoute:
         if asked is not None and asked.route is self:
             return await exchange.hand_over(asked)
         scope[ANSWERED] = True
-        why = visitor.why_around(request, user) or ("vary" if ALL in rendering.reads.fields else "")
+        why = visitor.why_around(scope, request, user) or ("vary" if ALL in rendering.reads.fields else "")
         if why:
             made.counted("BYPASS")
             return _marked(await self.run(args, given.kwargs), given, why)
@@ -297,7 +298,7 @@ class EndpointExchange:
 
     async def _run(self) -> messages.Response | None:
         self.ran, request, given = True, cast(Request, self.given.request), self.given
-        before = session_of(request.scope)
+        before = visitor.session_of(request.scope)
         tasks = 0 if given.background is None else len(given.background.tasks)
         try:
             value = self.untouched = await self.route.run(self.args, given.kwargs)
@@ -306,7 +307,9 @@ class EndpointExchange:
             self.error = error
             return await self._of_error(error)
         added = given.background is not None and len(given.background.tasks) > tasks
-        personal = session_of(request.scope) != before or (before and self.user is None)
+        personal = visitor.session_of(request.scope) != before or (
+            self.user is None and (before or visitor.is_somebodys(request.scope))
+        )
         if response is None or added or personal or not rendering.is_whole(response):
             return None
         return rendering.as_message(response)
@@ -341,12 +344,6 @@ class EndpointExchange:
         if self.error is not None:
             raise self.error
         return self.untouched
-
-
-def session_of(scope: Scope) -> Any:
-    """What is in the session now, to be compared; None without one. Asking is not using it."""
-    session = scope.get("session")
-    return copy.deepcopy(dict(session)) if session else None
 
 
 def _result(response: messages.Response | None) -> str:

@@ -16,7 +16,7 @@ from cachekit.http.status import Result, told
 from cachekit.integrations.starlette import visitor
 from cachekit.integrations.starlette.capture import AppRun
 from cachekit.integrations.starlette.declared import PerUser, Tags, checked_tags, rules_of, tags_of, user_of
-from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED, session_of
+from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED
 from cachekit.integrations.starlette.installation import OUTDATING, entrance, outdating
 from cachekit.integrations.starlette.installed import own_service
 from cachekit.integrations.starlette.messages import (
@@ -93,7 +93,7 @@ class CacheMiddleware:
             return
         made, request = rule.pages.at(own), request_of(scope)
         user = await user_of(self.per_user if rule.per_user else None, Request(scope))
-        why = visitor.why_around(request, user, proxy=made.rules.proxy)
+        why = visitor.why_around(scope, request, user, proxy=made.rules.proxy)
         if why:
             made.counted("BYPASS")
             await self.app(scope, receive, _telling(scope, send, why))
@@ -162,11 +162,17 @@ class AppExchange:
         response = await run.response()
         if not behind:
             self.scope.update({key: value for key, value in run.scope.items() if key != "headers"})
-        changed = session_of(run.scope) != run.session
-        if response is not None and (changed or (run.session and self.user is None)):
-            await run.pass_on("session")
+        why = "" if response is None else self._why_personal(run)
+        if why:
+            await run.pass_on(why)
             return None
         return response
+
+    def _why_personal(self, run: AppRun) -> str:
+        """What shows, now that the application has run, that its response is for one visitor; empty if nothing."""
+        if visitor.session_of(run.scope) != run.session or (run.session and self.user is None):
+            return "session"
+        return "user" if self.user is None and visitor.is_somebodys(run.scope) else ""
 
     def leave(self, *, cancelled: bool = False) -> None:
         """The client gets nothing more from the run, which goes on for others or for the cache."""
