@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from asgi import ask
 from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, Header, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
 from fastapi.testclient import TestClient
 from pydantic import AliasChoices, BaseModel, Field, field_validator
@@ -473,6 +473,88 @@ class TestDependencies:
         assert second.headers["x-why"] == "w"
         assert [client.get("/410").status_code for _ in range(2)] == [410, 410]
         assert runs == ["rolled back 404", "rolled back 410", "rolled back 410"]
+
+
+class Gone(Exception):
+    """Of the application's own, with a handler."""
+
+
+class TestHandlers:
+    """What the application's handlers make of exceptions is the answer, and they are asked once."""
+
+    def app(self, runs: list[Any], handler: Any = None, **options: Any) -> FastAPI:
+        app = FastAPI()
+
+        async def gone(request: Request, error: Exception) -> Response:
+            runs.append("handler")
+            return JSONResponse({"gone": request.url.path}, 404, {"x-why": "gone"})
+
+        def transaction():
+            try:
+                yield
+            except Gone:
+                runs.append("rolled back")
+                raise
+
+        app.exception_handler(Gone)(handler or gone)
+
+        @app.get("/page", dependencies=[Depends(transaction)])
+        @cached_response(**options)
+        async def read() -> str:
+            if app.state.gone:
+                raise Gone
+            return "page"
+
+        app.state.gone = True
+        return app
+
+    @pytest.mark.parametrize("statuses", [{}, {404: "30s"}], ids=["not kept", "kept"])
+    def test_a_handler_is_run_once_and_its_answer_says_what_the_cache_did(self, runs, statuses):
+        client = TestClient(self.app(runs, ttl="1m", statuses=statuses))
+        answers = [client.get("/page") for _ in range(2)]
+        assert {(each.status_code, each.text, each.headers["x-why"]) for each in answers} == {
+            (404, '{"gone":"/page"}', "gone")
+        }
+        assert [each.headers["x-cache"] for each in answers] == ["MISS", "HIT" if statuses else "MISS"]
+        stored = "; stored" if statuses else ""
+        assert answers[0].headers["cache-status"] == f"cachekit; fwd=uri-miss{stored}"
+        assert runs == ["handler", "rolled back"] * (1 if statuses else 2)
+
+    @pytest.mark.parametrize(("status", "answered"), [(404, 404), (503, 200)])
+    def test_a_stale_page_stands_in_by_the_status_of_the_handler(self, runs, clock, status, answered):
+        app = self.app(runs, lambda request, error: JSONResponse({}, status), profile="errors")
+        client, app.state.gone = TestClient(app), False
+        assert client.get("/page").json() == "page"
+        app.state.gone = True
+        clock.advance(11)
+        answer = client.get("/page")
+        assert (answer.status_code, answer.headers["x-cache"]) == (answered, "STALE" if answered == 200 else "MISS")
+
+    @pytest.mark.parametrize("response", [
+        lambda: JSONResponse({"error": "gone"}), lambda: StreamingResponse(iter(["a", "b"]), 404),
+        lambda: PlainTextResponse("gone", 404, background=BackgroundTasks()), lambda: RedirectResponse("/other", 301),
+    ])  # fmt: skip
+    def test_an_answer_to_an_exception_is_not_kept_unless_it_is_listed(self, runs, response):
+        def handler(request: Request, error: Exception) -> Response:
+            runs.append("handler")
+            return response()
+
+        client = TestClient(self.app(runs, handler, ttl="1m", statuses={410: "30s"}), follow_redirects=False)
+        answers = [client.get("/page") for _ in range(2)]
+        assert {each.status_code for each in answers} == {response().status_code}
+        assert answers[0].content == answers[1].content
+        assert runs.count("handler") == 2
+        assert "HIT" not in [each.headers["x-cache"] for each in answers]
+
+    def test_a_handler_that_raises_is_the_servers_as_ever(self, runs):
+        def handler(request: Request, error: Exception) -> Response:
+            raise RuntimeError("broken")
+
+        app = self.app(runs, handler, ttl="1m")
+        with pytest.raises(RuntimeError, match="broken"):
+            TestClient(app).get("/page")
+        assert runs == ["rolled back"]
+        assert TestClient(app, raise_server_exceptions=False).get("/page").status_code == 500
 
 
 class TestUntouched:
@@ -948,6 +1030,35 @@ class TestBehind:
         assert runs == [1]
         assert {answer.json() for answer in answers} == {1}
         assert sorted(answer.headers["x-cache"] for answer in answers) == ["HIT"] * 49 + ["MISS"]
+
+    @pytest.mark.parametrize("handled", [False, True], ids=["HTTPException", "an exception with a handler"])
+    async def test_who_waited_for_a_failure_is_given_all_of_its_answer(self, runs, handled):
+        app, gate = FastAPI(), asyncio.Event()
+
+        @app.exception_handler(KeyError)
+        async def away(request: Request, error: Exception) -> Response:
+            runs.append("handler")
+            return JSONResponse({"detail": "maintenance"}, 503, {"retry-after": "120"})
+
+        @app.get("/page")
+        @cached_response(ttl="1m")
+        async def read() -> None:
+            runs.append("run")
+            await gate.wait()
+            raise KeyError if handled else HTTPException(503, "maintenance", {"retry-after": "120"})
+
+        async with client_of(app) as client:
+            asked = [asyncio.create_task(client.get("/page")) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            gate.set()
+            answers = await asyncio.gather(*asked)
+            assert {(each.status_code, each.text, each.headers["retry-after"]) for each in answers} == {
+                (503, '{"detail":"maintenance"}', "120")
+            }
+            assert {each.headers["x-cache"] for each in answers} == {"MISS"}
+            assert runs == ["run", "handler"][: 1 + handled]
+            assert (await client.get("/page")).status_code == 503
+        assert runs.count("run") == 2  # it is for nobody after
 
     async def test_a_cancelled_request_does_not_take_its_dependencies_away_from_who_waits(self, runs):
         app, gate = FastAPI(), asyncio.Event()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
@@ -26,7 +25,7 @@ from cachekit.errors import ConfigError
 from cachekit.http import messages, page, policy, short
 from cachekit.http.answer import Ask, answer
 from cachekit.http.status import Result, told
-from cachekit.integrations.starlette import rendering, visitor
+from cachekit.integrations.starlette import failing, rendering, visitor
 from cachekit.integrations.starlette.declared import (
     Checked,
     PerUser,
@@ -219,10 +218,15 @@ class CachedRoute:
             raise
         result = _result(response)
         made.counted(result)
+        made_of = self._sent(exchange, response)
+        if exchange.error is not None and result in ("MISS", "BYPASS"):  # its dependencies see it, and its handlers
+            failing.answer_with(request.scope, exchange.error, made_of)
+            raise exchange.error
+        return made_of
+
+    def _sent(self, exchange: "EndpointExchange", response: messages.Response | None) -> Any:
         if response is None:
             return _marked(exchange.untouched, exchange.given, "stream")
-        if exchange.error is not None and result in ("MISS", "BYPASS"):
-            raise exchange.error  # its dependencies see it, and its handlers
         fields = response.fields if exchange.ran else _with_own(response.fields, exchange.given.response)
         return _Whole(response.status, raw_of(fields), b"" if exchange.request.method == "HEAD" else response.body)
 
@@ -279,7 +283,7 @@ class EndpointExchange:
         self.user = user
         self.rendering = rendering
         self.ran = False
-        self.untouched: Any = None  # what the function returned, if that is no page
+        self.untouched: Any = None  # what the function returned, or a handler of what it raised, if that is no page
         self.error: Exception | None = None  # that it raised
         self._task: asyncio.Task[Any] | None = None
 
@@ -314,15 +318,15 @@ class EndpointExchange:
             return None
         return rendering.as_message(response)
 
-    async def _of_error(self, error: Exception) -> messages.Response:
-        """What the policy must know of a failure: what is not to be kept needs no body."""
-        statuses = self.route.pages.statuses
-        status = error.status_code if isinstance(error, HTTPException) else None
-        if status is not None and status not in statuses:
-            return messages.Response(status, (), b"")
-        if statuses:
-            return await rendering.of_error(cast(Request, self.given.request), error)
-        raise error
+    async def _of_error(self, error: Exception) -> messages.Response | None:
+        """What the application answers to a failure; None if that is no page. Raises it where nobody answers."""
+        response = await failing.handled(cast(Request, self.given.request), error)
+        if response is None or (response.status_code >= 500 and not rendering.is_whole(response)):
+            raise error
+        self.untouched = response
+        # Of what an exception led to only that is kept which the route lists.
+        is_page = response.status_code >= 400 or response.status_code in self.route.pages.statuses
+        return rendering.as_message(response) if is_page and rendering.is_whole(response) else None
 
     async def _through_application(self) -> messages.Response | None:
         found: tuple[ASGIApp, Scope] | None = cast(Request, self.given.request).scope.get(ENTRANCE)

@@ -6,8 +6,7 @@ from typing import Any, Final
 from starlette.background import BackgroundTasks
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import request_response
-from starlette.types import Message, Scope
+from starlette.types import Scope
 
 from cachekit.http import messages
 from cachekit.integrations.starlette.messages import fields_of, nobody
@@ -71,23 +70,6 @@ def _handler_like(route: Any) -> Callable[[Request], Any]:
 
 def _overrides(route: Any) -> Any:
     return getattr(getattr(route, "dependency_overrides_provider", None), "dependency_overrides", None)
-
-
-async def of_error(request: Request, error: Exception) -> messages.Response:
-    """The response that the application's handlers make of an exception; raises it where there is none for it."""
-
-    async def fail(request: Request) -> Response:
-        raise error
-
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await request_response(fail)(dict(request.scope), nobody(), send)
-    start = next(each for each in sent if each["type"] == "http.response.start")
-    body = b"".join(each.get("body", b"") for each in sent if each["type"] == "http.response.body")
-    return messages.Response(start["status"], fields_of(start["headers"]), body)
 
 
 def is_whole(response: Response) -> bool:
