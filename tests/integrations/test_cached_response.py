@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import inspect
 import textwrap
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import httpx2
 import pytest
+import uvicorn
 from asgi import ask
 from fastapi import APIRouter, BackgroundTasks, Cookie, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
@@ -799,6 +801,67 @@ class TestUrls:
         for path in paths:
             await ainvalidate_url(f"http://shop.test{path}")
             assert (await ask(echo, path))["x-cache"] == "MISS"
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[Any]:
+    """An application behind uvicorn: how to get the lines that it answers with."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+
+    async def lines(path: str, *fields: str) -> list[str]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        asked = [f"GET {path} HTTP/1.1", "Host: shop.test", "Connection: close", *fields, "", ""]
+        writer.write("\r\n".join(asked).encode())
+        answer = (await reader.read()).decode()
+        writer.close()
+        return answer.partition("\r\n\r\n")[0].lower().split("\r\n")
+
+    try:
+        yield lines
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class TestServers:
+    """What goes over the wire, with what a server adds."""
+
+    @pytest.mark.parametrize("door", ["endpoint", "middleware"])
+    async def test_an_answer_has_each_field_once(self, door):
+        app = FastAPI()
+        keep = cached_response(ttl="1m", statuses={404: "1m"}) if door == "endpoint" else lambda function: function
+
+        @app.get("/page")
+        @keep
+        async def page() -> int:
+            return 1
+
+        @app.get("/missing")
+        @keep
+        async def missing() -> int:
+            raise HTTPException(404)
+
+        if door == "middleware":
+            app.add_middleware(CacheMiddleware, ttl="1m", statuses={404: "1m"})
+        async with served(app) as lines:
+            answers = [await lines(path) for path in ("/page", "/page", "/missing", "/missing")]
+            answers.append(await lines("/page", "If-None-Match: *"))
+            answers += [await lines(path, "Cache-Control: only-if-cached") for path in ("/page", "/page?new")]
+        assert [answer[0].split()[1] for answer in answers] == ["200", "200", "404", "404", "304", "200", "504"]
+        for answer in answers:
+            names = [line.partition(":")[0] for line in answer[1:]]
+            assert sorted(names) == sorted({*names})
+            assert {"date", "x-cache"} <= {*names}
+
+    async def test_a_date_that_the_endpoint_writes_is_its_own(self):
+        date = "Fri, 15 Jan 2027 08:00:00 GMT"
+        app = Starlette(routes=[Route("/", cached_response(ttl="1m")(lambda _: Response(headers={"date": date})))])
+        answers = [await ask(each, "/") for each in (app, app)]
+        assert [(answer["date"], answer["x-cache"]) for answer in answers] == [(date, "MISS"), (date, "HIT")]
 
 
 class TestOrder:

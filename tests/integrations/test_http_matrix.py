@@ -94,7 +94,14 @@ def test_entity_tags_answer_who_has_the_page(ask: Ask) -> None:
     assert (answer.status, answer.body, answer.headers["etag"]) == (304, "", tag)
     assert ask("/plain", if_none_match='"other"').status == 200
     assert ask("/plain", if_none_match="*").status == 304
-    assert {"date", "cache-control", "etag"} <= set(answer.headers)
+    assert {"cache-control", "etag"} <= set(answer.headers)
+
+
+def test_the_one_date_is_that_of_the_server(ask: Ask) -> None:
+    answers = [ask("/plain"), ask("/plain"), ask("/plain", if_none_match="*"), ask("/missing"), ask("/failing")]
+    answers.append(ask("/never", cache_control="only-if-cached"))
+    assert [(each.status, each.cache) for each in answers[:3]] == [(200, "MISS"), (200, "HIT"), (304, "HIT")]
+    assert [each.headers.get("date") for each in answers] == [None] * 6
 
 
 def test_a_client_who_has_the_page_already_gets_304_from_the_first_run_too(ask: Ask) -> None:

@@ -10,7 +10,7 @@ from cachekit.http.messages import Fields, Response
 from cachekit.http.status import Result, told
 from cachekit.integrations.starlette import visitor
 from cachekit.integrations.starlette.endpoint import ANSWERED
-from cachekit.integrations.starlette.messages import fields_of, nobody, raw_of
+from cachekit.integrations.starlette.messages import dated_by_server, fields_of, nobody, raw_of
 
 _running: Final[set[asyncio.Task[None]]] = set()  # a loop itself does not keep alive what runs in it
 
@@ -67,7 +67,7 @@ class AppRun:
             await self.pass_on("")
             return None
         assert self.start is not None
-        return Response(self.start["status"], self._fields(), bytes(self.body))
+        return dated_by_server(Response(self.start["status"], self._fields(), bytes(self.body)))
 
     async def _ended_or_heard(self) -> None:
         waiting = asyncio.ensure_future(self._heard.wait())

@@ -46,6 +46,7 @@ from cachekit.integrations.starlette.messages import (
     raw_of,
     raw_of_hit,
     request_of,
+    sent_by_server,
 )
 from cachekit.integrations.starlette.pages import PATIENT, Made, Pages
 from cachekit.integrations.starlette.reads import ALL
@@ -227,7 +228,9 @@ class CachedRoute:
     def _sent(self, exchange: "EndpointExchange", response: messages.Response | None) -> Any:
         if response is None:
             return _marked(exchange.untouched, exchange.given, "stream")
-        fields = response.fields if exchange.ran else _with_own(response.fields, exchange.given.response)
+        fields = sent_by_server(exchange.request, response).fields
+        if not exchange.ran:
+            fields = _with_own(fields, exchange.given.response)
         return _Whole(response.status, raw_of(fields), b"" if exchange.request.method == "HEAD" else response.body)
 
     def _made(self, request: Request) -> Made:

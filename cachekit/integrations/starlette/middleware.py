@@ -26,6 +26,7 @@ from cachekit.integrations.starlette.messages import (
     raw_of,
     request_of,
     send_whole,
+    sent_by_server,
 )
 from cachekit.integrations.starlette.pages import Made, Pages
 from cachekit.process import default_service
@@ -115,7 +116,7 @@ class CacheMiddleware:
             made.counted(result)
             if result in ("MISS", "BYPASS") and conditional.unchanged(request, response, exchange.wall()):
                 response = conditional.not_modified(response)  # the application was asked without its conditions
-            await send_whole(response, send, head=request.method == "HEAD")
+            await send_whole(sent_by_server(request, response), send, head=request.method == "HEAD")
         elif exchange.why:
             made.counted("BYPASS")
         await exchange.finish()

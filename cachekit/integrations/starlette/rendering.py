@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from cachekit.http import messages
-from cachekit.integrations.starlette.messages import fields_of, nobody
+from cachekit.integrations.starlette.messages import dated_by_server, fields_of, nobody
 from cachekit.integrations.starlette.reads import reads_of
 
 VALUE: Final = "cachekit.value"
@@ -85,4 +85,5 @@ def _has_tasks(background: Any) -> bool:
 
 def as_message(response: Response) -> messages.Response:
     """A whole response, as the policy sees it."""
-    return messages.Response(response.status_code, fields_of(response.raw_headers), bytes(response.body))
+    fields = fields_of(response.raw_headers)
+    return dated_by_server(messages.Response(response.status_code, fields, bytes(response.body)))
