@@ -1227,6 +1227,42 @@ class TestInvalidation:
             assert await ainvalidate_url("http://shop.test/items/1") is Outcome.DONE
             assert (await client.get("/items/1")).json() == 2
 
+    @pytest.mark.parametrize("door", ["endpoint", "middleware", "failing"])
+    async def test_what_a_dependency_commits_after_the_answer_outdates_pages_too(self, door):
+        app, stored = FastAPI(), ["old"]
+        answered, gate = asyncio.Event(), asyncio.Event()
+
+        async def session():
+            changes: list[str] = []
+            yield changes
+            answered.set()
+            await gate.wait()
+            stored[:] = changes
+            assert door != "failing"
+
+        async def read() -> str:
+            return stored[0]
+
+        app.get("/item")(read if door == "middleware" else cached_response(ttl="1h")(read))
+
+        @app.put("/item")
+        async def write(changes: Annotated[list[str], Depends(session)]) -> None:
+            changes.append("new")
+
+        if door == "middleware":
+            app.add_middleware(CacheMiddleware, ttl="1h")
+        else:
+            CacheKit(app)
+        async with client_of(app) as client:
+            assert (await client.get("/item")).json() == "old"
+            writing = asyncio.create_task(client.put("/item"))
+            await asyncio.wait_for(answered.wait(), 10)
+            between = await client.get("/item")
+            assert (between.json(), between.headers["x-cache"]) == ("old", "MISS")
+            gate.set()
+            assert (await writing).status_code == 200
+            assert (await client.get("/item")).json() == "new"
+
     def test_a_path_without_a_host_is_refused(self):
         with pytest.raises(ValueError, match="has no host"):
             invalidate_url("/items/1")

@@ -171,15 +171,15 @@ class _Mark:
         self.installation = installation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if ENTRANCE not in scope:
-                scope[ENTRANCE] = (scope["app"], entrance(scope))
-            if scope["method"] not in policy.SAFE and any_endpoint():
-                send = outdating(scope, send, self.installation.service())
+        if scope["type"] == "http" and ENTRANCE not in scope:
+            scope[ENTRANCE] = (scope["app"], entrance(scope))
         if scope["type"] != "lifespan":
             self.installation.prepare(scope["app"])
             scope[SCOPE_KEY] = self.installation
-        await self.app(scope, receive, send)
+        if scope["type"] == "http" and scope["method"] not in policy.SAFE and any_endpoint():
+            await outdating(self.app, scope, receive, send, self.installation.service())
+        else:
+            await self.app(scope, receive, send)
 
 
 def entrance(scope: Scope) -> Scope:
@@ -190,19 +190,24 @@ def entrance(scope: Scope) -> Scope:
     return copy
 
 
-def outdating(scope: Scope, send: Send, service: Service) -> Send:
-    """A sending end that outdates the pages of what this request has changed, before the client can know that it has
-    (RFC 9111 section 4.4)."""
+async def outdating(app: ASGIApp, scope: Scope, receive: Receive, send: Send, service: Service) -> None:
+    """Run an application, and outdate the pages of what its request changes: before the client can know that it has
+    (RFC 9111 section 4.4), and again at the end, as dependencies of FastAPI may commit when the answer is out."""
     scope[OUTDATING] = True
     request = request_of(scope)
+    tags: list[str] = []
 
     async def outdate_and_send(message: Message) -> None:
         if message["type"] == "http.response.start":
             response = HttpResponse(message["status"], fields_of(message.get("headers", ())), b"")
-            await clear_tags(service, outdated_urls(request, response), service.async_port)
+            tags.extend(outdated_urls(request, response))
+            await clear_tags(service, tags, service.async_port)
         await send(message)
 
-    return outdate_and_send
+    try:
+        await app(scope, receive, outdate_and_send)
+    finally:
+        await clear_tags(service, tags, service.async_port)
 
 
 def _has_route(routes: list[BaseRoute], path: str) -> bool:

@@ -18,7 +18,7 @@ from cachekit.integrations.starlette.capture import AppRun
 from cachekit.integrations.starlette.declared import PerUser, Tags, checked_tags, rules_of, tags_of, user_of
 from cachekit.integrations.starlette.endpoint import AGAIN, ANSWERED
 from cachekit.integrations.starlette.installation import OUTDATING, entrance, outdating
-from cachekit.integrations.starlette.installed import own_service
+from cachekit.integrations.starlette.installed import own_service, service_of
 from cachekit.integrations.starlette.messages import (
     again,
     fields_of,
@@ -83,11 +83,14 @@ class CacheMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or AGAIN in scope:
             await self.app(scope, receive, send)
-            return
+        elif scope["method"] not in policy.SAFE and OUTDATING not in scope:
+            await outdating(self._respond, scope, receive, send, service_of(HTTPConnection(scope)))
+        else:
+            await self._respond(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         own = own_service(HTTPConnection(scope))
         service = default_service() if own is None else own
-        if scope["method"] not in policy.SAFE and OUTDATING not in scope:
-            send = outdating(scope, send, service)
         rule = self._rulebook.rule(service.spec.http, inner_path(scope))
         if rule is None:
             await self.app(scope, receive, send)
