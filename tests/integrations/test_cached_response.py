@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import textwrap
 from collections.abc import AsyncIterator
@@ -640,6 +641,57 @@ class TestUntouched:
         assert await decorated(3) == Item(id=3)
         assert await cached_response()(plain_dict)(3) == {"item": 3, "q": "a", "tags": None}
         assert inspect.iscoroutinefunction(decorated)
+
+    @pytest.mark.parametrize("outer", ["plain", "cached", "itself"])
+    def test_called_by_an_endpoint_it_gives_what_the_function_returns(self, runs, caplog, outer):
+        app = FastAPI()
+
+        @app.get("/articles/{number}")
+        @cached_response(ttl="1m")
+        async def article(number: int, request: Request) -> dict[str, int]:
+            runs.append(number)
+            if outer == "itself" and number > 7:
+                return await article(number=number - 1, request=request)  # type: ignore[no-any-return]
+            return {"number": number}
+
+        async def both(request: Request) -> list[dict[str, int]]:
+            return [await article(number=number, request=request) for number in (1, 2)]
+
+        app.get("/both")(cached_response(ttl="1m")(both) if outer == "cached" else both)
+        client = TestClient(app)
+        assert client.get("/both").json() == [{"number": 1}, {"number": 2}]
+        assert caplog.messages[0].endswith(
+            "article: not cached, since it is not the endpoint of this request: "
+            "cached_response() is for endpoints, and decorators above it must use functools.wraps; for other functions "
+            "there is @cache"
+        )
+        answers = [client.get("/articles/9") for _ in range(2)]
+        assert [each.json() for each in answers] == [{"number": 7 if outer == "itself" else 9}] * 2
+        assert answers[1].headers["x-cache"] == "HIT"
+        assert len(caplog.messages) == 1
+
+    def test_decorators_above_it_may_wrap_it(self):
+        def outer(function: Any) -> Any:
+            @functools.wraps(function)
+            async def around(*args: Any, **kwargs: Any) -> Any:
+                return await function(*args, **kwargs)
+
+            return around
+
+        class Page:
+            @cached_response(ttl="1m")
+            async def method(self, item: int, request: Request) -> int:
+                return item
+
+        app, part = FastAPI(), APIRouter()
+        app.get("/wrapped/{item}")(outer(outer(cached_response(ttl="1m")(model))))
+        part.get("/method/{item}")(Page().method)
+        app.get("/partial")(functools.partial(cached_response(ttl="1m")(model), item=1))
+        app.include_router(part)
+        app.mount("/mounted", Starlette(routes=[Route("/", outer(cached_response(ttl="1m")(lambda _: Response("x"))))]))
+        client = TestClient(app)
+        for path in ("/wrapped/1", "/method/1", "/mounted/", "/partial"):
+            assert [client.get(path).headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
 
     def test_cache_and_cached_response_go_together(self, runs):
         app = FastAPI()

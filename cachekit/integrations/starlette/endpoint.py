@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
@@ -63,6 +64,8 @@ ENTRANCE: Final = "cachekit.entrance"  # in the scope: the application, and the 
 AGAIN: Final = "cachekit.again"  # in the scope of a request that a load makes behind its caller
 ANSWERED: Final = "cachekit.answered"  # in the scope: an endpoint has its own rules
 OWN: Final = frozenset({"cache-control", "expires", "vary", "etag", "date", "age", "x-cache", "cache-status"})
+
+logger = logging.getLogger("cachekit")
 
 _any = False  # whether this process may keep pages of endpoints
 
@@ -147,6 +150,7 @@ class CachedRoute:
             function.__module__, function.__qualname__, rules, profile=profile, by_profile=by_profile, options=PATIENT
         )
         self.endpoint = self._wrapper()
+        self._is_told = False
         self._renderings: dict[int, Rendering] = {}  # by route, of which an endpoint may have several
         _note(self)
 
@@ -155,7 +159,7 @@ class CachedRoute:
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
             # What the framework gets in place of what the function returns. Here, since a coroutine more costs a hit.
             given = self.inputs.of(args, kwargs)
-            if given.request is None:
+            if given.request is None or not self._is_asked(given.request.scope, args):
                 return await self.run(args, kwargs)
             made = self._made(given.request)
             found = self._at_hand(given, given.request.scope, made)
@@ -167,6 +171,27 @@ class CachedRoute:
         made.__cachekit_route__ = self
         made.invalidate, made.ainvalidate = self.pages.clear, self.pages.aclear
         return made
+
+    def _is_asked(self, scope: Scope, args: tuple[Any, ...]) -> bool:
+        """Whether this is called to answer the request, and not by its endpoint, which wants what the function returns:
+        by itself, inside of other decorators, or as a method."""
+        endpoint = scope.get("endpoint")
+        if isinstance(endpoint, functools.partial):
+            endpoint = endpoint.func
+        if ANSWERED not in scope:
+            # functools.wraps() takes the attribute along. Without an endpoint there is no other who could have called.
+            if endpoint is None or getattr(endpoint, "__cachekit_route__", None) is self:
+                return True
+            if inspect.isclass(endpoint) and args and isinstance(args[0], endpoint):
+                return True
+        if not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "%s: not cached, since it is not the endpoint of this request: cached_response() is for endpoints, and "
+                "decorators above it must use functools.wraps; for other functions there is @cache",
+                self.function.__qualname__,
+            )
+        return False
 
     def _at_hand(self, given: Given, scope: Scope, made: Made) -> Any:
         """What lies there, if this is an ordinary request whose page varies by nothing, or MISS."""
