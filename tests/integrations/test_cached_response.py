@@ -436,6 +436,53 @@ class TestDependencies:
         ]  # fmt: skip
         assert answers[2].headers["x-cache"] == "HIT"
 
+    @pytest.mark.parametrize("own", ["endpoint", "handler", ""])
+    def test_headers_of_a_dependency_join_what_fastapi_makes_and_nothing_else(self, own):
+        app, numbers = FastAPI(), iter(range(9))
+
+        def number(response: Response) -> None:
+            response.headers["x-number"] = str(next(numbers))
+            if runs:
+                response.set_cookie("number", "1")
+
+        @app.get("/", dependencies=[Depends(number)])
+        @cached_response(ttl="1m", statuses={404: "1m"})
+        def read() -> Any:
+            runs.append(1)
+            if own == "handler":
+                raise HTTPException(404)
+            return JSONResponse(1) if own else 1
+
+        runs: list[int] = []
+        asked = [{}, {}, {"if-none-match": "*"}]
+        answers = [TestClient(app).get("/", headers=fields) for fields in asked]  # each without the cookie
+        assert [each.headers["x-cache"] for each in answers] == ["MISS", "HIT", "HIT"]
+        assert answers[2].status_code == (404 if own == "handler" else 304)
+        assert [each.headers.get("x-number") for each in answers] == ([None] * 3 if own else ["0", "1", "2"])
+        assert ["set-cookie" in each.headers for each in answers] == [False, not own, not own]
+
+    @pytest.mark.parametrize("said", ["no-store", "private, no-store", "private, max-age=5", "no-cache"])
+    def test_a_dependency_keeps_its_request_out_of_the_cache(self, runs, said):
+        app = FastAPI()
+
+        def members(request: Request, response: Response) -> None:
+            if request.client and request.client.host == "member":
+                response.headers["cache-control"] = said
+
+        @app.get("/", dependencies=[Depends(members)])
+        @cached_response(ttl="1m")
+        def read(request: Request) -> Any:
+            runs.append(1)
+            assert request.client
+            return JSONResponse(request.client.host)
+
+        visitor, member = TestClient(app, client=("visitor", 1)), TestClient(app, client=("member", 1))
+        for _ in range(2):
+            answers = [visitor.get("/"), member.get("/")]
+            assert [each.json() for each in answers] == ["visitor", "member"]
+        assert [each.headers["x-cache"] for each in answers] == ["HIT", "BYPASS"]
+        assert len(runs) == 3
+
     def test_a_cookie_that_a_dependency_sets_keeps_the_response_out(self, runs):
         app = FastAPI()
 

@@ -26,7 +26,7 @@ from cachekit.errors import ConfigError
 from cachekit.http import messages, page, policy, short
 from cachekit.http.answer import Ask, answer
 from cachekit.http.status import Result, told
-from cachekit.integrations.starlette import failing, rendering, visitor
+from cachekit.integrations.starlette import failing, injected, rendering, visitor
 from cachekit.integrations.starlette.declared import (
     Checked,
     PerUser,
@@ -63,7 +63,6 @@ R = TypeVar("R", covariant=True)
 ENTRANCE: Final = "cachekit.entrance"  # in the scope: the application, and the scope as it came in
 AGAIN: Final = "cachekit.again"  # in the scope of a request that a load makes behind its caller
 ANSWERED: Final = "cachekit.answered"  # in the scope: an endpoint has its own rules
-OWN: Final = frozenset({"cache-control", "expires", "vary", "etag", "date", "age", "x-cache", "cache-status"})
 
 logger = logging.getLogger("cachekit")
 
@@ -197,7 +196,7 @@ class CachedRoute:
         """What lies there, if this is an ordinary request whose page varies by nothing, or MISS."""
         if self.per_user is not None or made.rules.vary or self.rendering(scope).reads.fields or AGAIN in scope:
             return MISS
-        if given.response is not None and given.response.raw_headers:  # what dependencies said joins the page's
+        if injected.says(given.response):
             return MISS
         if "user" in scope and visitor.is_somebodys(scope):
             return MISS
@@ -223,17 +222,21 @@ class CachedRoute:
         if asked is not None and asked.route is self:
             return await exchange.hand_over(asked)
         scope[ANSWERED] = True
-        why = visitor.why_around(scope, request, user) or ("vary" if ALL in rendering.reads.fields else "")
-        if why:
+        if why := self._why_around(exchange, scope):
             made.counted("BYPASS")
             return _marked(await self.run(args, given.kwargs), given, why)
         return await self._answer(exchange, made, found)
 
+    def _why_around(self, exchange: "EndpointExchange", scope: Scope) -> str:
+        why = visitor.why_around(scope, exchange.request, exchange.user)
+        why = why or injected.why_around(exchange.given.response, exchange.user)
+        return why or ("vary" if ALL in exchange.rendering.reads.fields else "")
+
     async def _answer(self, exchange: "EndpointExchange", made: Made, found: Any) -> Any:
-        rules, request = made.rules, cast(Request, exchange.given.request)
+        rules, native = made.rules, cast(Request, exchange.given.request)
         if names := exchange.rendering.reads.fields:
             rules = rules._replace(vary=tuple(sorted({*rules.vary, *names} - set(policy.CREDENTIALS))))
-        ask: Ask = short.Looked(made.ask(tags_of(self.tags, request)), found)
+        ask: Ask = short.Looked(made.ask(tags_of(self.tags, native)), found)
         try:
             response = await answer(exchange, rules, ask, made.wall)
         except asyncio.CancelledError:
@@ -244,18 +247,18 @@ class CachedRoute:
             raise
         result = _result(response)
         made.counted(result)
-        made_of = self._sent(exchange, response)
+        sent = self._sent(exchange, response, made.wall())
         if exchange.error is not None and result in ("MISS", "BYPASS"):  # its dependencies see it, and its handlers
-            failing.answer_with(request.scope, exchange.error, made_of)
+            failing.answer_with(native.scope, exchange.error, sent)
             raise exchange.error
-        return made_of
+        return sent
 
-    def _sent(self, exchange: "EndpointExchange", response: messages.Response | None) -> Any:
+    def _sent(self, exchange: "EndpointExchange", response: messages.Response | None, now: float) -> Any:
         if response is None:
             return _marked(exchange.untouched, exchange.given, "stream")
-        fields = sent_by_server(exchange.request, response).fields
         if not exchange.ran:
-            fields = _with_own(fields, exchange.given.response)
+            response = injected.answer_with(response, exchange.given.response, exchange.asked, now)
+        fields = sent_by_server(exchange.request, response).fields
         return _Whole(response.status, raw_of(fields), b"" if exchange.request.method == "HEAD" else response.body)
 
     def _made(self, request: Request) -> Made:
@@ -307,7 +310,8 @@ class EndpointExchange:
         self.route = route
         self.given = given
         self.args = args
-        self.request = request
+        self.asked = request
+        self.request = injected.without_conditions(request) if injected.says(given.response) else request
         self.user = user
         self.rendering = rendering
         self.ran = False
@@ -344,7 +348,7 @@ class EndpointExchange:
         )
         if response is None or added or personal or not rendering.is_whole(response):
             return None
-        return rendering.as_message(response)
+        return rendering.as_message(response, own=response is value)
 
     async def _of_error(self, error: Exception) -> messages.Response | None:
         """What the application answers to a failure; None if that is no page. Raises it where nobody answers."""
@@ -354,7 +358,7 @@ class EndpointExchange:
         self.untouched = response
         # Of what an exception led to only that is kept which the route lists.
         is_page = response.status_code >= 400 or response.status_code in self.route.pages.statuses
-        return rendering.as_message(response) if is_page and rendering.is_whole(response) else None
+        return rendering.as_message(response, own=True) if is_page and rendering.is_whole(response) else None
 
     async def _through_application(self) -> messages.Response | None:
         found: tuple[ASGIApp, Scope] | None = cast(Request, self.given.request).scope.get(ENTRANCE)
@@ -389,17 +393,6 @@ def _marked(value: Any, given: Given, why: str) -> Any:
         before = messages.Response(200, fields_of(response.raw_headers), b"")
         response.raw_headers[:] = raw_of(told(before, Result.BYPASS, why=why).fields)
     return value
-
-
-def _with_own(fields: messages.Fields, injected: Response | None) -> messages.Fields:
-    """A kept page with what the dependencies of this request said in their headers."""
-    if injected is None or not injected.raw_headers:
-        return fields
-    own = fields_of(injected.raw_headers)
-    names = {name for name, _ in own} - OWN
-    if not names:
-        return fields
-    return (*[pair for pair in fields if pair[0] not in names], *[pair for pair in own if pair[0] in names])
 
 
 class _Whole(Response):

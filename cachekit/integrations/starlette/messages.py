@@ -17,6 +17,9 @@ Raw = list[tuple[bytes, bytes]]
 # In place of a Date, where the application writes none: the server does, always, and two would say different things
 # (RFC 9110 section 5.3). How old a page is, its Age tells.
 SERVERS_DATE: Final = ("date", "")
+# On pages that an endpoint or a handler made itself as a response: what dependencies say in headers does not join them.
+OWN_RESPONSE: Final = ("cachekit-response", "own")
+UNSENT: Final = frozenset({SERVERS_DATE, OWN_RESPONSE})
 
 LOOKED_AT_RAW: Final = frozenset(name.encode() for name in short.LOOKED_AT)
 NO_CONDITIONS: Final = frozenset(name.encode() for name in CONDITIONS)
@@ -59,7 +62,7 @@ def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
 
 
 def raw_of(fields: Fields) -> Raw:
-    return [(line[0].encode("latin-1"), line[1].encode("latin-1")) for line in fields if line != SERVERS_DATE]
+    return [(line[0].encode("latin-1"), line[1].encode("latin-1")) for line in fields if line not in UNSENT]
 
 
 def dated_by_server(response: Response) -> Response:

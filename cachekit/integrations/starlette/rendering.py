@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from cachekit.http import messages
-from cachekit.integrations.starlette.messages import dated_by_server, fields_of, nobody
+from cachekit.integrations.starlette.messages import OWN_RESPONSE, dated_by_server, fields_of, nobody
 from cachekit.integrations.starlette.reads import reads_of
 
 VALUE: Final = "cachekit.value"
@@ -83,7 +83,9 @@ def _has_tasks(background: Any) -> bool:
     return len(background.tasks) > 0 if isinstance(background, BackgroundTasks) else background is not None
 
 
-def as_message(response: Response) -> messages.Response:
-    """A whole response, as the policy sees it."""
+def as_message(response: Response, *, own: bool) -> messages.Response:
+    """A whole response, as the policy sees it. ``own``: it was made by an endpoint or a handler, not by FastAPI."""
     fields = fields_of(response.raw_headers)
+    if own:
+        fields = (*fields, OWN_RESPONSE)
     return dated_by_server(messages.Response(response.status_code, fields, bytes(response.body)))
