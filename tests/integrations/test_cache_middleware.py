@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import httpx2
+import jinja2
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
 from fastapi.testclient import TestClient
@@ -12,6 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.templating import Jinja2Templates
 
 from cachekit import ConfigError
 from cachekit.config.settings import load
@@ -320,6 +322,20 @@ class TestPassedOn:
             TestClient(app).get("/")
         if ttl is not None:
             assert TestClient(app).get("/").headers["x-cache"] == "HIT"
+
+    def test_what_is_sent_beside_a_response_does_not_keep_it_out(self, options):
+        """A template tells Starlette's test client what it is made of, before the response begins."""
+        templates = Jinja2Templates(env=jinja2.Environment(loader=jinja2.DictLoader({"page": "Hello {{ name }}"})))
+
+        async def endpoint(request: Request) -> Response:
+            return templates.TemplateResponse(request, "page", {"name": "you"})
+
+        with TestClient(app_of(Route("/", endpoint), **options)) as client:
+            answers = [client.get("/") for _ in range(2)]
+        assert [(each.text, each.headers["x-cache"]) for each in answers] == [
+            ("Hello you", "MISS"), ("Hello you", "HIT"),
+        ]  # fmt: skip
+        assert answers[0].template.name == "page"  # type: ignore[attr-defined]
 
     def test_web_sockets(self, options):
         async def endpoint(websocket: Any) -> None:

@@ -12,6 +12,9 @@ from cachekit.integrations.starlette import visitor
 from cachekit.integrations.starlette.endpoint import ANSWERED
 from cachekit.integrations.starlette.messages import dated_by_server, fields_of, nobody, raw_of
 
+# What an application sends beside its response: for test clients, and hints before it.
+ASIDE: Final = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
+
 _running: Final[set[asyncio.Task[None]]] = set()  # a loop itself does not keep alive what runs in it
 
 
@@ -106,7 +109,7 @@ class AppRun:
             elif len(self.body) > self.limit or not self._has_length():
                 await self.pass_on("stream" if len(self.body) <= self.limit else "size")
             return
-        if not self.passed:
+        if not self.passed and kind not in ASIDE:
             await self.pass_on("stream")  # an extension of the server
         await self._forward(message)
 
