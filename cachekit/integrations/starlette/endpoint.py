@@ -101,8 +101,8 @@ def cached_response(
 ) -> _Decorator:
     """Keep the responses of an endpoint. It goes below the route: ``@app.get(...)``, then ``@cached_response(...)``.
 
-    Requests that show who sends them, by Authorization or a cookie, go around the cache, and responses that are not
-    for everybody are not kept. Dependencies run on every request.
+    Requests that show who sends them, by Authorization or a cookie or to an AuthenticationMiddleware, go around the
+    cache, and responses that are not for everybody are not kept. Dependencies run on every request.
 
     Args:
         profile: Where pages are kept, and how stale ones may be given. Its limits on waiting do not apply: the

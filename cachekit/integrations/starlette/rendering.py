@@ -25,13 +25,17 @@ class Rendering:
 
     def __init__(self, route: Any) -> None:
         self.route = route  # kept alive, as its id is what this is found by
-        self.overrides = dict(_overrides(route) or {})  # of dependencies, when what these read was looked up
-        self.reads = reads_of(getattr(route, "dependant", None), self.overrides)
+        self._provider = getattr(route, "dependency_overrides_provider", None)
+        self._overrides = dict(self._overrides_now())
+        self.reads = reads_of(getattr(route, "dependant", None), self._overrides)
         self._handler: Callable[[Request], Any] | None = None
 
     def is_current(self) -> bool:
         """Whether no dependency has been overridden since."""
-        return self.overrides == (_overrides(self.route) or {})
+        return self._provider is None or self._overrides_now() == self._overrides
+
+    def _overrides_now(self) -> Any:
+        return getattr(self._provider, "dependency_overrides", None) or {}
 
     async def of(self, request: Request, value: Any, injected: Response | None) -> Response | None:
         """The response; None if this is no route of FastAPI's and the value no response."""
@@ -66,10 +70,6 @@ def _handler_like(route: Any) -> Callable[[Request], Any]:
         return value
 
     return APIRoute("/", given, **{name: getattr(route, name) for name in SAME}).get_route_handler()
-
-
-def _overrides(route: Any) -> Any:
-    return getattr(getattr(route, "dependency_overrides_provider", None), "dependency_overrides", None)
 
 
 def is_whole(response: Response) -> bool:
