@@ -158,12 +158,13 @@ class CachedRoute:
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
             # What the framework gets in place of what the function returns. Here, since a coroutine more costs a hit.
             given = self.inputs.of(args, kwargs)
-            if given.request is None or not self._is_asked(given.request.scope, args):
+            request = given.request
+            if request is None or not self._is_asked(request.scope, args):
                 return await self.run(args, kwargs)
-            made = self._made(given.request)
-            found = self._at_hand(given, given.request.scope, made)
-            hit = self._hit(found, given.request.scope, made)
-            return await self._long(args, given, given.request, made, found) if hit is None else hit
+            made, scope = self._made(request), request.scope
+            found = self._at_hand(given, scope, made)
+            hit = self._hit(found, scope, made)
+            return await self._long(args, given, request, made, found) if hit is None else hit
 
         made: Any = endpoint
         made.__signature__ = self.inputs.signature
@@ -175,14 +176,14 @@ class CachedRoute:
         """Whether this is called to answer the request, and not by its endpoint, which wants what the function returns:
         by itself, inside of other decorators, or as a method."""
         endpoint = scope.get("endpoint")
-        if isinstance(endpoint, functools.partial):
-            endpoint = endpoint.func
         if ANSWERED not in scope:
             # functools.wraps() takes the attribute along. Without an endpoint there is no other who could have called.
             if endpoint is None or getattr(endpoint, "__cachekit_route__", None) is self:
                 return True
             if inspect.isclass(endpoint) and args and isinstance(args[0], endpoint):
                 return True
+            if isinstance(endpoint, functools.partial):
+                return self._is_asked({"endpoint": endpoint.func}, args)
         if not self._is_told:
             self._is_told = True
             logger.warning(
@@ -196,7 +197,7 @@ class CachedRoute:
         """What lies there, if this is an ordinary request whose page varies by nothing, or MISS."""
         if self.per_user is not None or made.rules.vary or self.rendering(scope).reads.fields or AGAIN in scope:
             return MISS
-        if injected.says(given.response):
+        if given.response is not None and given.response.raw_headers:  # what dependencies said joins the page's
             return MISS
         if "user" in scope and visitor.is_somebodys(scope):
             return MISS
@@ -218,10 +219,10 @@ class CachedRoute:
         rendering = self.rendering(scope)
         user = visitor.with_cookies(await user_of(self.per_user, native), native, rendering.reads.cookies)
         exchange = EndpointExchange(self, given, args, request, user, rendering)
+        scope[ANSWERED] = True
         asked: Again | None = scope.get(AGAIN)
         if asked is not None and asked.route is self:
             return await exchange.hand_over(asked)
-        scope[ANSWERED] = True
         if why := self._why_around(exchange, scope):
             made.counted("BYPASS")
             return _marked(await self.run(args, given.kwargs), given, why)
@@ -257,7 +258,7 @@ class CachedRoute:
         if response is None:
             return _marked(exchange.untouched, exchange.given, "stream")
         if not exchange.ran:
-            response = injected.answer_with(response, exchange.given.response, exchange.asked, now)
+            response = injected.answer_with(response, exchange.given.response, exchange.original, now)
         fields = sent_by_server(exchange.request, response).fields
         return _Whole(response.status, raw_of(fields), b"" if exchange.request.method == "HEAD" else response.body)
 
@@ -268,7 +269,7 @@ class CachedRoute:
         """How the route that this request came by makes responses."""
         route = rendering.route_of(scope)
         found = self._renderings.get(id(route))
-        if found is None or not found.is_current():
+        if found is None or found.provider.dependency_overrides != found.overrides:
             found = self._renderings[id(route)] = Rendering(route)
         return found
 
@@ -310,7 +311,7 @@ class EndpointExchange:
         self.route = route
         self.given = given
         self.args = args
-        self.asked = request
+        self.original = request
         self.request = injected.without_conditions(request) if injected.says(given.response) else request
         self.user = user
         self.rendering = rendering

@@ -18,8 +18,8 @@ Raw = list[tuple[bytes, bytes]]
 # (RFC 9110 section 5.3). How old a page is, its Age tells.
 SERVERS_DATE: Final = ("date", "")
 # On pages that an endpoint or a handler made itself as a response: what dependencies say in headers does not join them.
-OWN_RESPONSE: Final = ("cachekit-response", "own")
-UNSENT: Final = frozenset({SERVERS_DATE, OWN_RESPONSE})
+OWN_RESPONSE: Final = ("cachekit-response", "")
+UNSENT: Final = frozenset({SERVERS_DATE[0], OWN_RESPONSE[0]})  # without a value
 
 LOOKED_AT_RAW: Final = frozenset(name.encode() for name in short.LOOKED_AT)
 NO_CONDITIONS: Final = frozenset(name.encode() for name in CONDITIONS)
@@ -45,7 +45,9 @@ def key_of(scope: Scope) -> tuple[Any, ...] | None:
     if scope["method"] != "GET":
         return None
     headers = scope["headers"]
-    named = {name.lower(): value for name, value in headers}
+    named = dict(headers)
+    if not b"".join(named).islower():  # no server of today
+        named = {name.lower(): value for name, value in headers}
     if not LOOKED_AT_RAW.isdisjoint(named) or len(named) != len(headers):  # a field twice: Host perhaps
         return None
     host = named.get(b"host")
@@ -62,7 +64,7 @@ def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
 
 
 def raw_of(fields: Fields) -> Raw:
-    return [(line[0].encode("latin-1"), line[1].encode("latin-1")) for line in fields if line not in UNSENT]
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields if value or name not in UNSENT]
 
 
 def dated_by_server(response: Response) -> Response:
@@ -97,7 +99,10 @@ def _server(scope: Scope) -> str:
 def path_of(scope: Scope) -> str:
     """The path that the client asked for. Most servers tell it with the mount point in front, some without."""
     path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
+    root: str = scope.get("root_path") or ""
+    if not root:  # most servers
+        return path
+    root = root.rstrip("/")
     return path if not root or path == root or path.startswith(f"{root}/") else root + path
 
 
@@ -110,7 +115,7 @@ def inner_path(scope: Scope) -> str:
 def key_path(path: str, raw: bytes) -> str:
     """The path in keys and tags: decoded but for %, so that it is like no other; where decoding would make two paths
     one, as it came."""
-    if b"%2f" in raw.lower() or "\ufffd" in path:
+    if b"%" in raw and (b"%2f" in raw.lower() or "\ufffd" in path):
         return raw.partition(b"?")[0].decode("latin-1")
     return path.replace("%", "%25")
 

@@ -1,6 +1,7 @@
 """What an endpoint returned, as the response that its framework would make of it."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final
 
 from starlette.background import BackgroundTasks
@@ -12,6 +13,7 @@ from cachekit.http import messages
 from cachekit.integrations.starlette.messages import OWN_RESPONSE, dated_by_server, fields_of, nobody
 from cachekit.integrations.starlette.reads import reads_of
 
+NOTHING_OVERRIDDEN: Final = SimpleNamespace(dependency_overrides={})
 VALUE: Final = "cachekit.value"
 SAME: Final = (
     "response_model", "status_code", "response_class", "response_model_include", "response_model_exclude",
@@ -25,17 +27,11 @@ class Rendering:
 
     def __init__(self, route: Any) -> None:
         self.route = route  # kept alive, as its id is what this is found by
-        self._provider = getattr(route, "dependency_overrides_provider", None)
-        self._overrides = dict(self._overrides_now())
-        self.reads = reads_of(getattr(route, "dependant", None), self._overrides)
+        provider = getattr(route, "dependency_overrides_provider", None)
+        self.provider: Any = NOTHING_OVERRIDDEN if provider is None else provider
+        self.overrides = dict(self.provider.dependency_overrides)  # as long as these are in force, this is right
+        self.reads = reads_of(getattr(route, "dependant", None), self.overrides)
         self._handler: Callable[[Request], Any] | None = None
-
-    def is_current(self) -> bool:
-        """Whether no dependency has been overridden since."""
-        return self._provider is None or self._overrides_now() == self._overrides
-
-    def _overrides_now(self) -> Any:
-        return getattr(self._provider, "dependency_overrides", None) or {}
 
     async def of(self, request: Request, value: Any, injected: Response | None) -> Response | None:
         """The response; None if this is no route of FastAPI's and the value no response."""

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from cachekit.http import policy
-from cachekit.http.messages import Request, values_of
+from cachekit.http.messages import Request
 from cachekit.integrations.starlette.reads import ALL
 
 
@@ -17,7 +17,7 @@ def why_around(scope: Scope, request: Request, user: str | None, *, proxy: bool 
     why = policy.why_bypassed(request, user, proxy=proxy)
     if why:
         return why
-    if len(values_of(request.fields, "host")) > 1:  # whose page that is, everybody guesses for themselves
+    if [name for name, _ in request.fields].count("host") > 1:  # whose page that is, everybody guesses for themselves
         return "host"
     return "user" if user is None and is_somebodys(scope) else ""
 
