@@ -268,7 +268,7 @@ def test_a_real_outage_of_six_seconds(own: Server, ttl: float) -> None:
             oldest = max(oldest, now - max(read_at, began))
         calls += 1
         time.sleep(max(0.0, began + calls / 500 - time.monotonic()))
-    assert calls > 1500
+    assert calls > 300, "even on a busy machine"
     worst = max(Counter(runs).values())
     if ttl:
         assert worst <= 6.0 / ttl + 2, f"{worst} runs of one key"

@@ -433,5 +433,5 @@ def test_nothing_is_left_however_it_ends(serving: tuple[Any, list[int]], how: si
     assert len(ports) == 4
     assert all(listens(port) for port in ports)
     process.send_signal(how)
-    assert process.wait(15) == (-9 if how is signal.SIGKILL else 0)
+    assert process.wait(60) == (-9 if how is signal.SIGKILL else 0)
     assert all_gone(ports)

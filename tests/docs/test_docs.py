@@ -64,7 +64,7 @@ def run(directory: Path, *command: str, text: str = "") -> str:
     done = subprocess.run(
         command, cwd=directory, input=text,
         env=environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(directory))), "COLUMNS": "200"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -86,7 +86,8 @@ class Scene:
         return get(self.port, "/metrics", accept)
 
     def ask(self, path: str, **parameters: str) -> Any:
-        answer = json.loads(get(self.prometheus_port, f"/api/v1/{path}?{urlencode(parameters)}") or b"{}")
+        body = get(self.prometheus_port, f"/api/v1/{path}?{urlencode(parameters)}")
+        answer = json.loads(body) if body.startswith(b"{") else {}  # it listens before it is ready
         assert answer.get("status", "success") == "success", (parameters, answer)
         return answer.get("data", {})
 
