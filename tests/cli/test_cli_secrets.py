@@ -41,6 +41,9 @@ sign = true
 ttl = "1h"
 jitter = 0
 [profiles.plain]
+[backends.default]
+budget = "10s"  # the machine may be busy
+adaptive = false
 """
 
 

@@ -31,6 +31,15 @@ pytestmark = pytest.mark.slow
 CACHEKIT = Path(sys.executable).with_name("cachekit")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """With the server, for the command and the workers: the machine may be busy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHEKIT_BACKENDS__DEFAULT__BUDGET", "10s")
+        patch.setenv("CACHEKIT_BACKENDS__DEFAULT__ADAPTIVE", "false")
+        yield
+
+
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
     with Demo(free_port()) as running:

@@ -40,6 +40,8 @@ namespace = "shop"
 
 [backends.default]
 url = "{url}"
+budget = "10s"  # the machine may be busy
+adaptive = false
 
 [profiles.shared]
 ttl = "1m"
