@@ -161,8 +161,8 @@ def test_a_clear_whose_link_was_lost_meanwhile_counts_as_not_told(make_world: Ma
     a.call()
     call = a.remote._call
 
-    async def answered_and_lost(port: Any, method: str, *args: Any) -> Any:
-        answer = await call(port, method, *args)
+    async def answered_and_lost(replays: int, port: Any, method: str, *args: Any) -> Any:
+        answer = await call(replays, port, method, *args)
         if method in ("invalidate", "clear"):
             a.lose()
         return answer
@@ -289,8 +289,8 @@ def test_a_lease_whose_grant_was_not_heard_of_does_not_make_others_wait(make_wor
     a, b = world.node(), world.node()
     call = a.remote._call
 
-    async def answer_lost(port: Any, method: str, *args: Any) -> Any:
-        answer = await call(port, method, *args)
+    async def answer_lost(replays: int, port: Any, method: str, *args: Any) -> Any:
+        answer = await call(replays, port, method, *args)
         if method == "get_or_lease":
             raise Unavailable("timeout")
         return answer
