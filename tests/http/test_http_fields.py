@@ -5,6 +5,7 @@ import time
 import pytest
 
 from cachekit.http import conditional, control, dates
+from cachekit.http.answer import outdated_urls
 from cachekit.http.messages import Request, Response, host_of
 from cachekit.http.page import sorted_query, tags_of, target, url_tag, variant
 
@@ -209,10 +210,23 @@ def test_values_do_not_lie_beside_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("/café", "/caf%C3%A9"), ("/a%2Fb", "/a/b"), ("/a%20b", "/a%2520b"), ("/%ff", "/%FF"), ("/100%", "/100%25")],
-)
+    [
+        ("/café", "/caf%C3%A9"), ("/a%2Fb", "/a/b"), ("/a%20b", "/a%2520b"), ("/%ff", "/%FF"), ("/100%", "/100%25"),
+        ("/%41%4a", "/AJ"), ("/%4%31", "/A"), ("/%%34%31", "/A"), ("/%2525252541", "/A"), ("/%zz%", "/%25zz%2525"),
+    ],
+)  # fmt: skip
 def test_tags_of_urls_do_not_depend_on_how_they_are_written(one: str, other: str) -> None:
     assert url_tag("http", "h", one, None) == url_tag("http", "H:80", other, None)
+
+
+@pytest.mark.parametrize("path", ["/%" + "25" * 30_000, "/%2" + "%3" * 30_000 + "%35", "/" + "%25" * 20_000])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_making_tags_is_linear(method: str, path: str) -> None:
+    """Whoever sends a path that was encoded thousands of times would stop the process."""
+    request, began = at(path, b"x=" + path.encode(), method=method), time.process_time()
+    tags_of((*target(request, None), ""))
+    outdated_urls(request, Response(200, (("location", path),), b""))
+    assert time.process_time() - began < 2
 
 
 def test_tags_of_urls_differ() -> None:
