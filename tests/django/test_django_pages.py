@@ -367,6 +367,7 @@ def test_pages_of_users_are_kept_for_each(opened: Site, kind: str) -> None:
     assert page.runs == 2
     assert ask("/", cookie="sid=1").cache == "BYPASS"
     assert caches(ask("/"), ask("/")) == ["MISS", "HIT"]
+    assert ask("/").headers["cache-control"] == "private, no-cache"  # it is wrong for who has logged in since
 
 
 @pytest.mark.parametrize("wrong", [7, "None", b"x"])
@@ -405,7 +406,9 @@ def test_request_fields_by_vary(opened: Site) -> None:
         return HttpResponse(request.headers.get("x-a", "") + request.headers.get("x-b", ""), headers={"Vary": "X-B"})
 
     page, ask = opened(view, vary=["X-A"])
-    bodies = [ask("/", x_a=a, x_b=b).body for a in "12" for b in "34" for _ in range(2)]
+    answers = [ask("/", x_a=a, x_b=b) for a in "12" for b in "34" for _ in range(2)]
+    assert {each.headers["vary"] for each in answers} == {"X-B, x-a"}
+    bodies = [each.body for each in answers]
     assert bodies == ["13", "13", "14", "14", "23", "23", "24", "24"]
     assert page.runs == 4
 

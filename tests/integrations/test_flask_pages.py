@@ -318,6 +318,7 @@ class TestKeys:
         answers = [site.ask(x_tenant=name) for name in ("a", "b", "a")]
         assert [answer.text for answer in answers] == ["a", "b", "a"]
         assert results(answers) == ["MISS", "MISS", "HIT"]
+        assert [answer.headers["Vary"] for answer in answers] == ["x-tenant"] * 3
 
     def test_a_callable_says_it_in_place_of_path_and_query(self):
         site = Site(rule="/<int:n>", make_cache_key=lambda n: n % 2)
@@ -423,6 +424,12 @@ class TestUsers:
                 assert (answer.text, answer.headers["X-Cache"]) == (name, expected)
                 assert answer.headers["Cache-Control"] == "private, no-cache"
             assert site.ask().headers["X-Cache"] == expected
+
+    def test_a_page_for_nobody_is_private_too(self):
+        site = Site(per_user=self.by_token, client_ttl="30s")
+        answers = [site.ask(), site.ask(), site.ask(authorization="alice")]
+        assert results(answers) == ["MISS", "HIT", "MISS"]
+        assert {answer.headers["Cache-Control"] for answer in answers} == {"private, max-age=30"}
 
     def test_cookies_without_a_user_go_around(self):
         site = Site(per_user=self.by_token)

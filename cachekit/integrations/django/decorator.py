@@ -57,7 +57,7 @@ def cache_page(
     """
     if callable(ttl):
         raise TypeError("cache_page takes options and gives a decorator: write @cache_page() with parentheses")
-    rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
+    rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl, per_user=per_user)
     kept = _Decorator(rules, profile, checked_tags(tags), per_user, by_profile=ttl is None)
     return cast(Callable[[V], V], kept)
 

@@ -329,6 +329,7 @@ def rules_of(choices: Choices) -> Rules:
         {status: seconds_of(0 if life is None else life) or 0.0 for status, life in statuses.items()},
         query=choices.query_string,
         client_ttl=0.0 if choices.client_ttl == 0 else seconds_of(choices.client_ttl) or 0.0,
+        per_user=choices.per_user is not None,
     )
 
 
