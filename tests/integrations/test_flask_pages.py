@@ -320,6 +320,25 @@ class TestKeys:
         assert results(answers) == ["MISS", "MISS", "HIT"]
         assert [answer.headers["Vary"] for answer in answers] == ["x-tenant"] * 3
 
+    @pytest.mark.parametrize("cached", [True, False])
+    def test_a_language_that_was_chosen_before_the_view_tells_pages_apart(self, cached):
+        site = Site(lambda: (g.language, {"Vary": "Accept"}))
+
+        @site.app.before_request
+        def choose():
+            g.language = request.accept_languages.best_match(["de", "fr"])
+
+        fields = {} if cached else {"cookie": "sid=1"}
+        answers = [site.ask(accept_language=language, **fields) for language in ("de", "fr", "de", "fr")]
+        assert [answer.text for answer in answers] == ["de", "fr"] * 2
+        assert {answer.headers["Vary"] for answer in answers} == {"Accept, Accept-Language"}
+        assert results(answers) == (["MISS"] * 2 + ["HIT"] * 2 if cached else ["BYPASS"] * 4)
+
+    def test_an_error_page_by_what_its_visitor_accepts(self):
+        site = Site(lambda: abort(404), statuses={404: "1m"})
+        site.app.register_error_handler(404, lambda error: (str(request.accept_mimetypes), 404))
+        assert [site.ask(accept=kind).text for kind in ("text/a", "text/b")] == ["text/a", "text/b"]
+
     def test_a_callable_says_it_in_place_of_path_and_query(self):
         site = Site(rule="/<int:n>", make_cache_key=lambda n: n % 2)
         answers = [site.ask(path) for path in ("/1", "/3?a=1", "/2", "/4")]
@@ -601,6 +620,16 @@ class TestBehind:
         assert site.ask().text == "page 1"
         site.settled()
         assert site.ask().text == ("for alice" if by_then == "alice" else "page 1")
+
+    def test_a_page_is_computed_in_the_language_of_who_was_answered(self, clock):
+        site = self.stale(clock, view=lambda: str(request.accept_languages))
+        for expected in ("STALE", "HIT"):
+            answer = site.ask(accept_language="de")
+            site.settled()
+            answer = site.ask(accept_language="fr")
+            site.settled()
+        assert (answer.text, answer.headers["X-Cache"]) == ("fr", "HIT")
+        assert site.ask(accept_language="de").text == "de"
 
     def test_a_failure_behind_leaves_the_stale_page(self, clock):
         site = self.stale(clock)
