@@ -399,6 +399,34 @@ class TestOldDefaults:
         for word in ("Authorization", "cookies", "host", "method", "query", "errors", "Set-Cookie"):
             assert word in told[0]
 
+    @pytest.mark.parametrize("option", [
+        {"per_user": lambda request: request.headers.get("X-Name")}, {"vary": ["X-Name"]}, {"statuses": {404: 1}},
+        {"tags": ["t"]}, {"client_ttl": 9}, {"stale_ttl": "1h"},
+    ], ids=lambda option: next(iter(option)))  # fmt: skip
+    def test_an_option_of_ours_makes_a_view_safe(self, option):
+        app, cache, page, _ = self.site(
+            lambda: request.headers.get("X-Name", "") + request.query_string.decode(), **option
+        )
+        client = app.test_client(use_cookies=False)
+        seen = [client.get("/", query_string=f"n={n}", headers={"Cookie": "a=1"}) for n in (1, 2)]
+        assert [answer.text for answer in seen] == ["n=1", "n=2"]
+        assert {answer.headers["X-Cache"] for answer in seen} == {"BYPASS"}
+        if "per_user" in option or "vary" in option:
+            for name in ("alice", "bob", "alice"):
+                answer = client.get("/", headers={"X-Name": name})
+                assert answer.text == name
+            assert answer.headers["X-Cache"] == "HIT"
+        with app.app_context():
+            assert cache.delete_cached(page, path="/") is Outcome.DONE
+
+    def test_a_profile_that_does_not_exist_stops_the_start(self):
+        with pytest.raises(ConfigError, match=r"page.*nonsense"):
+            self.site(lambda: "x", profile="nonsense")
+        cache = CacheKit(flask_caching_defaults=True)
+        make_app(cache)
+        with pytest.raises(ConfigError, match=r"user.*did you mean 'users'"):
+            cache.cached(profile="user")(lambda: "x")
+
     def test_keys_are_those_of_flask_caching(self):
         app, cache, page, runs = self.site(lambda: "x", query_string=None)
         client = app.test_client()

@@ -126,12 +126,12 @@ class Installation:
             self.cached(recipe)
         self.service().start()
 
-    def check(self, recipe: Recipe) -> None:
-        """Check a function that was decorated after the start."""
+    def check(self, function: Callable[..., Any], profile: str) -> None:
+        """Check the profile of a function of which `start` does not know."""
         try:
-            self.service().region_spec(recipe.options.profile)
+            self.service().region_spec(profile)
         except ConfigError as error:
-            name = f"{getattr(recipe.fn, '__module__', '')}.{getattr(recipe.fn, '__qualname__', '')}"
+            name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
             raise ConfigError(f"{name}: {error}") from None
 
     def prepare(self, app: Flask) -> None:
