@@ -167,19 +167,18 @@ def varies_by(response: Response) -> tuple[str, ...]:
 
 def life(response: Response, rules: Rules, now: float) -> Life | None:
     """How long a response that may be kept lives; None if nothing says so, or it has ended."""
-    if response.ttl is not None:
-        return Life(response.ttl)
     found = response_directives(response) if rules.obey else control.NONE
     fresh = _said(found, response.fields, now) if rules.obey else None
     if fresh is None:
         fresh = rules.statuses.get(response.status, rules.ttl if response.status in ORDINARY else None)
     if fresh is None and rules.proxy:
         fresh = _guessed(found, response, now)
-    age = age_of(response.fields, now)
-    if fresh is None or age is None or fresh <= age:
-        return None
     swr, on_error = control.seconds(found, "stale-while-revalidate"), control.seconds(found, "stale-if-error")
-    return Life(fresh - age, swr, on_error, not STRICT.isdisjoint(found))
+    stale = swr, on_error, not STRICT.isdisjoint(found)
+    if response.ttl is not None:  # from now on
+        return Life(response.ttl, *stale)
+    age = age_of(response.fields, now)
+    return None if fresh is None or age is None or fresh <= age else Life(fresh - age, *stale)
 
 
 def _guessed(found: Directives, response: Response, now: float) -> float | None:
