@@ -41,6 +41,27 @@ def test_a_quote_that_does_not_end_hides_nothing(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("public; no-store", "no-store"), ("must-revalidate no-store", "no-store"), (";No-Store", "no-store"),
+        ("must-revalidate; private", "private"), ("\u00a0private", "private"), ("\x0bno-cache", "no-cache"),
+        ("max-age=60;private", "private"), ("max-age=60 no-cache", "no-cache"), ("=private", "private"),
+        ('public; private="x"', "private"), ("no-transform;max-age=5;no-store", "no-store"),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_hides_nothing(value: str, name: str) -> None:
+    """Whoever writes it does not want it kept."""
+    assert name in control.directives([f"max-age=60, {value}, public"])
+
+
+@pytest.mark.parametrize(
+    "value", ['x="a no-store b"', "x=private", "no-storey", "x-no-store", "public", "x=y private-x"]
+)
+def test_what_only_looks_so_says_nothing(value: str) -> None:
+    assert not {"no-store", "private", "no-cache"} & {*control.directives([value])}
+
+
+@pytest.mark.parametrize(
     ("value", "seconds"),
     [
         ("max-age=0", 0), ("max-age=3600", 3600), ("max-age=007", 7), ('max-age="10"', 10),
@@ -55,7 +76,7 @@ def test_seconds_of_a_directive(value: str, seconds: int | None) -> None:
     assert control.seconds(control.directives([value]), "max-age") == seconds
 
 
-@pytest.mark.parametrize("text", ['"\\"', '"\\', ",", '"', "\\", "a=", ' "', "W/"])
+@pytest.mark.parametrize("text", ['"\\"', '"\\', ",", '"', "\\", "a=", ' "', "W/", "a ", "; "])
 def test_reading_is_linear(text: str) -> None:
     """A client may send 64 KB of anything: seconds of work would be an attack."""
     value, request = text * (65536 // len(text)), Request("GET", "http", "h", "/", b"", ())
