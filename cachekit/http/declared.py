@@ -61,7 +61,7 @@ def tags_of(tags: Checked, request: Any) -> tuple[str, ...]:
 
 
 def checked_user(user: Any) -> str | None:
-    """What ``per_user=`` gave, if it can be one. Raises TypeError."""
+    """What ``per_user=`` gave, if it can be one; an empty name is nobody's. Raises TypeError."""
     if user is not None and not isinstance(user, str):
         raise TypeError(f"per_user= must give a str or None, not {type(user).__name__}: write str(...)")
-    return user
+    return user or None

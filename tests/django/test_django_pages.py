@@ -370,6 +370,13 @@ def test_pages_of_users_are_kept_for_each(opened: Site, kind: str) -> None:
     assert ask("/").headers["cache-control"] == "private, no-cache"  # it is wrong for who has logged in since
 
 
+def test_an_empty_name_is_nobodys(opened: Site) -> None:
+    _, ask = opened(lambda request: request.headers["authorization"], per_user=lambda request: "")
+    answers = [ask("/", authorization=name) for name in ("ann", "bob")]
+    assert [answer.body for answer in answers] == ["ann", "bob"]
+    assert caches(*answers) == ["BYPASS", "BYPASS"]
+
+
 @pytest.mark.parametrize("wrong", [7, "None", b"x"])
 def test_a_user_that_is_no_name_is_refused(opened: Site, wrong: Any, caplog: pytest.LogCaptureFixture) -> None:
     _, ask = opened(per_user=lambda request: wrong)

@@ -457,6 +457,14 @@ class TestUsers:
     async def name(self, request):
         return session.get("user")
 
+    def test_an_empty_name_is_nobodys(self):
+        site = Site(
+            lambda: request.headers["Authorization"], per_user=lambda request: request.headers.get("X-User", "")
+        )
+        answers = [site.ask(authorization=name) for name in ("alice", "bob", "alice")]
+        assert [answer.text for answer in answers] == ["alice", "bob", "alice"]
+        assert results(answers) == ["BYPASS"] * 3
+
     def test_by_the_session_and_async(self):
         site = Site(lambda: session.get("user", "nobody"), per_user=self.name)
         site.app.add_url_rule("/in/<user>", "login", lambda user: session.update(user=user) or "in")
@@ -528,6 +536,16 @@ class TestErrors:
         clock.advance("61s")
         site.view = lambda: abort(404)
         assert site.ask().status_code == 404
+
+    @pytest.mark.parametrize("said", ["must-revalidate", "proxy-revalidate", "s-maxage=1", "stale-if-error=30"])
+    def test_not_where_a_response_with_a_timeout_forbids_it(self, clock, said):
+        site = Site(lambda: CachedResponse(make_response("x", {"Cache-Control": said}), timeout=5), profile="stale")
+        assert results([site.ask(), site.ask()]) == ["MISS", "HIT"]
+        site.view = lambda: abort(500)
+        clock.advance("6s")
+        assert site.ask().status_code == (200 if said == "stale-if-error=30" else 500)
+        clock.advance("30s")
+        assert site.ask().status_code == 500
 
     def test_an_exception_reaches_the_application(self):
         site = Site(lambda: 1 / 0)

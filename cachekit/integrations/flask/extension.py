@@ -277,8 +277,8 @@ class CacheKit:
             tags: Tags of every page, or a callable of the request that gives them.
             vary: Names of request fields that tell pages apart, beside those that responses name in Vary.
             per_user: A callable of the request that says for whom the response is: with a str the page is kept for
-                this user only, and Authorization, cookies and the session are allowed; with None as if there were no
-                ``per_user``.
+                this user only, and Authorization, cookies and the session are allowed; with None or an empty one as if
+                there were no ``per_user``.
             statuses: Errors that are kept, and for how long: ``{404: "30s"}``.
             client_ttl: For how long browsers may use a page without asking; 0 makes them ask each time, which a 304
                 answers.
