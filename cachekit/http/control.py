@@ -8,9 +8,9 @@ Directives: TypeAlias = Mapping[str, tuple[str | None, ...]]  # every value that
 
 NONE: Final[Directives] = {}
 LONGEST: Final = 2**31  # RFC 9111 section 1.2.2: seconds beyond it count as this many
+FORBIDDING: Final = frozenset({"no-cache", "no-store", "private"})
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
-FORBIDDING: Final = frozenset({"no-cache", "no-store", "private"})
 _TOKENS: Final = re.compile(_TOKEN)
 _DIRECTIVE: Final = re.compile(rf"({_TOKEN})(?:[ \t]*=[ \t]*({_TOKEN}|{_QUOTED})?)?")
 _ITEM: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*(?P<end>"|\Z))+', re.DOTALL)  # in one pass, whatever is sent

@@ -5,7 +5,8 @@ import json
 import logging
 
 import pytest
-from flask import Flask, abort, make_response, render_template_string, request
+from flask import Flask, abort, make_response, render_template, render_template_string, request
+from jinja2 import DictLoader
 from typer.testing import CliRunner
 
 from cachekit import ConfigError, Outcome, tenant
@@ -230,6 +231,30 @@ class TestFragments:
         template = "{% cache %}{{ text }}{% endcache %}\n{% cache 60 %}{{ text }}2{% endcache %}"
         assert self.rendered(template, text="a") == "a\na2"
         assert self.rendered(template, text="b") == "a\na2"
+
+    def test_two_tags_of_one_line_are_two_fragments(self, cache):
+        template = (
+            "{% cache 60 %}{{ a }}{% endcache %}|{% cache 60 %}{{ b }}{% cache 60 %}{{ c }}{% endcache %}{% endcache %}"
+        )
+        for _ in range(2):
+            assert self.rendered(template, a=1, b=2, c=3) == "1|23"
+        assert self.rendered(template, a=4, b=5, c=6) == "1|23"
+
+    def test_templates_without_a_name_are_told_apart_by_what_they_are(self, cache):
+        one, other = "{% cache 60 %}{{ text }}{% endcache %}", "<p>{% cache 60 %}{{ text }}{% endcache %}"
+        assert [self.rendered(one, text="a"), self.rendered(other, text="b")] == ["a", "<p>b"]
+        assert [self.rendered(one, text="c"), self.rendered(other, text="c")] == ["a", "<p>b"]
+
+    def test_a_template_with_a_name_keeps_its_fragment_in_every_process(self):
+        texts = []
+        for text in ("a", "b"):
+            app = make_app(CacheKit())
+            app.jinja_loader = DictLoader(
+                {"one": "{% cache 60 %}{{ text }}{% endcache %}", "two": "{% include 'one' %}"}
+            )
+            with app.app_context():
+                texts += [render_template("two", text=text), render_template("one", text=text)]
+        assert texts == ["a"] * 4
 
     def test_keys_do_not_meet(self):
         keys = [
