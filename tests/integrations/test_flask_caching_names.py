@@ -334,14 +334,30 @@ class TestSettings:
         assert url(CACHE_TYPE="RedisSentinelCache", **sentinels) == "redis+sentinel://a:1,b:2/main/0"
         assert url(CACHE_TYPE="RedisClusterCache", CACHE_REDIS_CLUSTER="a:1, b:2") == "redis+cluster://a:1,b:2"
 
+    def test_addresses_of_ipv6(self):
+        backend = spec_of(CACHE_TYPE="RedisCache", CACHE_REDIS_HOST="::1", CACHE_REDIS_PORT="7").backends["default"]
+        assert backend.url == "redis://[::1]:7/0"
+        sentinels = {"CACHE_REDIS_SENTINELS": [("fe80::1", 1), ("[::1]", 2)]}
+        backend = spec_of(CACHE_TYPE="RedisSentinelCache", **sentinels).backends["default"]
+        assert backend.url == "redis+sentinel://[fe80::1]:1,[::1]:2/mymaster/0"
+
+    def test_every_prefix_has_a_namespace_of_its_own(self):
+        prefixes = [
+            "shop", "shop_", "shop:eu", "shop_eu", "shop eu", "shop__eu", "Shop", "ä", "ü", "магазин", "", "1", "2:",
+            "flask_cache", "flask_cache_", "s" * 64, "s" * 65, "s" * 66, 7,
+        ]  # fmt: skip
+        names = [spec_of(CACHE_TYPE="RedisCache", CACHE_KEY_PREFIX=prefix).namespace for prefix in prefixes]
+        assert len({*names}) == len(prefixes)
+        assert names[:2] == ["shop", "shop_"]
+
     def test_the_rest(self):
         spec = spec_of(CACHE_TYPE="RedisCache", CACHE_DEFAULT_TIMEOUT=0, CACHE_THRESHOLD=7, CACHE_KEY_PREFIX="shop:v1_")
         assert (spec.namespace, spec.regions["default"].ttl, spec.regions["default"].l1.max_entries) == (
-            "shop_v1",
+            "shop_v1-8189056a",
             None,
             7,
         )
-        assert spec_of(CACHE_TYPE="RedisCache").namespace == "flask_cache"
+        assert spec_of(CACHE_TYPE="RedisCache").namespace == "flask_cache_"
         assert spec_of(CACHE_DEFAULT_TIMEOUT=9).regions["default"].ttl == 9
         harmless = {"CACHE_NO_NULL_WARNING": True, "CACHE_IGNORE_ERRORS": True, "CACHE_HASH_METHOD": object()}
         assert spec_of(CACHE_TYPE="simple", **harmless, CACHE_OPTIONS={}).namespace == "cachekit"
