@@ -586,6 +586,29 @@ async def test_cache_status(site: Any, method: str, given: dict[str, str], expec
     assert (await site.ask(method=method, **given))["cache-status"] == f"inner; hit, {expected}"
 
 
+async def test_cache_status_says_what_was_there(sites: Any) -> None:
+    """RFC 9211 section 2.2: nothing for this URI, nothing for these fields, something that is too old."""
+    site = sites(stale_ttl="1h").says(vary="accept")
+    said = [(await site.ask(accept=value))["cache-status"] for value in "ab"]
+    assert said == ["cachekit; fwd=uri-miss; stored", "cachekit; fwd=vary-miss; stored"]
+    assert (await site.ask(method="HEAD", accept="c"))["cache-status"] == "cachekit; fwd=vary-miss"
+    assert (await site.ask(method="HEAD", accept="a", cache_control="no-cache"))["cache-status"] == (
+        "cachekit; fwd=request"
+    )
+    assert (await site.ask(method="HEAD", path="/b"))["cache-status"] == "cachekit; fwd=uri-miss"
+    site.clock.advance(100)
+    said = [(await site.ask(accept=value))["cache-status"] for value in "ab"]
+    assert said == ["cachekit; fwd=stale; stored"] * 2
+    site.clock.advance(100)
+    assert (await site.ask(accept="c"))["cache-status"] == "cachekit; fwd=vary-miss; stored"
+
+
+async def test_cache_status_of_what_was_not_forwarded(site: Any) -> None:
+    """RFC 9211 section 2.2: fwd is only of requests that went on."""
+    answer = await site.ask(cache_control="only-if-cached")
+    assert (answer.status, answer["cache-status"]) == (504, 'cachekit; detail="only-if-cached"')
+
+
 def test_kept_pages_are_plain_data() -> None:
     """So that any serializer keeps them, and the tag is the same in every process."""
     from cachekit.http import conditional
