@@ -128,9 +128,9 @@ def dated(response: Response, now: float) -> Response:
 def url_tag(scheme: str, host: str, path: str, query: bytes | None) -> str:
     """The tag of every page of a URL; without a query, of every page of a path.
 
-    However the path is percent-encoded: servers and references do it differently, and a tag too wide only costs a run.
+    However both are percent-encoded: servers and references do it differently, and a tag too wide only costs a run.
     """
-    asked = b"" if query is None else b"?" + sorted_query(query)
+    asked = b"" if query is None else b"?" + unquote_to_bytes(sorted_query(query).replace(b"+", b" "))
     text = f"{scheme}://{host_of(scheme, host)}".encode("utf-8", "surrogatepass") + _decoded(path) + asked
     return f"http:{sha256(text).hexdigest()[:32]}"
 

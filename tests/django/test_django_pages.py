@@ -494,6 +494,7 @@ def test_a_tag_a_url_and_the_view_outdate_pages(opened: Site, kind: str) -> None
     assert left(lambda: save(2)) == ["HIT", "HIT", "MISS"]
     assert left(lambda: invalidate_url("http://testserver/items/1")) == ["MISS", "MISS", "HIT"]
     assert left(lambda: invalidate_url("http://testserver/items/1?page=2")) == ["HIT", "MISS", "HIT"]
+    assert left(lambda: invalidate_url("http://testserver/items/1?%70age=%32")) == ["HIT", "MISS", "HIT"]
     assert left(lambda: invalidate_url("https://testserver/items/1")) == ["HIT", "HIT", "HIT"]
     assert left(page.view.invalidate) == ["MISS", "MISS", "MISS"]
 

@@ -240,6 +240,17 @@ def test_tags_of_urls_do_not_depend_on_how_they_are_written(one: str, other: str
     assert url_tag("http", "h", one, None) == url_tag("http", "H:80", other, None)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"q=a+b", b"q=a%20b"), (b"q=%c3%a9", b"q=%C3%A9"), (b"q=\xc3\xa9", b"q=%C3%A9"), (b"%71=a", b"q=a"),
+        (b"b=1&a=%2b", b"a=%2B&b=1"), (b"q=a/b:c", b"q=a%2Fb%3Ac"), (b"%62=1&a=2", b"a=2&b=1"),
+    ],
+)  # fmt: skip
+def test_tags_of_urls_do_not_depend_on_how_their_query_is_written(one: bytes, other: bytes) -> None:
+    assert url_tag("http", "h", "/", one) == url_tag("http", "h", "/", other)
+
+
 @pytest.mark.parametrize("path", ["/%" + "25" * 30_000, "/%2" + "%3" * 30_000 + "%35", "/" + "%25" * 20_000])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_making_tags_is_linear(method: str, path: str) -> None:
@@ -255,6 +266,7 @@ def test_tags_of_urls_differ() -> None:
               ("http", "h", "/", b""), ("http", "h", "/", b"x"), ("http", "h:8080", "/", None)]  # fmt: skip
     assert len({url_tag(*place) for place in places}) == len(places)
     assert url_tag("http", "h", "/", b"a&b") == url_tag("http", "h", "/", b"b&a")
+    assert url_tag("http", "h", "/", b"q=a+b") != url_tag("http", "h", "/", b"q=a%2Bb")
 
 
 def test_a_page_has_the_tags_of_its_url_and_of_its_path() -> None:
