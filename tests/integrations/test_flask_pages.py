@@ -5,10 +5,10 @@ import threading
 from wsgiref.validate import validator
 
 import pytest
-from flask import Flask, Response, abort, g, make_response, request, session
+from flask import Flask, Response, abort, g, make_response, request, session, stream_with_context
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.test import Client
+from werkzeug.test import Client, EnvironBuilder
 
 from cachekit import Outcome
 from cachekit.config.settings import load
@@ -411,6 +411,55 @@ class TestUnsafeMethods:
         site = Site(lambda: ("no", 500) if request.method == "POST" else "yes")
         site.ask(), site.ask(method="POST")
         assert site.ask().headers["X-Cache"] == "HIT"
+
+    @pytest.mark.parametrize("body", ["", "whole", "stream"])
+    def test_what_is_committed_at_the_end_of_the_request(self, body):
+        """A visitor who comes before that is given what was, and nobody after it."""
+        site, stored, seen = Site(lambda: stored["value"], methods=["GET"]), {"value": "old"}, []
+
+        def commit(error=None):
+            if request.method == "PUT":
+                seen.append(site.ask().text)
+                stored["value"] = "new"
+
+        def parts():
+            yield from "ab"
+            commit()
+
+        def change():
+            if body == "stream":
+                return Response(stream_with_context(parts()))
+            return body, 200 if body else 204
+
+        site.app.add_url_rule("/", "change", change, methods=["PUT"])
+        if body != "stream":
+            site.app.teardown_request(commit)
+        site.ask()
+        answer = site.ask(method="PUT")
+        assert answer.data == {"stream": b"ab", "whole": b"whole", "": b""}[body]
+        answer.close()
+        assert (seen, site.ask().text) == (["old"], "new")
+
+    def test_a_client_hears_of_it_when_it_is_so(self):
+        """Also one that reads the answer and asks at once, before its connection is closed."""
+        site, stored = Site(lambda: stored["value"], methods=["GET"]), {"value": "old"}
+
+        def change():
+            g.changed = True
+            return "changed"
+
+        def commit(error):
+            if g.get("changed"):
+                site.ask()
+                stored["value"] = "new"
+
+        site.app.add_url_rule("/", "change", change, methods=["PUT"])
+        site.app.teardown_appcontext(commit)
+        environ = EnvironBuilder(method="PUT").get_environ()
+        body = site.app.wsgi_app(environ, lambda status, fields, exc_info=None: lambda data: None)
+        assert b"".join(body) == b"changed"
+        assert site.ask().text == "new"
+        body.close()
 
     @pytest.mark.parametrize("inside", [True, False])
     def test_behind_a_proxy_whose_fields_are_read_inside_or_outside(self, inside):
