@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 from cachekit.cached import AsyncCachedFunction, CachedFunction
 from cachekit.config.spec import BUILT_IN
 from cachekit.engine.keys import check_tag
-from cachekit.engine.ports import drive
 from cachekit.function import Function
 from cachekit.options import Options, check, tag_names
 from cachekit.process import default_service
-from cachekit.regions import clear_tags
+from cachekit.regions import ainvalidate_tags, invalidate_tags
 from cachekit.service import Service
 
 if TYPE_CHECKING:
@@ -115,8 +114,7 @@ def _writer(function: Any, tags: Any) -> Any:
         @functools.wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
             result = await function(*args, **kwargs)
-            service = default_service()
-            await clear_tags(service, chosen(args, kwargs), service.async_port)
+            await ainvalidate_tags(*chosen(args, kwargs))
             return result
 
         return awaited
@@ -124,8 +122,7 @@ def _writer(function: Any, tags: Any) -> Any:
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        service = default_service()
-        drive(clear_tags(service, chosen(args, kwargs), service.sync_port))
+        invalidate_tags(*chosen(args, kwargs))
         return result
 
     return called

@@ -143,7 +143,7 @@ class Function:
         ttl = tiers.spec.ttl if options.ttl is None else self._ttl_of
         fn = self.fn if options.tenant is None or tenant is None else within(tenant, self.fn, self.is_async)
         load = Load(fn, args, kwargs, self.is_async)
-        whose = at.whose(tenant)
+        whose = keys.NOBODY if tenant is None else at.whose(tenant)
         # By position: with names it would cost twice as much.
         call = Call(
             tiers, at.text(place, whose.digest), at.slot, place, at.tally, at.stamp_names, load, tags, ttl,

@@ -24,6 +24,7 @@ _configured: tuple[object, ...] | None = None
 _definitions: dict[str, dict[str, object]] = {}
 _loaded: "tuple[Service, Any, Mapping[str, Any]] | None" = None  # the last one made here, and of what
 _followers: "weakref.WeakSet[Any]" = weakref.WeakSet()  # regions and functions that must follow a new default
+_private: "weakref.WeakSet[Service]" = weakref.WeakSet()  # each of one application only
 
 
 def default_service() -> Service:
@@ -221,7 +222,7 @@ def framework_service(
 
     layers = hidden(layers)
     paths = None if files is None else [Path(file) for file in files]
-    return Service(load(paths, definitions=_definitions, layers=layers), private=True)
+    return _private_service(load(paths, definitions=_definitions, layers=layers))
 
 
 def application_service(config: "str | os.PathLike[str] | Mapping[str, Any]") -> Service:
@@ -230,10 +231,21 @@ def application_service(config: "str | os.PathLike[str] | Mapping[str, Any]") ->
 
     if isinstance(config, Mapping):
         config = hidden(config)
-        return Service(load([], settings=config, definitions=_definitions), private=True)
+        return _private_service(load([], settings=config, definitions=_definitions))
     from pathlib import Path
 
-    return Service(load([Path(config)], definitions=_definitions), private=True)
+    return _private_service(load([Path(config)], definitions=_definitions))
+
+
+def _private_service(spec: ServiceSpec) -> Service:
+    service = Service(spec, private=True)
+    _private.add(service)
+    return service
+
+
+def all_services() -> list[Service]:
+    """The default service, and those that applications of this process have for themselves."""
+    return [default_service(), *_private]
 
 
 def close(timeout: float = 5.0) -> None:

@@ -24,7 +24,7 @@ from cachekit.l2 import operation
 from cachekit.l2.operation import Found
 from cachekit.l2.remote import Unavailable
 from cachekit.options import tag_names
-from cachekit.process import default_service, follow
+from cachekit.process import all_services, default_service, follow
 from cachekit.service import Service
 
 if TYPE_CHECKING:
@@ -561,12 +561,17 @@ def region(name: str = "default", /) -> Region:
 
 
 def invalidate_tags(*tags: str) -> Outcome:
-    """Remove every entry of the namespace with one of these tags, in both tiers and all regions, at constant cost."""
-    service = default_service()
-    return drive(clear_tags(service, tags, service.sync_port))
+    """Remove every entry with one of these tags, in both tiers and all regions, at constant cost.
+
+    That is in the namespace of the process, and in those of applications in it with a configuration of their own.
+    """
+    return _worst([drive(clear_tags(service, tags, service.sync_port)) for service in all_services()])
 
 
 async def ainvalidate_tags(*tags: str) -> Outcome:
     """As `invalidate_tags`."""
-    service = default_service()
-    return await clear_tags(service, tags, service.async_port)
+    return _worst([await clear_tags(service, tags, service.async_port) for service in all_services()])
+
+
+def _worst(outcomes: list[Outcome]) -> Outcome:
+    return max(outcomes, key=list(Outcome).index)

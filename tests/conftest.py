@@ -40,9 +40,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests decorated is not judged by configure() and start() here, no project of theirs is read, and hits
-    are not looked at for the sake of their tenants."""
+    """What other tests decorated is not judged by configure() and start() here, no project of theirs is read, no tag is
+    cleared in their applications, and hits are not looked at for the sake of their tenants."""
     monkeypatch.setattr("cachekit.function._functions", WeakSet())
+    monkeypatch.setattr("cachekit.process._private", WeakSet())
     monkeypatch.setattr("cachekit.process._project", Project())
     monkeypatch.setattr("cachekit.context._tenants", False)  # of other tests
 

@@ -47,11 +47,12 @@ def service(request: pytest.FixtureRequest, cachekit_server: Server) -> Iterator
         "tagged": default.but(name="tagged", tags=("all",)),
         "tagged-counts": default.but(name="tagged-counts", counters=True, tags=("all",)),
     }
+    backend = BackendSpec(url=cachekit_server.url, budget=10.0, adaptive=False)  # the machine may be busy
     spec = ServiceSpec(
         namespace=f"regions{next(numbers)}",
         namespace_given=True,
         regions=regions,
-        backends={} if mode == "l1" else {"default": BackendSpec(url=cachekit_server.url)},
+        backends={} if mode == "l1" else {"default": backend},
     )
     service = Service(spec)
     before = replace_default(service)

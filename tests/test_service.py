@@ -149,7 +149,9 @@ def test_health_opens_nothing_and_tells_unused_from_down(own_url: str) -> None:
 
 
 @pytest.fixture
-def own_url(cachekit_server: Server) -> str:
+def own_url(cachekit_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("CACHEKIT_BACKENDS__DEFAULT__BUDGET", "10s")  # the machine may be busy
+    monkeypatch.setenv("CACHEKIT_BACKENDS__DEFAULT__ADAPTIVE", "false")
     return cachekit_server.url
 
 

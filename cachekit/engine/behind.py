@@ -70,7 +70,7 @@ async def _refreshed(call: Call, port: Port, trigger: str) -> None:
     lead = call.tiers.flights.lead(call.flight_key, sample.ticket, sample.started, port.loop())
     if lead is None:
         return  # somebody has begun
-    lead.flight.behind = True
+    lead.behind = True
     right, seen = Right(sample), None
     try:
         if _newer_in_l1(call, had):  # stored between the look of who asked for this, and now

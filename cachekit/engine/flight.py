@@ -18,24 +18,62 @@ HANDED_OVER: Final = object()  # result of a flight whose leader gave up before 
 
 
 class Flight:
-    """One load of one key. `ticket` and `started` are the leader's sample, by which a joiner judges it."""
+    """One load of one key. `ticket` and `started` are the leader's sample, by which a joiner judges it.
 
-    __slots__ = (
-        "behind", "future", "interested", "key", "late", "loop", "started", "stop", "ticket", "unread", "waits_for",
-    )  # fmt: skip
+    Whoever leads it looks in L2 and computes; `end` or `hand_over` must follow whatever happens. What most flights
+    never need is set on the class, because a flight is made for each call that asks L2.
+    """
 
-    def __init__(self, key: Hashable, ticket: int, started: float, loop: object) -> None:
+    unread = False  # nothing that the result will be made of was read yet, nor is it being asked for
+    behind = False  # nobody waits for it: there is a value meanwhile
+    late = False  # a caller with something else to give waited no longer
+    future: "Future[Any] | None" = None  # made when a second caller joins
+    interested = 1  # callers who still want the result, the leader's among them
+    stop: Callable[[], object] | None = None  # cancels the load; only where a load can be cancelled
+    waits_for: "tuple[Flight, ...]" = ()  # what the function inside is waiting for
+
+    def __init__(self, flights: "Flights", key: Hashable, ticket: int, started: float, loop: object) -> None:
+        self._flights = flights
         self.key = key
         self.ticket = ticket
         self.started = started
-        self.unread = False  # nothing that the result will be made of was read yet, nor is it being asked for
-        self.behind = False  # nobody waits for it: there is a value meanwhile
-        self.late = False  # a caller with something else to give waited no longer
         self.loop = loop  # of the leader, when it is a task; None for a thread
-        self.future: Future[Any] | None = None  # made when a second caller joins
-        self.interested = 1  # callers who still want the result, the leader's among them
-        self.stop: Callable[[], object] | None = None  # cancels the load; only where a load can be cancelled
-        self.waits_for: list[Flight] = []  # what the function inside is waiting for
+
+    def end(self) -> "Future[Any] | None":
+        """Nobody joins any more; the future of those who wait, if any. The caller fills it."""
+        flights = self._flights
+        with flights.lock:
+            if flights.running.get(self.key) is self:
+                del flights.running[self.key]
+            self.stop = None
+            return self.future
+
+    def hand_over(self) -> None:
+        """Give up; one of the waiters leads next."""
+        future = self.end()
+        if future is not None and not future.done():
+            future.set_result(HANDED_OVER)
+
+    def leave(self, chain: "Chain | None" = None) -> None:
+        """One caller less is interested, the leader or one who waited inside of ``chain``; without any the load is
+        stopped where that is possible, else it goes on."""
+        flights = self._flights
+        with flights.lock:
+            self.interested -= 1
+            if chain is not None:
+                chain.flight.stop_waiting_for(self)
+            abandoned = self.interested <= 0 and self.stop is not None
+            if abandoned and flights.running.get(self.key) is self:
+                del flights.running[self.key]
+            stop = self.stop if abandoned else None
+        if stop is not None:
+            stop()
+
+    def stop_waiting_for(self, other: "Flight") -> None:
+        """Locked: once less, where it does so several times."""
+        if other in self.waits_for:
+            at = self.waits_for.index(other)
+            self.waits_for = self.waits_for[:at] + self.waits_for[at + 1 :]
 
 
 class Chain(NamedTuple):
@@ -59,44 +97,19 @@ class Chain(NamedTuple):
         return False
 
 
-class Lead:
-    """The caller looks in L2 and computes; `end` or `hand_over` must follow whatever happens."""
-
-    __slots__ = ("_flights", "flight")
-
-    def __init__(self, flights: "Flights", flight: Flight) -> None:
-        self._flights = flights
-        self.flight = flight
-
-    def end(self) -> "Future[Any] | None":
-        """Nobody joins any more; the future of those who wait, if any. The caller fills it."""
-        return self._flights.remove(self.flight)
-
-    def hand_over(self) -> None:
-        """Give up; one of the waiters leads next."""
-        future = self.end()
-        if future is not None and not future.done():
-            future.set_result(HANDED_OVER)
-
-    def leave(self) -> None:
-        """The leading caller is gone; the load goes on for those who wait, if any."""
-        self._flights.leave(self.flight)
-
-
 class Wait:
     """The caller waits for another one's load. `leave` exactly once, whatever the wait brought."""
 
-    __slots__ = ("_chain", "_flights", "flight", "future")
+    __slots__ = ("_chain", "flight", "future")
 
-    def __init__(self, flights: "Flights", flight: Flight, future: "Future[Any]", chain: Chain | None) -> None:
-        self._flights = flights
+    def __init__(self, flight: Flight, future: "Future[Any]", chain: Chain | None) -> None:
         self._chain = chain
         self.flight = flight
         self.future = future
 
     def leave(self) -> None:
         """No longer interested: the result is here, or the caller gave up."""
-        self._flights.leave(self.flight, self._chain)
+        self.flight.leave(self._chain)
 
 
 class Alone:
@@ -135,7 +148,7 @@ class Flights:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._joining = False  # somebody, that is the holder of the lock, is inside of `join`
         self.running: dict[Hashable, Flight] = {}  # never replaced: the core looks whether it is empty
 
@@ -144,15 +157,15 @@ class Flights:
 
     def adopt(self, key: Hashable, ticket: int, started: float) -> Flight:
         """A flight for a load that began without one. A newer one of the same key stays the one to be joined."""
-        with self._lock:
-            flight = Flight(key, ticket, started, None)
+        with self.lock:
+            flight = Flight(self, key, ticket, started, None)
             self.running.setdefault(key, flight)
             return flight
 
-    def lead(self, key: Hashable, ticket: int, started: float, loop: object) -> Lead | None:
+    def lead(self, key: Hashable, ticket: int, started: float, loop: object) -> Flight | None:
         """Lead the load of ``key``, if nobody does; else `join` decides. One atomic step, which needs no lock."""
-        flight = Flight(key, ticket, started, loop)
-        return Lead(self, flight) if self.running.setdefault(key, flight) is flight else None
+        flight = Flight(self, key, ticket, started, loop)
+        return flight if self.running.setdefault(key, flight) is flight else None
 
     def join(
         self,
@@ -164,25 +177,25 @@ class Flights:
         loop: object,
         blocked: Callable[[], object],
         may_join: Callable[[Flight], bool],
-    ) -> Lead | Wait | Alone:
+    ) -> Flight | Wait | Alone:
         """Lead the load of ``key``, or wait for the one that runs, if ``may_join`` finds its sample good enough.
 
         ``loop`` is the caller's event loop if it is a task; ``blocked()`` is the loop that would stand still while the
         caller waits (a blocking call on a thread that runs a loop), else None.
         """
         nested = False
-        with self._lock:
+        with self.lock:
             try:
                 nested, self._joining = self._joining, True
-                mine = Flight(key, ticket, started, loop)
+                mine = Flight(self, key, ticket, started, loop)
                 flight = self.running.setdefault(key, mine)
                 if flight is mine:
-                    return Lead(self, mine)
+                    return mine
                 if nested or _would_circle(flight, chain, blocked()):
                     return ALONE
                 if not may_join(flight):
                     self.running[key] = mine  # replaces one that started before the last invalidation
-                    return Lead(self, mine)
+                    return mine
                 if flight.future is None:
                     from concurrent.futures import Future  # 6 ms with logging, and only where two callers meet
 
@@ -191,35 +204,14 @@ class Flights:
                     flight.future.set_running_or_notify_cancel()
                 flight.interested += 1
                 if chain is not None:
-                    chain.flight.waits_for.append(flight)
-                return Wait(self, flight, flight.future, chain)
+                    chain.flight.waits_for += (flight,)
+                return Wait(flight, flight.future, chain)
             finally:
                 self._joining = nested
 
-    def leave(self, flight: Flight, chain: Chain | None = None) -> None:
-        """One caller less is interested; without any the load is stopped where that is possible."""
-        with self._lock:
-            flight.interested -= 1
-            if chain is not None and flight in chain.flight.waits_for:
-                chain.flight.waits_for.remove(flight)
-            abandoned = flight.interested <= 0 and flight.stop is not None
-            if abandoned and self.running.get(flight.key) is flight:
-                del self.running[flight.key]
-            stop = flight.stop if abandoned else None
-        if stop is not None:
-            stop()
-
-    def remove(self, flight: Flight) -> "Future[Any] | None":
-        """End a flight and return the future of its waiters."""
-        with self._lock:
-            if self.running.get(flight.key) is flight:
-                del self.running[flight.key]
-            flight.stop = None
-            return flight.future
-
     def after_fork(self) -> None:
         """In a forked child: the leaders do not exist here."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._joining = False
         self.running.clear()
 

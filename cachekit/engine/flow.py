@@ -18,7 +18,7 @@ from cachekit.context import LOADING, OFF
 from cachekit.engine import aging
 from cachekit.engine.behind import due, refresh_behind
 from cachekit.engine.entries import Sample
-from cachekit.engine.flight import HANDED_OVER, Alone, Flight, Lead, Wait, around, in_core, tell
+from cachekit.engine.flight import HANDED_OVER, Alone, Flight, Wait, around, in_core, tell
 from cachekit.engine.loading import alone, land, load, own_copy
 from cachekit.engine.ports import TIMED_OUT, Old, Port, Result, closed
 from cachekit.engine.reading import absent, hit, look_in_l2
@@ -31,7 +31,7 @@ from cachekit.l2.remote import Unavailable
 async def get_or_load(call: Call, port: Port) -> Result:
     """The value of a call that L1 could not answer: from another caller's load, from L2, or from the function."""
     tiers = call.tiers
-    if call.switches.force_refresh or ((OFF.get() is not None or not tiers.enabled) and call.off):
+    if call.switches.force_refresh or ((OFF.get() or not tiers.enabled) and call.off):
         return await refresh(call, port)
     if tiers.unstored.ends and tiers.unstored.on(call.ident, port.now()):
         return await _unqueued(call, port)
@@ -77,7 +77,7 @@ async def get_or_load(call: Call, port: Port) -> Result:
     return result
 
 
-async def _find_place(call: Call, port: Port, sample: Sample, lead: Lead | None) -> Result | tuple[Lead, Sample]:
+async def _find_place(call: Call, port: Port, sample: Sample, lead: Flight | None) -> Result | tuple[Flight, Sample]:
     """Somebody leads already, or it may be so: a result, or the lead all the same."""
     tiers = call.tiers
     while True:
@@ -91,7 +91,7 @@ async def _find_place(call: Call, port: Port, sample: Sample, lead: Lead | None)
             if (result := await _at_hand(call, port, sample)) is not None:
                 return result
             place = _join(call, port, sample)
-            if isinstance(place, Lead):
+            if isinstance(place, Flight):
                 return place, sample
             if (result := await _wait(call, port, place, sample)) is not None:
                 return result
@@ -152,21 +152,21 @@ async def _at_hand(call: Call, port: Port, sample: Sample) -> Result | None:
 
 
 async def _owned(
-    call: Call, port: Port, lead: Lead | None, sample: Sample, seen: bytes | None, patient: bool = True
+    call: Call, port: Port, lead: Flight | None, sample: Sample, seen: bytes | None, patient: bool = True
 ) -> Result:
     """The load, so that it outlives a caller who gives up or waits no longer."""
     limits = aging.Limits(call, port)
     result = await port.owned(lambda own: load(call, own, lead, sample, seen, patient=patient), lead, limits)
     if result is TIMED_OUT:
         if lead is not None:
-            lead.flight.late = True
+            lead.late = True
         result = limits.over()
         call.answered = True
         return result
     return result  # type: ignore[no-any-return]  # the only other thing that comes back
 
 
-def _join(call: Call, port: Port, sample: Sample) -> Lead | Wait | Alone:
+def _join(call: Call, port: Port, sample: Sample) -> Flight | Wait | Alone:
     """Somebody leads the load: wait for it, or take over from a flight that is not good enough, or do without."""
     return call.tiers.flights.join(
         call.flight_key,

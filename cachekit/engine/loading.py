@@ -11,7 +11,7 @@ from cachekit.context import ENTRY, LOADING, NOT_MODIFIED, Entry
 from cachekit.engine import aging
 from cachekit.engine.entries import Sample, life_of, put_in_l1, unstorable
 from cachekit.engine.events import Loaded, Missed
-from cachekit.engine.flight import HANDED_OVER, Chain, Flight, Lead, around
+from cachekit.engine.flight import HANDED_OVER, Chain, Flight, around
 from cachekit.engine.freshness import Life
 from cachekit.engine.keys import check_tag, tag_id
 from cachekit.engine.ports import Old, Port, Result, blocking
@@ -33,7 +33,7 @@ USED_UP: Final = (GeneratorType, AsyncGeneratorType)
 
 
 async def load(
-    call: Call, port: Port, lead: Lead | None, sample: Sample, seen: bytes | None, *,
+    call: Call, port: Port, lead: Flight | None, sample: Sample, seen: bytes | None, *,
     forced: bool = False, patient: bool = True, right: Right | None = None,
 ) -> Result:  # fmt: skip
     """Stamps, lease, function, store, L1, waiters: the whole load, so that it can go on without its caller."""
@@ -79,7 +79,7 @@ def own_copy(result: Result) -> Result:
     return Result(value, mode=mode, tags=result.tags)
 
 
-async def _compute(call: Call, port: Port, lead: Lead | None, right: Right) -> Result:
+async def _compute(call: Call, port: Port, lead: Flight | None, right: Right) -> Result:
     """Run the function and keep what it brought."""
     assert call.load is not None
     tally, tiers = call.tally, call.tiers
@@ -202,7 +202,7 @@ async def ended(
     return await _ran(call, port, Right(sample), blocking(call.load, result), entry, seconds)
 
 
-def _chain(call: Call, lead: Lead | None, sample: Sample, began: float) -> Chain:
+def _chain(call: Call, lead: Flight | None, sample: Sample, began: float) -> Chain:
     """What the function is inside of. One without a flight of its own, a refresh say, is inside of that around it."""
     outer = around(LOADING.get())
     if call.tiers.remote is None:
@@ -210,10 +210,10 @@ def _chain(call: Call, lead: Lead | None, sample: Sample, began: float) -> Chain
     else:
         since = began
     if lead is not None:
-        return Chain(lead.flight, outer, since)
+        return Chain(lead, outer, since)
     if outer is not None:
         return outer._replace(began=since)
-    return Chain(Flight(None, sample.ticket, sample.started, None), None, since)
+    return Chain(Flight(call.tiers.flights, None, sample.ticket, sample.started, None), None, since)
 
 
 async def _keep(

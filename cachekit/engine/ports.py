@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cachekit.backends.base import Faces
 from cachekit.context import ENTRY, LOADING
-from cachekit.engine.flight import Chain, Lead, Wait, around, in_core, tell
+from cachekit.engine.flight import Chain, Flight, Wait, around, in_core, tell
 from cachekit.engine.workers import Workers, let_go
 from cachekit.l2.parking import Parked
 
@@ -100,7 +100,7 @@ class Port(Protocol):
     async def run(self, load: Load) -> Result:
         """Run the user's function; an `Exception` becomes part of the result."""
 
-    async def owned(self, step: "Step", lead: Lead | None, limits: Iterable[float | None]) -> Any:
+    async def owned(self, step: "Step", lead: Flight | None, limits: Iterable[float | None]) -> Any:
         """Run a load so that it outlives a caller who gives up while others wait.
 
         After all of the ``limits``, each in seconds and None for ever, the caller gives up with `TIMED_OUT`, and the
@@ -207,7 +207,7 @@ class SyncPort:
                 return Result(error=error)
         return blocking(load, result)
 
-    async def owned(self, step: Step, lead: Lead | None, limits: Iterable[float | None]) -> Any:
+    async def owned(self, step: Step, lead: Flight | None, limits: Iterable[float | None]) -> Any:
         limits = iter(limits)
         limit = next(limits)
         if limit is None:
@@ -322,7 +322,7 @@ class AsyncPort:
         except Exception as error:
             return Result(error=error)
 
-    async def owned(self, step: Step, lead: Lead | None, limits: Iterable[float | None]) -> Any:
+    async def owned(self, step: Step, lead: Flight | None, limits: Iterable[float | None]) -> Any:
         limits = iter(limits)
         limit = next(limits)
         loop = self.asyncio.get_running_loop()
@@ -331,7 +331,7 @@ class AsyncPort:
             # Cancelled before its first step, a task runs nothing of its own, not even an `except`.
             task.add_done_callback(lambda done: lead.hand_over() if done.cancelled() else None)
             if limit is None:  # else it goes on whoever gives up
-                lead.flight.stop = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(task.cancel)
+                lead.stop = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(task.cancel)
         try:
             # Neither cancels the task with this caller.
             if limit is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cachekit.context import Entry
 from cachekit.engine import loading
-from cachekit.engine.flight import Flight, Lead
+from cachekit.engine.flight import Flight
 from cachekit.engine.ports import Port, Result, drive
 from cachekit.engine.tiers import Call
 from cachekit.l1.table import core
@@ -34,7 +34,7 @@ class Hooks:
         """Give the load a flight, if it still runs and has none."""
         flight = self.flight(args, ticket, began)
         if core is None or not core.attach(handle, flight):
-            self._lead(args, flight).hand_over()
+            flight.hand_over()
 
     def entry(self) -> Entry:
         """What `current_entry` gives inside of it."""
@@ -42,7 +42,7 @@ class Hooks:
 
     def landed(self, args: tuple[Any, ...], flight: Flight, value: Any, mode: str) -> None:
         """The core has kept the value; here it is for those who wait."""
-        _land(self._lead(args, flight), Result(value, mode=mode))
+        _land(flight, Result(value, mode=mode))
 
     def finish(
         self,
@@ -56,32 +56,27 @@ class Hooks:
     ) -> Any:
         """Keep a value with what its function asked for, or one that cannot be copied. Returns or raises the result."""
         call, port = self._call(args), self._port()
-        lead = self._lead(args, flight)
         try:
             result = drive(loading.ended(call, port, Result(value), entry or self.entry(), ticket, began, seconds))
         except BaseException:
-            lead.hand_over()
+            flight.hand_over()
             raise
-        _land(lead, result)
+        _land(flight, result)
         return result.unwrap()
 
     def failed(self, args: tuple[Any, ...], flight: Flight | None, error: BaseException) -> None:
         """The function raised."""
         call = self._call(args)
-        lead = None if flight is None else self._lead(args, flight)
         call.tally.misses += 1
         if isinstance(error, Exception):
             call.tally.load_errors += 1
             call.tally.error("load", type(error).__name__)
-            if lead is not None:
-                _land(lead, Result(error=error))
-        elif lead is not None:
-            lead.hand_over()
-
-    def _lead(self, args: tuple[Any, ...], flight: Flight) -> Lead:
-        return Lead(self._call(args).tiers.flights, flight)
+            if flight is not None:
+                _land(flight, Result(error=error))
+        elif flight is not None:
+            flight.hand_over()
 
 
-def _land(lead: Lead, result: Result) -> None:
-    if (waiting := lead.end()) is not None:
+def _land(flight: Flight, result: Result) -> None:
+    if (waiting := flight.end()) is not None:
         loading.land(waiting, result)

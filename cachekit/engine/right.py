@@ -10,7 +10,7 @@ from typing import Final
 
 from cachekit.engine.aging import while_busy
 from cachekit.engine.entries import Sample
-from cachekit.engine.flight import Lead
+from cachekit.engine.flight import Flight
 from cachekit.engine.ports import Port, Result
 from cachekit.engine.reading import hit, look_in_l2
 from cachekit.engine.tiers import Call
@@ -46,7 +46,7 @@ class Right:
 
 
 async def obtain(
-    call: Call, port: Port, lead: Lead | None, right: Right, seen: bytes | None, patient: bool
+    call: Call, port: Port, lead: Flight | None, right: Right, seen: bytes | None, patient: bool
 ) -> Result | None:
     """The right to compute, before the source is read; or the value, if another process brought it.
 
@@ -126,26 +126,28 @@ async def _wait_for_change(
 
 
 @contextmanager
-def _unread(lead: Lead | None) -> Iterator[None]:
+def _unread(lead: Flight | None) -> Iterator[None]:
     """Whoever comes meanwhile may join: nothing was read yet, and what is read will be asked for after a sample."""
     if lead is not None:
-        lead.flight.unread = True
+        lead.unread = True
     try:
         yield
     finally:
         if lead is not None:
-            lead.flight.unread = False
+            lead.unread = False
 
 
-def _sample_again(call: Call, port: Port, lead: Lead | None, right: Right) -> None:
+def _sample_again(call: Call, port: Port, lead: Flight | None, right: Right) -> None:
     """Nothing was read yet that the value is made of, so a newer sample will do, for who joins the flight as well."""
     before, right.sample = right.sample, Sample(call, port)
     right.sample.why = before.why
     if lead is not None:
-        lead.flight.ticket, lead.flight.started = right.sample.ticket, right.sample.started
+        lead.ticket, lead.started = right.sample.ticket, right.sample.started
 
 
-async def _prepare(call: Call, port: Port, lead: Lead | None, right: Right, seen: bytes | None) -> Found | Busy | None:
+async def _prepare(
+    call: Call, port: Port, lead: Flight | None, right: Right, seen: bytes | None
+) -> Found | Busy | None:
     """Stamps first, then the lease: both before the source is read. None: compute, with what was granted."""
     remote = call.tiers.remote
     assert remote is not None
@@ -165,7 +167,7 @@ async def _prepare(call: Call, port: Port, lead: Lead | None, right: Right, seen
     return None
 
 
-async def _sample_stamps(call: Call, port: Port, lead: Lead | None, right: Right) -> Stamps:
+async def _sample_stamps(call: Call, port: Port, lead: Flight | None, right: Right) -> Stamps:
     """The stamps to store under, from after a sample that still holds: we may have made one and been told so."""
     tiers = call.tiers
     assert tiers.remote is not None

@@ -18,7 +18,7 @@ from cachekit.http.control import Directives
 from cachekit.http.messages import Request, Response, host_of, values_of
 from cachekit.http.page import Kept, Page
 from cachekit.http.policy import Life, Rules
-from cachekit.http.status import Result, told
+from cachekit.http.status import Miss, Result, told
 
 # The request fields that a page varies by, and the page itself for the values (`page.variant`) of the first request.
 Varies: TypeAlias = tuple[Literal["vary"], tuple[str, ...], str, Kept]
@@ -98,6 +98,7 @@ class Fill:
         self.failed = False  # the route raised, answered 5xx or has not ended yet: a stale page may stand in
         self.response: Response | None = None  # for the client; None: it has it already
         self.why = ""  # not kept
+        self.miss = ""  # what lay there instead, if anything did
 
     async def run(self) -> Kept | Varies | None:
         """Called by the engine, at most once for this caller, and perhaps once more when it has been answered."""
@@ -110,6 +111,7 @@ class Fill:
 
     async def _run(self) -> Kept | Varies | None:
         self.ran = self.failed = True
+        self.miss = _instead(self.exchange.request, current_entry().stale_value)
         before = self.origin.begun  # this load, and so perhaps an invalidation
         response = self.response = await self.origin.run()
         self.failed = False
@@ -151,7 +153,7 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
     if request.method == "HEAD" or policy.only_kept(wishes):  # which fill nothing
         return await _if_kept(exchange, rules, ask, wall, wishes)
     place, names = page.target(request, exchange.user, query=rules.query), rules.vary
-    force, allow_stale = False, True
+    force, allow_stale, miss = False, True, Miss.URI
     for _ in range(HOPS):
         fill, failure = Fill(origin, rules, names, wall), None
         try:
@@ -159,18 +161,18 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
         except ServerError as error:
             found, failure = None, error.response
         if fill.ran and (found is None or not fill.failed):
-            return _fresh(request, fill, force, wall())
+            return _fresh(request, fill, Miss.REQUEST if force else fill.miss or miss, wall())
         if (
             failure is not None
             and policy.is_for(request, failure, exchange.user)
             and not policy.wants_new(wishes, rules, 0.0, math.inf)  # with no-cache not even one that was just made
         ):
-            return told(failure, Result.MISS)
+            return told(failure, Result.MISS, why=miss)
         if found is None:  # another caller's response was not for everybody, or not for this one
             return _passed(await origin.run(), "not-shared")
         kept, more = _chosen(request, found)
         if kept is None:
-            names = more
+            names, miss = more, Miss.VARY
             continue
         now = wall()
         looked = page.look(kept, now)
@@ -181,7 +183,7 @@ async def answer(exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], 
         elif not _too_old(looked):
             return _hit(request, looked, now)
         elif fill.response is not None:  # a 5xx
-            return _fresh(request, fill, force, now)
+            return _fresh(request, fill, Miss.REQUEST if force else fill.miss or miss, now)
         elif allow_stale:
             allow_stale = False
         else:
@@ -193,7 +195,7 @@ async def _if_kept(
     exchange: Exchange, rules: Rules, ask: Ask, wall: Callable[[], float], wishes: Directives
 ) -> Response | None:
     """A kept page and nothing else: for HEAD, and for who wants no more than that (only-if-cached)."""
-    request, names = exchange.request, rules.vary
+    request, names, miss = exchange.request, rules.vary, Miss.URI
     place = page.target(request, exchange.user, query=rules.query)
     for _ in range(HOPS):
         found = await ask.peek((*place, page.variant(request, names)))
@@ -201,16 +203,18 @@ async def _if_kept(
             break
         kept, names = _chosen(request, found)
         if kept is None:
+            miss = Miss.VARY
             continue
         looked = page.look(kept, wall())
         wanted = not policy.wants_new(wishes, rules, looked.age, looked.fresh_for)
         if wanted and looked.fresh_for > 0 and policy.is_for(request, looked.response, exchange.user):
             return _hit(request, looked, wall())
+        miss = miss if wanted else Miss.REQUEST
         break
     if policy.only_kept(wishes):
-        return told(page.dated(Response(504, (("content-length", "0"),), b""), wall()), Result.MISS)
+        return told(page.dated(Response(504, (("content-length", "0"),), b""), wall()), Result.MISS, why=Miss.NOT_ASKED)
     response = await exchange.origin()
-    return None if response is None else told(response, Result.MISS)
+    return None if response is None else told(response, Result.MISS, why=miss)
 
 
 def _chosen(request: Request, found: Kept | Varies) -> tuple[Kept | None, tuple[str, ...]]:
@@ -234,14 +238,21 @@ def _passed(response: Response | None, why: str) -> Response | None:
     return None if response is None else told(response, Result.BYPASS, why=why)
 
 
-def _fresh(request: Request, fill: Fill, force: bool, now: float) -> Response | None:
+def _instead(request: Request, stale: Any) -> str:
+    """What a load found in place of a fresh page."""
+    if not isinstance(stale, tuple):
+        return ""
+    return Miss.VARY if _chosen(request, stale)[0] is None else Miss.STALE
+
+
+def _fresh(request: Request, fill: Fill, miss: str, now: float) -> Response | None:
     """What the route has just answered."""
     response = fill.response
     if response is None:
         return None
     if not fill.why and conditional.unchanged(request, response, now):
         response = conditional.not_modified(response)
-    return told(response, Result.MISS, why="request" if force else "", stored=not fill.why)
+    return told(response, Result.MISS, why=miss, stored=not fill.why)
 
 
 def _hit(request: Request, looked: Page, now: float) -> Response:

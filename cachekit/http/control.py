@@ -8,8 +8,10 @@ Directives: TypeAlias = Mapping[str, tuple[str | None, ...]]  # every value that
 
 NONE: Final[Directives] = {}
 LONGEST: Final = 2**31  # RFC 9111 section 1.2.2: seconds beyond it count as this many
+FORBIDDING: Final = frozenset({"no-cache", "no-store", "private"})
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
+_TOKENS: Final = re.compile(_TOKEN)
 _DIRECTIVE: Final = re.compile(rf"({_TOKEN})(?:[ \t]*=[ \t]*({_TOKEN}|{_QUOTED})?)?")
 _ITEM: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*(?P<end>"|\Z))+', re.DOTALL)  # in one pass, whatever is sent
 
@@ -17,22 +19,28 @@ _ITEM: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*(?P<end>"|\Z))+', re.DOTAL
 def directives(values: Iterable[str]) -> Directives:
     """The directives of all Cache-Control lines, names in lower case.
 
-    What begins with a name is that directive, whatever follows (an argument that cannot be read is an empty one): who
-    writes ``private; max-age=0`` means private.
+    What begins with a name is that directive, whatever follows (an argument that cannot be read is an empty one), and
+    what follows may still forbid: who writes ``public; no-store`` means no-store.
     """
     found: dict[str, tuple[str | None, ...]] = {}
     for value in values:
         for item in items(value):
-            match = _DIRECTIVE.match(item)
-            if match is None:
-                continue
-            name, argument = match[1].lower(), match[2]
-            if match.end() < len(item):
-                argument = ""
-            elif argument is not None and argument.startswith('"'):
-                argument = re.sub(r"\\(.)", r"\1", argument[1:-1])
-            found[name] = (*found.get(name, ()), argument)
+            for name, argument in _directives_of(item):
+                found[name] = (*found.get(name, ()), argument)
     return found or NONE
+
+
+def _directives_of(item: str) -> Iterator[tuple[str, str | None]]:
+    match = _DIRECTIVE.match(item)
+    rest = item if match is None else item[match.end() :]
+    if match is not None:
+        argument = "" if rest else match[2]
+        if argument is not None and argument.startswith('"'):
+            argument = re.sub(r"\\(.)", r"\1", argument[1:-1])
+        yield match[1].lower(), argument
+    for token in _TOKENS.findall(rest):
+        if token.lower() in FORBIDDING:
+            yield token.lower(), ""
 
 
 def items(value: str) -> Iterator[str]:

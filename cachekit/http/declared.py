@@ -22,6 +22,7 @@ def rules_of(
     vary: Iterable[str] = (),
     statuses: "Mapping[int, Duration] | None" = None,
     client_ttl: "Duration" = 0,
+    per_user: object = None,
 ) -> Rules:
     """The rules, with times in seconds. Raises `ConfigError`."""
     if isinstance(vary, str) or not all(isinstance(name, str) for name in vary):
@@ -31,6 +32,7 @@ def rules_of(
         tuple(sorted({name.lower() for name in vary})),
         {_status(status): _seconds(f"statuses[{status}]", life) for status, life in (statuses or {}).items()},
         client_ttl=0.0 if client_ttl == 0 else _seconds("client_ttl", client_ttl),
+        per_user=per_user is not None,
     )
 
 
@@ -59,7 +61,7 @@ def tags_of(tags: Checked, request: Any) -> tuple[str, ...]:
 
 
 def checked_user(user: Any) -> str | None:
-    """What ``per_user=`` gave, if it can be one. Raises TypeError."""
+    """What ``per_user=`` gave, if it can be one; an empty name is nobody's. Raises TypeError."""
     if user is not None and not isinstance(user, str):
         raise TypeError(f"per_user= must give a str or None, not {type(user).__name__}: write str(...)")
-    return user
+    return user or None

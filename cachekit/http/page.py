@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 from hashlib import sha256
+from string import hexdigits
 from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from cachekit.http import dates
 from cachekit.http.messages import Fields, Request, Response, host_of, joined
@@ -12,6 +13,8 @@ from cachekit.http.policy import Life, kept_fields
 FORMAT: Final = 2  # of keys and of what is kept
 # Whose values mean the same in any case (RFC 9110 sections 12.5.3 and 12.5.4).
 CASELESS: Final = frozenset({"accept-encoding", "accept-language"})
+PERCENT: Final = ord("%")
+ENCODED: Final = {(one + other).encode(): int(one + other, 16) for one in hexdigits for other in hexdigits}
 
 # status, fields, body, when it was kept, its age then, seconds it is fresh, swr, on error, strict
 Kept: TypeAlias = tuple[int, Fields, bytes, float, float, float, float | None, float | None, bool]
@@ -125,13 +128,25 @@ def dated(response: Response, now: float) -> Response:
 def url_tag(scheme: str, host: str, path: str, query: bytes | None) -> str:
     """The tag of every page of a URL; without a query, of every page of a path.
 
-    However the path is percent-encoded: servers and references do it differently, and a tag too wide only costs a run.
+    However both are percent-encoded: servers and references do it differently, and a tag too wide only costs a run.
     """
-    while (plain := unquote(path, errors="surrogateescape")) != path:
-        path = plain
-    asked = b"" if query is None else b"?" + sorted_query(query)
-    text = f"{scheme}://{host_of(scheme, host)}{path}".encode("utf-8", "surrogatepass") + asked
+    asked = b"" if query is None else b"?" + unquote_to_bytes(sorted_query(query).replace(b"+", b" "))
+    text = f"{scheme}://{host_of(scheme, host)}".encode("utf-8", "surrogatepass") + _decoded(path) + asked
     return f"http:{sha256(text).hexdigest()[:32]}"
+
+
+def _decoded(path: str) -> bytes:
+    """A path without percent-encoding, however often it was encoded: in one pass from its end, whatever is sent."""
+    first, *parts = path.encode("utf-8", "surrogatepass").split(b"%")
+    backwards = bytearray()
+    for part in reversed(parts):
+        backwards += part[::-1]
+        byte = PERCENT
+        while byte == PERCENT and (encoded := ENCODED.get(bytes(backwards[:-3:-1]))) is not None:
+            del backwards[-2:]
+            byte = encoded
+        backwards.append(byte)
+    return first + backwards[::-1]
 
 
 def tags_of(key: tuple[Any, ...]) -> tuple[str, ...]:

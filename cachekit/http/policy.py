@@ -46,6 +46,7 @@ class Rules(NamedTuple):
     obey: bool = True  # whether what responses say about their life counts
     query: bool = True  # whether the query tells pages apart
     client_ttl: float = 0.0  # for how many seconds clients may keep a page without asking
+    per_user: bool = False  # whether the route knows users, so that a page for none of them is not for all
     # In front of an origin that is written for shared caches, as a proxy: what it says opens a response to all although
     # the request was authorized, keeps an error, and a Last-Modified without any lifetime gives one.
     proxy: bool = False
@@ -166,19 +167,18 @@ def varies_by(response: Response) -> tuple[str, ...]:
 
 def life(response: Response, rules: Rules, now: float) -> Life | None:
     """How long a response that may be kept lives; None if nothing says so, or it has ended."""
-    if response.ttl is not None:
-        return Life(response.ttl)
     found = response_directives(response) if rules.obey else control.NONE
     fresh = _said(found, response.fields, now) if rules.obey else None
     if fresh is None:
         fresh = rules.statuses.get(response.status, rules.ttl if response.status in ORDINARY else None)
     if fresh is None and rules.proxy:
         fresh = _guessed(found, response, now)
-    age = age_of(response.fields, now)
-    if fresh is None or age is None or fresh <= age:
-        return None
     swr, on_error = control.seconds(found, "stale-while-revalidate"), control.seconds(found, "stale-if-error")
-    return Life(fresh - age, swr, on_error, not STRICT.isdisjoint(found))
+    stale = swr, on_error, not STRICT.isdisjoint(found)
+    if response.ttl is not None:  # from now on
+        return Life(response.ttl, *stale)
+    age = age_of(response.fields, now)
+    return None if fresh is None or age is None or fresh <= age else Life(fresh - age, *stale)
 
 
 def _guessed(found: Directives, response: Response, now: float) -> float | None:
@@ -229,20 +229,31 @@ def invalidated(request: Request, response: Response) -> bool:
 
 
 def emitted(response: Response, rules: Rules, kept: Life, user: str | None) -> Response:
-    """The response with a Cache-Control for clients, unless it has one of its own.
+    """The response as it goes out: with all that tells it apart, and a Cache-Control unless it has one of its own.
 
     Without ``client_ttl`` clients keep the page and ask each time whether it still holds, which an entity tag answers
     with a 304: so what is invalidated here is gone for them as well.
     """
+    response = varying(response, rules.vary)
     if joined(response.fields, "cache-control") is not None or joined(response.fields, "expires") is not None:
         return response
-    words = [] if user is None else ["private"]
+    words = ["private"] if rules.per_user or user is not None else []
     if rules.client_ttl > 0:
         words.append(f"max-age={int(rules.client_ttl)}")
         words += [f"{name}={int(value)}" for name, value in _windows(kept) if value]
     else:
         words.append("no-cache")
     return response._replace(fields=(*response.fields, ("cache-control", ", ".join(words))))
+
+
+def varying(response: Response, names: tuple[str, ...]) -> Response:
+    """The response with a Vary of these request fields too, for the caches in front (RFC 9110 section 12.5.5)."""
+    missing = sorted({*names} - {*varies_by(response)})
+    if not missing:
+        return response
+    said = [value for value in values_of(response.fields, "vary") if value.strip()]
+    others = [line for line in response.fields if line[0] != "vary"]
+    return response._replace(fields=(*others, ("vary", ", ".join([*said, *missing]))))
 
 
 def _windows(kept: Life) -> tuple[tuple[str, float | None], ...]:

@@ -57,7 +57,8 @@ class Rulebook(Generic[P]):
             )
         ttl = (float(LONGEST) if spec.ttl is None else spec.ttl) if spec.ttl_set else None
         rules = Rules(
-            ttl, tuple(sorted(spec.vary)), dict(spec.statuses), client_ttl=spec.client_ttl, proxy=self._proxy
+            ttl, tuple(sorted(spec.vary)), dict(spec.statuses), client_ttl=spec.client_ttl, per_user=spec.per_user,
+            proxy=self._proxy,
         )  # fmt: skip
         return Rule(self._make(spec.name or spec.path, rules, spec.profile or self._profile), spec.per_user)
 

@@ -18,6 +18,16 @@ class Result(Enum):
     BYPASS = "BYPASS"
 
 
+class Miss:
+    """Why a request was not answered from the cache (RFC 9211 section 2.2)."""
+
+    URI: Final = "uri-miss"
+    VARY: Final = "vary-miss"  # only with other values of the request fields that it varies by
+    STALE: Final = "stale"
+    REQUEST: Final = "request"  # which wanted something newer
+    NOT_ASKED: Final = "only-if-cached"  # the route, since the client did not want that
+
+
 def told(
     response: Response, result: Result, *, why: str = "", fresh_for: float = 0.0, stored: bool = False
 ) -> Response:
@@ -34,7 +44,9 @@ def told(
 def _status(result: Result, why: str, fresh_for: float, stored: bool) -> str:
     if result is Result.BYPASS:
         return "fwd=method" if why == "method" else f'fwd=bypass; detail="{why}"'
+    if result is Result.MISS and why == Miss.NOT_ASKED:
+        return f'detail="{why}"'
     if result is Result.MISS:
         kept = "; stored" if stored else ""
-        return f"fwd={why or 'uri-miss'}{kept}"
+        return f"fwd={why or Miss.URI}{kept}"
     return f"hit; ttl={int(fresh_for)}"

@@ -57,6 +57,7 @@ class Remote:
         self.cleared_at: float | None = None  # the first clear that no scan of this process has begun after
         self._now = now
         self._kept = now()
+        self._replays = 0  # moves after which something had to be delivered once more
         self._versions = versions  # its lock guards outbox and cells, as it guards L1
         self._faces: Faces | None = None
         self._offered: frozenset[str] = frozenset()
@@ -101,23 +102,26 @@ class Remote:
 
     def do(self, port: Port, method: str, *args: Any) -> Coroutine[Any, Any, Any]:
         """One operation within one budget, after everything that is still to be delivered. Raises `Unavailable`."""
-        return self._after_delivery(port, method, *args) if self.outbox.waits else self._call(port, method, *args)
+        replays = self._replays
+        if self.outbox.waits:
+            return self._after_delivery(replays, port, method, *args)
+        return self._call(replays, port, method, *args)
 
-    async def _after_delivery(self, port: Port, method: str, *args: Any) -> Any:
+    async def _after_delivery(self, replays: int, port: Port, method: str, *args: Any) -> Any:
         await self.deliver(port)
-        return await self._call(port, method, *args)
+        return await self._call(replays, port, method, *args)
 
     async def deliver(self, port: Port) -> None:
         """Tell L2 the invalidations that could not reach it before. Raises `Unavailable`."""
         with self._versions.lock:
             self.outbox.drop_moot(port.now())
-        pending = self.outbox.peek()
+        replays, pending = self._replays, self.outbox.peek()
         for part in pending.parts():
             try:
                 if part.keys:
-                    await self._call(port, "invalidate", part.keys)
+                    await self._call(replays, port, "invalidate", part.keys)
                 if part.stamps and self.offers("clear"):
-                    await self._call(port, "clear", part.stamps)
+                    await self._call(replays, port, "clear", part.stamps)
                     self.cleared()
             except Unavailable as error:
                 if not error.final:
@@ -174,11 +178,12 @@ class Remote:
         """A connection leads to another server than before: what L2 confirmed lately may be undone there."""
         with self._versions.lock:
             self.outbox.replay(self._now())
+            self._replays += self.outbox.waits
         self.coherence.lose("moved")
 
-    async def _call(self, port: Port, method: str, *args: Any) -> Any:
-        coherence = self.coherence
-        started, epoch = port.now(), coherence.epoch
+    async def _call(self, replays: int, port: Port, method: str, *args: Any) -> Any:
+        """``replays`` as it was before it was seen that nothing is to be delivered first."""
+        coherence, started = self.coherence, port.now()
         write = method not in READS
         self.used = True
         if self.breaker.allow(started, write) is Gate.OPEN:
@@ -202,8 +207,8 @@ class Remote:
             self._recovered(now)
         if coherence.idle:
             coherence.start()
-        if epoch != coherence.epoch and self.outbox.waits:
-            raise Unavailable("moved")  # what is queued since must come first
+        if replays != self._replays:
+            raise Unavailable("moved")  # what was queued since, and is perhaps delivered by now, had to come first
         return answer
 
     def _failed(self, error: BackendError, now: float, started: float, write: bool) -> None:
@@ -264,12 +269,12 @@ class Remote:
     async def _tend(self, due: Sequence[Held], unsure: Sequence[tuple[str, bytes]], keep: bool, port: Port) -> None:
         try:
             for lease in due:
-                await self._call(port, "renew", lease.key, lease.token, lease.ms)
+                await self._call(self._replays, port, "renew", lease.key, lease.token, lease.ms)
             for key, token in unsure:
-                await self._call(port, "release", key, token)
+                await self._call(self._replays, port, "release", key, token)
             names = [name for name in self.cells.names() if "}:#" in name] if keep else []
             if names:
-                await self._call(port, "keep", names)
+                await self._call(self._replays, port, "keep", names)
         except Unavailable:
             pass  # a lease that ends early only costs another computation, an evicted stamp too
 

@@ -71,8 +71,9 @@ class World:
         self.namespace = f"world{next(numbers)}"
         self.data: Any = "old"
         url = {"file": f"file://{directory}/cache.db", "memory": f"memory://{self.namespace}"}
+        options = {"budget": 10.0, "adaptive": False, **fields}  # the machine may be busy
         self.spec = BackendSpec(
-            type=kind, url=memcached().url if kind == "memcached" else url[kind], max_staleness=STALENESS, **fields
+            type=kind, url=memcached().url if kind == "memcached" else url[kind], max_staleness=STALENESS, **options
         )
         self.nodes = [Node(self, self.spec) for _ in range(2)]
 

@@ -115,10 +115,9 @@ def test_a_damaged_file_is_an_error_of_the_backend_and_never_of_the_caller(
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(os.urandom(path.stat().st_size - 4096))
+    backends = {"default": spec(path, budget=BUDGET, adaptive=False)}
     service = Service(
-        ServiceSpec(
-            namespace="n", namespace_given=True, backends={"default": spec(path)}, regions={"r": RegionSpec(name="r")}
-        )
+        ServiceSpec(namespace="n", namespace_given=True, backends=backends, regions={"r": RegionSpec(name="r")})
     )
     region = service.region("r")
     assert [region.get_or_set(number, lambda: 7) for number in range(3)] == [7, 7, 7]

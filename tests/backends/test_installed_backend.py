@@ -66,7 +66,7 @@ def test_a_type_in_the_configuration_is_enough(installed: dict[str, str], tmp_pa
     (tmp_path / "entries").mkdir()
     (tmp_path / "cachekit.toml").write_text(
         'namespace = "installed"\n[backends.default]\ntype = "directory"\n'
-        f'options = {{ path = "{tmp_path / "entries"}" }}\n'
+        f'options = {{ path = "{tmp_path / "entries"}" }}\nbudget = "10s"\nadaptive = false\n'
     )
     (tmp_path / "program.py").write_text(PROGRAM)
     first, second = (run("program.py", env=installed, cwd=tmp_path) for _ in range(2))

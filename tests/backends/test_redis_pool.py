@@ -385,7 +385,7 @@ def test_a_connection_on_which_more_than_the_answer_came_is_not_kept(
 ) -> None:
     """What is left would be taken for the answer to the next question."""
     ours, theirs = socket.socketpair()
-    wire = transport.Wire(ours)
+    wire = transport.Wire(ours, tls=False)
 
     def serve() -> None:
         theirs.recv(100)
@@ -398,6 +398,27 @@ def test_a_connection_on_which_more_than_the_answer_came_is_not_kept(
     assert wire.ask(b"question", time.monotonic() + 10, replies) == answer
     assert wire.settled is settled
     server.join(10)
+    theirs.close()
+    wire.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_the_kernel_has_no_room_for_follows_in_order(tls: bool) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    wire, question = transport.Wire(ours, tls=tls), os.urandom(1_000_000)
+    heard = bytearray()
+
+    def serve() -> None:
+        while len(heard) < len(question):
+            heard.extend(theirs.recv(10_000))
+        theirs.sendall(b"+a\r\n")
+
+    server = threading.Thread(target=serve)
+    server.start()
+    assert wire.ask(question, time.monotonic() + 10) == b"a"
+    server.join(10)
+    assert bytes(heard) == question
     theirs.close()
     wire.close()
 

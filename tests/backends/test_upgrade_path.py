@@ -47,6 +47,8 @@ def run(directory: Path, changes: dict[str, str]) -> tuple[str, list[object]]:
         **clean,
         "PYTHONPATH": str(ROOT),
         "CACHEKIT_NAMESPACE": "upgrade",
+        "CACHEKIT_BACKENDS__DEFAULT__BUDGET": "10s",  # the machine may be busy
+        "CACHEKIT_BACKENDS__DEFAULT__ADAPTIVE": "false",
         "UPGRADE_REPORT": str(report),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the module needs none
         **changes,

@@ -24,6 +24,9 @@ KEY = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
 FILE = f"""
 namespace = "{SPACE}"
+[backends.default]
+budget = "10s"  # the machine may be busy
+adaptive = false
 [profiles.users]
 ttl = "1h"
 jitter = 0

@@ -20,7 +20,8 @@ def start(server: Server) -> Iterator[Start]:
     started: list[Service] = []
 
     def start(**keys: Any) -> Service:
-        settings = {"namespace": "rotated", "backends": {"default": {"url": server.url}}, **keys}
+        backend = {"url": server.url, "budget": "10s", "adaptive": False}  # the machine may be busy
+        settings = {"namespace": "rotated", "backends": {"default": backend}, **keys}
         started.append(Service(load([], settings=settings, environ={})))
         return started[-1]
 

@@ -31,7 +31,7 @@ def begin(namespace: str, url: str, **backend: Any) -> None:
     Outbox.replay = replay  # type: ignore[method-assign]
     configure(
         namespace=namespace,
-        backends={"default": {"url": url, **backend}},
+        backends={"default": {"url": url, "budget": "10s", "adaptive": False, **backend}},  # the machine may be busy
         profiles={
             "users": {"jitter": 0, "ttl": "1h"},
             "bare": {"jitter": 0, "ttl": "1h", "l1": {"mode": "off"}},

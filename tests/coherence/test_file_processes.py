@@ -114,7 +114,7 @@ def test_its_files_are_for_their_owner_alone(four: Processes, begin: Begin, path
 
 def test_killed_processes_leave_nothing_wrong_to_the_others(four: Processes, begin: Begin, path: Path) -> None:
     """Threads and tasks of all processes call, store and invalidate without a pause meanwhile."""
-    begin(adaptive=False)
+    begin()
     for place, process in enumerate(four):
         process.call("steady_app:work", place)
     for victim in list(four)[:2]:

@@ -22,10 +22,11 @@ def make(cachekit_server: Server) -> Iterator[Any]:
 
     def service(url: str = "", *, l1: L1Spec | None = None, ttl: float | None = 300.0, **backend: Any) -> Service:
         default = built_in_regions()["default"].but(ttl=ttl, jitter=0.0, l1=l1 or L1Spec())
+        options = {"url": url or cachekit_server.url, "budget": 5.0, "adaptive": False, **backend}
         spec = ServiceSpec(
             namespace=f"modes{next(NUMBERS)}",
             namespace_given=True,
-            backends={"default": BackendSpec(**{"url": url or cachekit_server.url, "budget": 5.0, **backend})},
+            backends={"default": BackendSpec(**options)},
             regions={**built_in_regions(), "default": default},
         )
         made.append(Service(spec))
@@ -162,7 +163,7 @@ def test_a_service_that_nobody_holds_leaves_no_thread(own: Server) -> None:
     spec = ServiceSpec(
         namespace="gone",
         namespace_given=True,
-        backends={"default": BackendSpec(url=own.url)},
+        backends={"default": BackendSpec(url=own.url, budget=5.0, adaptive=False)},
         regions=built_in_regions(),
     )
     service = Service(spec)

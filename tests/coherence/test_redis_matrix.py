@@ -395,4 +395,4 @@ def test_standing_in_line_is_part_of_the_budget(make: Make, proxy: FaultProxy, k
     times, errors = hurry(service, kind)
     assert len(times) == CALLERS
     assert errors > 0, "some did not get a connection"
-    assert max(times) < STEPS * BUDGET + 1.0
+    assert max(times) < STEPS * BUDGET + 3.0, "with a turn for each it would be 7.5 s for one step"

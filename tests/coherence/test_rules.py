@@ -106,10 +106,10 @@ def failing(node: Node, *methods: str) -> Iterator[None]:
     remote_ = node.remote
     call = remote_._call
 
-    async def broken(port: Any, name: str, *args: Any) -> Any:
+    async def broken(replays: int, port: Any, name: str, *args: Any) -> Any:
         if name in methods:
             raise remote.Unavailable("test")
-        return await call(port, name, *args)
+        return await call(replays, port, name, *args)
 
     remote_._call = broken  # type: ignore[method-assign]
     try:
@@ -421,7 +421,7 @@ def test_q1_what_is_queued_is_delivered_before_l2_is_read(
     b = world.node()
     b.call()
     if not rule:
-        monkeypatch.setattr(Remote, "do", lambda self, port, method, *args: self._call(port, method, *args))
+        monkeypatch.setattr(Remote, "do", lambda self, *args: self._call(self._replays, *args))
     world.data = "new"
     with failing(b, "invalidate"):
         assert b.invalidate() is Outcome.QUEUED
@@ -436,7 +436,7 @@ def test_q1_what_is_queued_is_delivered_before_l2_is_stored_to(
     world = make_world()
     a, b = world.node(), world.node()
     if not rule:
-        monkeypatch.setattr(Remote, "do", lambda self, port, method, *args: self._call(port, method, *args))
+        monkeypatch.setattr(Remote, "do", lambda self, *args: self._call(self._replays, *args))
 
     def meanwhile() -> None:
         world.data = "new"
@@ -471,7 +471,7 @@ def test_q4_a_load_samples_before_it_looks_what_is_queued(
         in_between()
 
     def look_first(self: Sample, *args: Any) -> None:
-        monkeypatch.setattr(Remote, "do", lambda self, port, method, *args: self._call(port, method, *args))
+        monkeypatch.setattr(Remote, "do", lambda self, *args: self._call(self._replays, *args))
         in_between()
         sampled(self, *args)
 

@@ -23,6 +23,7 @@ from cachekit.testing.servers import Server
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 SOON = 1.0  # seconds after a promotion
+BUDGET = "250ms"  # where servers hang
 AT_ONCE = 1.0  # seconds for news between processes, on a busy machine; max_staleness is many times that
 PUSHED = {"max_staleness": "30s", "heartbeat": "500ms"}  # what comes sooner than in 30 s was pushed
 WAYS = ["key", "tag", "late tag", "function", "region"]
@@ -125,7 +126,7 @@ def hurt(setup: Any, how: str, key: str | None = None) -> Server:
 
 @pytest.mark.parametrize("how", ["manual", *(pytest.param(how, marks=pytest.mark.slow) for how in ("kill", "pause"))])
 def test_a_failover_raises_nothing_answers_nothing_wrong_and_is_over_soon(setup: Any, begin: Begin, how: str) -> None:
-    processes = begin(setup.url, adaptive=False)
+    processes = begin(setup.url, budget=BUDGET)
     with working(processes):
         hurt(setup, how)
         assert_recovery(processes)
@@ -151,7 +152,7 @@ def apart(cluster: ClusterSetup, process: Any) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["value", "region stamp", "tag stamp"])
 def test_the_primary_of_values_or_of_stamps_alone_is_lost(whole_cluster: ClusterSetup, begin: Begin, part: str) -> None:
-    processes = begin(whole_cluster.url, adaptive=False)
+    processes = begin(whole_cluster.url, budget=BUDGET)
     names = apart(whole_cluster, processes[0])
     with working(processes):
         hurt(whole_cluster, "kill", names[part])

@@ -31,6 +31,15 @@ pytestmark = pytest.mark.slow
 CACHEKIT = Path(sys.executable).with_name("cachekit")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """With the server, for the command and the workers: the machine may be busy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHEKIT_BACKENDS__DEFAULT__BUDGET", "10s")
+        patch.setenv("CACHEKIT_BACKENDS__DEFAULT__ADAPTIVE", "false")
+        yield
+
+
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
     with Demo(free_port()) as running:
@@ -433,5 +442,5 @@ def test_nothing_is_left_however_it_ends(serving: tuple[Any, list[int]], how: si
     assert len(ports) == 4
     assert all(listens(port) for port in ports)
     process.send_signal(how)
-    assert process.wait(15) == (-9 if how is signal.SIGKILL else 0)
+    assert process.wait(60) == (-9 if how is signal.SIGKILL else 0)
     assert all_gone(ports)

@@ -19,13 +19,17 @@ ARGUMENTS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 MEMORY, SERVER, COMPUTED = "from memory", "from the server", "computed"
+# The machine may be busy.
+PATIENT = {"CACHEKIT_BACKENDS__DEFAULT__BUDGET": "10s", "CACHEKIT_BACKENDS__DEFAULT__ADAPTIVE": "false"}
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    with Demo() as running:
+    demo = Demo()
+    demo.environment |= PATIENT
+    with demo as running:
         running.wait()
         yield running
 

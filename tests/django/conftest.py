@@ -15,6 +15,7 @@ from cachekit.process import Project, adopt_project, replace_default
 from cachekit.testing.servers import Server
 
 OURS = "cachekit.integrations.django.CacheKitCache"
+PATIENT = {"budget": "10s", "adaptive": False}
 namespaces = itertools.count()
 
 
@@ -34,7 +35,10 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def use(set_up: None) -> Iterator[Callable[..., None]]:
-    """Other settings for one test: ``use(CACHES={...}, CACHEKIT={...})``. Without aliases the default is ours."""
+    """Other settings for one test: ``use(CACHES={...}, CACHEKIT={...})``. Without aliases the default is ours.
+
+    Backends that it names have a budget that a busy machine does not exhaust; tests of the budget say their own.
+    """
     from django.core.cache import caches
     from django.test import override_settings
 
@@ -45,7 +49,9 @@ def use(set_up: None) -> Iterator[Callable[..., None]]:
 
     def settings(**values: Any) -> None:
         values.setdefault("CACHES", {"default": {"BACKEND": OURS}})
-        values["CACHEKIT"] = {"namespace": f"django{next(namespaces)}", **values.get("CACHEKIT", {})}
+        ours = {"namespace": f"django{next(namespaces)}", **values.get("CACHEKIT", {})}
+        ours["backends"] = {name: {**PATIENT, **backend} for name, backend in ours.get("backends", {}).items()}
+        values["CACHEKIT"] = ours
         override = override_settings(**values)
         override.enable()
         overridden.append(override)
@@ -67,12 +73,7 @@ def on_server(use: Callable[..., None], cachekit_server: Server) -> Callable[...
     """As `use`, with a server behind the default backend."""
 
     def settings(*, profiles: dict[str, Any] | None = None, **values: Any) -> None:
-        backend = {
-            "url": cachekit_server.url,
-            "budget": "10s",
-            "adaptive": False,
-        }  # a busy machine takes none of it away
-        use(CACHEKIT={"backends": {"default": backend}, "profiles": profiles or {}}, **values)
+        use(CACHEKIT={"backends": {"default": {"url": cachekit_server.url}}, "profiles": profiles or {}}, **values)
 
     return settings
 

@@ -22,7 +22,10 @@ if not settings.configured:
         INSTALLED_APPS=["cachekit.integrations.django"],
         WSGI_APPLICATION=f"{__name__}.wsgi",
         CACHES={"default": {"BACKEND": "cachekit.integrations.django.CacheKitCache", "TIMEOUT": 3600}},
-        CACHEKIT={"namespace": os.environ.get("SERVERS_APP", "servers")},
+        CACHEKIT={
+            "namespace": os.environ.get("SERVERS_APP", "servers"),
+            "backends": {"default": {"budget": "10s", "adaptive": False}},  # the machine may be busy
+        },
     )
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()

@@ -40,8 +40,7 @@ def alias(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> 
     from django.core.cache import cache
 
     default = {"jitter": 0, "l1": {"mode": "off" if request.param.endswith("without l1") else "on"}}
-    patient = {"url": cachekit_server.url, "budget": "5s", "adaptive": False}  # for 30 threads on a busy machine
-    backends = {} if request.param == "l1" else {"default": patient}
+    backends = {} if request.param == "l1" else {"default": {"url": cachekit_server.url}}
     use(CACHEKIT={"backends": backends, "profiles": {"default": default, "other": {}}})
     return cache
 

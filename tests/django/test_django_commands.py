@@ -175,7 +175,8 @@ def test_entries_of_aliases_with_one_server_are_listed_once(use: Callable[..., N
     from django.core.cache import caches
 
     names = ("default", "other")
-    use(CACHES={name: {"BACKEND": OURS, "LOCATION": cachekit_server.url, "KEY_PREFIX": name} for name in names})
+    aliases = {name: {"BACKEND": OURS, "LOCATION": cachekit_server.url, "KEY_PREFIX": name} for name in names}
+    use(CACHES=aliases, CACHEKIT={"backends": {f"django.{name}": {} for name in names}})
     for name in names:
         caches[name].set("k", "x")
     regions = [row["region"] for row in json.loads(manage("entries", "--json"))["entries"]]

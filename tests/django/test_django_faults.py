@@ -64,7 +64,7 @@ def project(request: pytest.FixtureRequest, use: Callable[..., None], outage: Ou
     use(
         CACHES={"default": {"BACKEND": OURS}, "sessions": {"BACKEND": OURS, "LOCATION": "sessions"}},
         CACHEKIT={
-            "backends": {"default": {"url": outage.proxy.url}},
+            "backends": {"default": {"url": outage.proxy.url, "budget": BUDGET, "adaptive": True}},
             "profiles": {
                 "default": {"l1": {"mode": request.param}},
                 "sessions": {"ttl": "14d", "l1": {"mode": request.param}},

@@ -35,7 +35,7 @@ def cache(use: Callable[..., None], own_server: Server) -> Any:
     use(
         CACHES={"default": {"BACKEND": OURS}, "sessions": {"BACKEND": OURS}},
         CACHEKIT={
-            "backends": {"default": {"url": own_server.url, "budget": "5s", "adaptive": False}},
+            "backends": {"default": {"url": own_server.url}},
             "profiles": {"default": {"l1": {"mode": "off"}}},
         },
     )

@@ -367,6 +367,14 @@ def test_pages_of_users_are_kept_for_each(opened: Site, kind: str) -> None:
     assert page.runs == 2
     assert ask("/", cookie="sid=1").cache == "BYPASS"
     assert caches(ask("/"), ask("/")) == ["MISS", "HIT"]
+    assert ask("/").headers["cache-control"] == "private, no-cache"  # it is wrong for who has logged in since
+
+
+def test_an_empty_name_is_nobodys(opened: Site) -> None:
+    _, ask = opened(lambda request: request.headers["authorization"], per_user=lambda request: "")
+    answers = [ask("/", authorization=name) for name in ("ann", "bob")]
+    assert [answer.body for answer in answers] == ["ann", "bob"]
+    assert caches(*answers) == ["BYPASS", "BYPASS"]
 
 
 @pytest.mark.parametrize("wrong", [7, "None", b"x"])
@@ -405,7 +413,9 @@ def test_request_fields_by_vary(opened: Site) -> None:
         return HttpResponse(request.headers.get("x-a", "") + request.headers.get("x-b", ""), headers={"Vary": "X-B"})
 
     page, ask = opened(view, vary=["X-A"])
-    bodies = [ask("/", x_a=a, x_b=b).body for a in "12" for b in "34" for _ in range(2)]
+    answers = [ask("/", x_a=a, x_b=b) for a in "12" for b in "34" for _ in range(2)]
+    assert {each.headers["vary"] for each in answers} == {"X-B, x-a"}
+    bodies = [each.body for each in answers]
     assert bodies == ["13", "13", "14", "14", "23", "23", "24", "24"]
     assert page.runs == 4
 
@@ -484,6 +494,7 @@ def test_a_tag_a_url_and_the_view_outdate_pages(opened: Site, kind: str) -> None
     assert left(lambda: save(2)) == ["HIT", "HIT", "MISS"]
     assert left(lambda: invalidate_url("http://testserver/items/1")) == ["MISS", "MISS", "HIT"]
     assert left(lambda: invalidate_url("http://testserver/items/1?page=2")) == ["HIT", "MISS", "HIT"]
+    assert left(lambda: invalidate_url("http://testserver/items/1?%70age=%32")) == ["HIT", "MISS", "HIT"]
     assert left(lambda: invalidate_url("https://testserver/items/1")) == ["HIT", "HIT", "HIT"]
     assert left(page.view.invalidate) == ["MISS", "MISS", "MISS"]
 

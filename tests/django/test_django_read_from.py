@@ -545,7 +545,8 @@ def test_a_server_of_its_own_reads_too(use: Use, cachekit_server: Server) -> Non
         CACHES={
             "default": {"BACKEND": OURS, "LOCATION": cachekit_server.url, "OPTIONS": {"ttl": "9m", "READ_FROM": "old"}},
             "old": of_locmem("url"),
-        }
+        },
+        CACHEKIT={"backends": {"django.default": {}}},
     )
     caches["old"].set("k", "old")
     assert cache.get("k") == "old"

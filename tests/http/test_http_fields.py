@@ -5,6 +5,7 @@ import time
 import pytest
 
 from cachekit.http import conditional, control, dates
+from cachekit.http.answer import outdated_urls
 from cachekit.http.messages import Request, Response, host_of
 from cachekit.http.page import sorted_query, tags_of, target, url_tag, variant
 
@@ -40,6 +41,27 @@ def test_a_quote_that_does_not_end_hides_nothing(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("public; no-store", "no-store"), ("must-revalidate no-store", "no-store"), (";No-Store", "no-store"),
+        ("must-revalidate; private", "private"), ("\u00a0private", "private"), ("\x0bno-cache", "no-cache"),
+        ("max-age=60;private", "private"), ("max-age=60 no-cache", "no-cache"), ("=private", "private"),
+        ('public; private="x"', "private"), ("no-transform;max-age=5;no-store", "no-store"),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_hides_nothing(value: str, name: str) -> None:
+    """Whoever writes it does not want it kept."""
+    assert name in control.directives([f"max-age=60, {value}, public"])
+
+
+@pytest.mark.parametrize(
+    "value", ['x="a no-store b"', "x=private", "no-storey", "x-no-store", "public", "x=y private-x"]
+)
+def test_what_only_looks_so_says_nothing(value: str) -> None:
+    assert not {"no-store", "private", "no-cache"} & {*control.directives([value])}
+
+
+@pytest.mark.parametrize(
     ("value", "seconds"),
     [
         ("max-age=0", 0), ("max-age=3600", 3600), ("max-age=007", 7), ('max-age="10"', 10),
@@ -54,7 +76,7 @@ def test_seconds_of_a_directive(value: str, seconds: int | None) -> None:
     assert control.seconds(control.directives([value]), "max-age") == seconds
 
 
-@pytest.mark.parametrize("text", ['"\\"', '"\\', ",", '"', "\\", "a=", ' "', "W/"])
+@pytest.mark.parametrize("text", ['"\\"', '"\\', ",", '"', "\\", "a=", ' "', "W/", "a ", "; "])
 def test_reading_is_linear(text: str) -> None:
     """A client may send 64 KB of anything: seconds of work would be an attack."""
     value, request = text * (65536 // len(text)), Request("GET", "http", "h", "/", b"", ())
@@ -209,10 +231,34 @@ def test_values_do_not_lie_beside_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("/café", "/caf%C3%A9"), ("/a%2Fb", "/a/b"), ("/a%20b", "/a%2520b"), ("/%ff", "/%FF"), ("/100%", "/100%25")],
-)
+    [
+        ("/café", "/caf%C3%A9"), ("/a%2Fb", "/a/b"), ("/a%20b", "/a%2520b"), ("/%ff", "/%FF"), ("/100%", "/100%25"),
+        ("/%41%4a", "/AJ"), ("/%4%31", "/A"), ("/%%34%31", "/A"), ("/%2525252541", "/A"), ("/%zz%", "/%25zz%2525"),
+    ],
+)  # fmt: skip
 def test_tags_of_urls_do_not_depend_on_how_they_are_written(one: str, other: str) -> None:
     assert url_tag("http", "h", one, None) == url_tag("http", "H:80", other, None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"q=a+b", b"q=a%20b"), (b"q=%c3%a9", b"q=%C3%A9"), (b"q=\xc3\xa9", b"q=%C3%A9"), (b"%71=a", b"q=a"),
+        (b"b=1&a=%2b", b"a=%2B&b=1"), (b"q=a/b:c", b"q=a%2Fb%3Ac"), (b"%62=1&a=2", b"a=2&b=1"),
+    ],
+)  # fmt: skip
+def test_tags_of_urls_do_not_depend_on_how_their_query_is_written(one: bytes, other: bytes) -> None:
+    assert url_tag("http", "h", "/", one) == url_tag("http", "h", "/", other)
+
+
+@pytest.mark.parametrize("path", ["/%" + "25" * 30_000, "/%2" + "%3" * 30_000 + "%35", "/" + "%25" * 20_000])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_making_tags_is_linear(method: str, path: str) -> None:
+    """Whoever sends a path that was encoded thousands of times would stop the process."""
+    request, began = at(path, b"x=" + path.encode(), method=method), time.process_time()
+    tags_of((*target(request, None), ""))
+    outdated_urls(request, Response(200, (("location", path),), b""))
+    assert time.process_time() - began < 2
 
 
 def test_tags_of_urls_differ() -> None:
@@ -220,6 +266,7 @@ def test_tags_of_urls_differ() -> None:
               ("http", "h", "/", b""), ("http", "h", "/", b"x"), ("http", "h:8080", "/", None)]  # fmt: skip
     assert len({url_tag(*place) for place in places}) == len(places)
     assert url_tag("http", "h", "/", b"a&b") == url_tag("http", "h", "/", b"b&a")
+    assert url_tag("http", "h", "/", b"q=a+b") != url_tag("http", "h", "/", b"q=a%2Bb")
 
 
 def test_a_page_has_the_tags_of_its_url_and_of_its_path() -> None:

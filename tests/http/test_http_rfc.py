@@ -550,6 +550,29 @@ async def test_an_entity_tag_of_the_route_stays(site: Any) -> None:
     assert (await site.says(etag='W/"mine"').twice()).all("etag") == ['W/"mine"']
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [([], "x-tenant"), ("Accept", "Accept, x-tenant"), (["Accept", "X-Tenant"], "Accept, X-Tenant")],
+)
+async def test_what_the_route_tells_apart_is_said(sites: Any, said: Any, expected: str) -> None:
+    """RFC 9110 section 12.5.5: or the next cache gives one tenant's page to another."""
+    site = sites(Rules(ttl=60.0, vary=("x-tenant",), client_ttl=30.0)).says(vary=said)
+    answers = [await site.ask(x_tenant=tenant) for tenant in ("a", "a", "b", "b")]
+    assert [answer["x-cache"] for answer in answers] == ["MISS", "HIT"] * 2
+    assert {answer["vary"] for answer in answers} == {expected}
+    not_modified = await site.ask(x_tenant="a", if_none_match=answers[0]["etag"])
+    assert (not_modified.status, not_modified["vary"]) == (304, expected)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0, "private, no-cache"), (30.0, "private, max-age=30")])
+async def test_a_page_for_nobody_is_not_for_who_has_logged_in_since(sites: Any, seconds: float, said: str) -> None:
+    """Where the route knows users, no shared cache may give anybody the page that was made for none of them."""
+    site = sites(Rules(ttl=60.0, client_ttl=seconds, per_user=True))
+    for user in (None, None, "anna", "anna"):
+        assert (await site.ask(user=user))["cache-control"] == said
+    assert len(site.requests) == 2
+
+
 @pytest.mark.parametrize(("method", "given", "expected"), [
     ("GET", {}, "cachekit; hit; ttl=50"), ("POST", {}, "cachekit; fwd=method"),
     ("GET", {"cache_control": "no-cache"}, "cachekit; fwd=request; stored"),
@@ -561,6 +584,29 @@ async def test_cache_status(site: Any, method: str, given: dict[str, str], expec
     await site.says(cache_status="inner; hit").ask()
     site.clock.advance(10)
     assert (await site.ask(method=method, **given))["cache-status"] == f"inner; hit, {expected}"
+
+
+async def test_cache_status_says_what_was_there(sites: Any) -> None:
+    """RFC 9211 section 2.2: nothing for this URI, nothing for these fields, something that is too old."""
+    site = sites(stale_ttl="1h").says(vary="accept")
+    said = [(await site.ask(accept=value))["cache-status"] for value in "ab"]
+    assert said == ["cachekit; fwd=uri-miss; stored", "cachekit; fwd=vary-miss; stored"]
+    assert (await site.ask(method="HEAD", accept="c"))["cache-status"] == "cachekit; fwd=vary-miss"
+    assert (await site.ask(method="HEAD", accept="a", cache_control="no-cache"))["cache-status"] == (
+        "cachekit; fwd=request"
+    )
+    assert (await site.ask(method="HEAD", path="/b"))["cache-status"] == "cachekit; fwd=uri-miss"
+    site.clock.advance(100)
+    said = [(await site.ask(accept=value))["cache-status"] for value in "ab"]
+    assert said == ["cachekit; fwd=stale; stored"] * 2
+    site.clock.advance(100)
+    assert (await site.ask(accept="c"))["cache-status"] == "cachekit; fwd=vary-miss; stored"
+
+
+async def test_cache_status_of_what_was_not_forwarded(site: Any) -> None:
+    """RFC 9211 section 2.2: fwd is only of requests that went on."""
+    answer = await site.ask(cache_control="only-if-cached")
+    assert (answer.status, answer["cache-status"]) == (504, 'cachekit; detail="only-if-cached"')
 
 
 def test_kept_pages_are_plain_data() -> None:

@@ -22,6 +22,7 @@ class Seen(NamedTuple):
     headers: Mapping[str, str]
     query: str
     session: Callable[[], Any]  # asking for it is using it
+    asked: Any  # the request itself
 
 
 class Answer(NamedTuple):
@@ -41,7 +42,7 @@ def view_of(path: str, run: Callable[[str, Any], Any]) -> Any:
 
     def view() -> Response:
         query = request.query_string.decode()
-        made = run(path, Seen(request.method, _lower(request.headers), query, lambda: session))
+        made = run(path, Seen(request.method, _lower(request.headers), query, lambda: session, request))
         response = Response(made.body, made.status, mimetype="text/plain")
         for name, value in made.headers:
             response.headers.add(name, value)

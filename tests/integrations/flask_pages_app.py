@@ -11,7 +11,8 @@ from cachekit.integrations.flask import CacheKit
 RUNS = Path(os.environ["PAGES_RUNS"])
 
 app = Flask(__name__)
-cache = CacheKit(app, config={"namespace": "pages", "backends": {"default": {"url": os.environ["PAGES_URL"]}}})
+backend = {"url": os.environ["PAGES_URL"], "budget": "10s", "adaptive": False}  # the machine may be busy
+cache = CacheKit(app, config={"namespace": "pages", "backends": {"default": backend}})
 
 
 @app.route("/")

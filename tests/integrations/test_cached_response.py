@@ -47,7 +47,7 @@ CONFIG = {
         "early": {"ttl": "10s", "early_refresh": 1000},
     }
 }
-OURS = {"x-cache", "cache-status", "etag", "date", "age", "cache-control"}
+OURS = {"x-cache", "cache-status", "etag", "date", "age", "cache-control", "vary"}
 
 
 @pytest.fixture
@@ -292,6 +292,7 @@ class TestDependencies:
         for asked, tenant in (("de", "a"), ("de", "b"), ("fr", "a"), ("de", "a")):
             answer = client.get("/", headers={"accept-language": asked, "x-tenant": tenant})
             assert answer.json() == [asked, tenant, ""]
+            assert answer.headers["vary"] == "accept-language, x-tenant"
         assert answer.headers["x-cache"] == "HIT"
         assert client.get("/", headers={"cookie": "theme=dark"}).json() == ["", "", "dark"]
 

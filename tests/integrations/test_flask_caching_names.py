@@ -5,7 +5,8 @@ import json
 import logging
 
 import pytest
-from flask import Flask, abort, make_response, render_template_string, request
+from flask import Flask, abort, make_response, render_template, render_template_string, request
+from jinja2 import DictLoader
 from typer.testing import CliRunner
 
 from cachekit import ConfigError, Outcome, tenant
@@ -231,6 +232,30 @@ class TestFragments:
         assert self.rendered(template, text="a") == "a\na2"
         assert self.rendered(template, text="b") == "a\na2"
 
+    def test_two_tags_of_one_line_are_two_fragments(self, cache):
+        template = (
+            "{% cache 60 %}{{ a }}{% endcache %}|{% cache 60 %}{{ b }}{% cache 60 %}{{ c }}{% endcache %}{% endcache %}"
+        )
+        for _ in range(2):
+            assert self.rendered(template, a=1, b=2, c=3) == "1|23"
+        assert self.rendered(template, a=4, b=5, c=6) == "1|23"
+
+    def test_templates_without_a_name_are_told_apart_by_what_they_are(self, cache):
+        one, other = "{% cache 60 %}{{ text }}{% endcache %}", "<p>{% cache 60 %}{{ text }}{% endcache %}"
+        assert [self.rendered(one, text="a"), self.rendered(other, text="b")] == ["a", "<p>b"]
+        assert [self.rendered(one, text="c"), self.rendered(other, text="c")] == ["a", "<p>b"]
+
+    def test_a_template_with_a_name_keeps_its_fragment_in_every_process(self):
+        texts = []
+        for text in ("a", "b"):
+            app = make_app(CacheKit())
+            app.jinja_loader = DictLoader(
+                {"one": "{% cache 60 %}{{ text }}{% endcache %}", "two": "{% include 'one' %}"}
+            )
+            with app.app_context():
+                texts += [render_template("two", text=text), render_template("one", text=text)]
+        assert texts == ["a"] * 4
+
     def test_keys_do_not_meet(self):
         keys = [
             make_template_fragment_key(*each) for each in (("a", ["b_c"]), ("a_b", ["c"]), ("a", ["b", "c"]), ("a",))
@@ -309,14 +334,30 @@ class TestSettings:
         assert url(CACHE_TYPE="RedisSentinelCache", **sentinels) == "redis+sentinel://a:1,b:2/main/0"
         assert url(CACHE_TYPE="RedisClusterCache", CACHE_REDIS_CLUSTER="a:1, b:2") == "redis+cluster://a:1,b:2"
 
+    def test_addresses_of_ipv6(self):
+        backend = spec_of(CACHE_TYPE="RedisCache", CACHE_REDIS_HOST="::1", CACHE_REDIS_PORT="7").backends["default"]
+        assert backend.url == "redis://[::1]:7/0"
+        sentinels = {"CACHE_REDIS_SENTINELS": [("fe80::1", 1), ("[::1]", 2)]}
+        backend = spec_of(CACHE_TYPE="RedisSentinelCache", **sentinels).backends["default"]
+        assert backend.url == "redis+sentinel://[fe80::1]:1,[::1]:2/mymaster/0"
+
+    def test_every_prefix_has_a_namespace_of_its_own(self):
+        prefixes = [
+            "shop", "shop_", "shop:eu", "shop_eu", "shop eu", "shop__eu", "Shop", "ä", "ü", "магазин", "", "1", "2:",
+            "flask_cache", "flask_cache_", "s" * 64, "s" * 65, "s" * 66, 7,
+        ]  # fmt: skip
+        names = [spec_of(CACHE_TYPE="RedisCache", CACHE_KEY_PREFIX=prefix).namespace for prefix in prefixes]
+        assert len({*names}) == len(prefixes)
+        assert names[:2] == ["shop", "shop_"]
+
     def test_the_rest(self):
         spec = spec_of(CACHE_TYPE="RedisCache", CACHE_DEFAULT_TIMEOUT=0, CACHE_THRESHOLD=7, CACHE_KEY_PREFIX="shop:v1_")
         assert (spec.namespace, spec.regions["default"].ttl, spec.regions["default"].l1.max_entries) == (
-            "shop_v1",
+            "shop_v1-8189056a",
             None,
             7,
         )
-        assert spec_of(CACHE_TYPE="RedisCache").namespace == "flask_cache"
+        assert spec_of(CACHE_TYPE="RedisCache").namespace == "flask_cache_"
         assert spec_of(CACHE_DEFAULT_TIMEOUT=9).regions["default"].ttl == 9
         harmless = {"CACHE_NO_NULL_WARNING": True, "CACHE_IGNORE_ERRORS": True, "CACHE_HASH_METHOD": object()}
         assert spec_of(CACHE_TYPE="simple", **harmless, CACHE_OPTIONS={}).namespace == "cachekit"
@@ -398,6 +439,34 @@ class TestOldDefaults:
         assert len(told) == 1
         for word in ("Authorization", "cookies", "host", "method", "query", "errors", "Set-Cookie"):
             assert word in told[0]
+
+    @pytest.mark.parametrize("option", [
+        {"per_user": lambda request: request.headers.get("X-Name")}, {"vary": ["X-Name"]}, {"statuses": {404: 1}},
+        {"tags": ["t"]}, {"client_ttl": 9}, {"stale_ttl": "1h"},
+    ], ids=lambda option: next(iter(option)))  # fmt: skip
+    def test_an_option_of_ours_makes_a_view_safe(self, option):
+        app, cache, page, _ = self.site(
+            lambda: request.headers.get("X-Name", "") + request.query_string.decode(), **option
+        )
+        client = app.test_client(use_cookies=False)
+        seen = [client.get("/", query_string=f"n={n}", headers={"Cookie": "a=1"}) for n in (1, 2)]
+        assert [answer.text for answer in seen] == ["n=1", "n=2"]
+        assert {answer.headers["X-Cache"] for answer in seen} == {"BYPASS"}
+        if "per_user" in option or "vary" in option:
+            for name in ("alice", "bob", "alice"):
+                answer = client.get("/", headers={"X-Name": name})
+                assert answer.text == name
+            assert answer.headers["X-Cache"] == "HIT"
+        with app.app_context():
+            assert cache.delete_cached(page, path="/") is Outcome.DONE
+
+    def test_a_profile_that_does_not_exist_stops_the_start(self):
+        with pytest.raises(ConfigError, match=r"page.*nonsense"):
+            self.site(lambda: "x", profile="nonsense")
+        cache = CacheKit(flask_caching_defaults=True)
+        make_app(cache)
+        with pytest.raises(ConfigError, match=r"user.*did you mean 'users'"):
+            cache.cached(profile="user")(lambda: "x")
 
     def test_keys_are_those_of_flask_caching(self):
         app, cache, page, runs = self.site(lambda: "x", query_string=None)

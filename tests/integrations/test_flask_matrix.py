@@ -38,6 +38,10 @@ PAGES: dict[str, Any] = {
     "/method": lambda seen: Made(seen.method),
     "/host": lambda seen: Made(seen.headers["host"]),
     "/language": lambda seen: Made(seen.headers.get("accept-language", ""), 200, (("vary", "Accept-Language"),)),
+    "/languages": lambda seen: Made(str(seen.asked.accept_languages.best_match(["de", "fr"]))),
+    "/types": lambda seen: Made(str(seen.asked.accept_mimetypes.best_match(["text/html", "text/csv"]))),
+    "/charsets": lambda seen: Made(str(seen.asked.accept_charsets.best_match(["utf-8", "latin-1"]))),
+    "/encodings": lambda seen: Made(str(seen.asked.accept_encodings.best_match(["gzip", "br"]))),
     "/plain": lambda seen: Made("the same for all"),
 }
 RUNS: dict[str, int] = {}
@@ -118,3 +122,18 @@ def test_a_page_in_another_language_is_another_page(ask):
     languages = ["de", "fr", "de", "fr", "de"]
     assert [ask("/language", accept_language=language).body for language in languages] == languages
     assert ask("/language", accept_language="fr").cache == "HIT"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "wanted"),
+    [
+        ("/languages", "Accept-Language", ["de", "fr"]), ("/types", "Accept", ["text/html", "text/csv"]),
+        ("/charsets", "Accept-Charset", ["utf-8", "latin-1"]), ("/encodings", "Accept-Encoding", ["gzip", "br"]),
+    ],
+)  # fmt: skip
+def test_what_a_page_asks_its_request_for_tells_pages_apart(ask, path, field, wanted):
+    """Though it does not say so in Vary."""
+    answers = [ask(path, **{field: value}) for value in wanted * 2]
+    assert [answer.body for answer in answers] == wanted * 2
+    assert [answer.cache for answer in answers] == ["MISS", "MISS", "HIT", "HIT"]
+    assert {answer.headers["vary"] for answer in answers} == {field}

@@ -5,10 +5,10 @@ import threading
 from wsgiref.validate import validator
 
 import pytest
-from flask import Flask, Response, abort, g, make_response, request, session
+from flask import Flask, Response, abort, g, make_response, request, session, stream_with_context
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.test import Client
+from werkzeug.test import Client, EnvironBuilder
 
 from cachekit import Outcome
 from cachekit.config.settings import load
@@ -318,6 +318,26 @@ class TestKeys:
         answers = [site.ask(x_tenant=name) for name in ("a", "b", "a")]
         assert [answer.text for answer in answers] == ["a", "b", "a"]
         assert results(answers) == ["MISS", "MISS", "HIT"]
+        assert [answer.headers["Vary"] for answer in answers] == ["x-tenant"] * 3
+
+    @pytest.mark.parametrize("cached", [True, False])
+    def test_a_language_that_was_chosen_before_the_view_tells_pages_apart(self, cached):
+        site = Site(lambda: (g.language, {"Vary": "Accept"}))
+
+        @site.app.before_request
+        def choose():
+            g.language = request.accept_languages.best_match(["de", "fr"])
+
+        fields = {} if cached else {"cookie": "sid=1"}
+        answers = [site.ask(accept_language=language, **fields) for language in ("de", "fr", "de", "fr")]
+        assert [answer.text for answer in answers] == ["de", "fr"] * 2
+        assert {answer.headers["Vary"] for answer in answers} == {"Accept, Accept-Language"}
+        assert results(answers) == (["MISS"] * 2 + ["HIT"] * 2 if cached else ["BYPASS"] * 4)
+
+    def test_an_error_page_by_what_its_visitor_accepts(self):
+        site = Site(lambda: abort(404), statuses={404: "1m"})
+        site.app.register_error_handler(404, lambda error: (str(request.accept_mimetypes), 404))
+        assert [site.ask(accept=kind).text for kind in ("text/a", "text/b")] == ["text/a", "text/b"]
 
     def test_a_callable_says_it_in_place_of_path_and_query(self):
         site = Site(rule="/<int:n>", make_cache_key=lambda n: n % 2)
@@ -392,6 +412,55 @@ class TestUnsafeMethods:
         site.ask(), site.ask(method="POST")
         assert site.ask().headers["X-Cache"] == "HIT"
 
+    @pytest.mark.parametrize("body", ["", "whole", "stream"])
+    def test_what_is_committed_at_the_end_of_the_request(self, body):
+        """A visitor who comes before that is given what was, and nobody after it."""
+        site, stored, seen = Site(lambda: stored["value"], methods=["GET"]), {"value": "old"}, []
+
+        def commit(error=None):
+            if request.method == "PUT":
+                seen.append(site.ask().text)
+                stored["value"] = "new"
+
+        def parts():
+            yield from "ab"
+            commit()
+
+        def change():
+            if body == "stream":
+                return Response(stream_with_context(parts()))
+            return body, 200 if body else 204
+
+        site.app.add_url_rule("/", "change", change, methods=["PUT"])
+        if body != "stream":
+            site.app.teardown_request(commit)
+        site.ask()
+        answer = site.ask(method="PUT")
+        assert answer.data == {"stream": b"ab", "whole": b"whole", "": b""}[body]
+        answer.close()
+        assert (seen, site.ask().text) == (["old"], "new")
+
+    def test_a_client_hears_of_it_when_it_is_so(self):
+        """Also one that reads the answer and asks at once, before its connection is closed."""
+        site, stored = Site(lambda: stored["value"], methods=["GET"]), {"value": "old"}
+
+        def change():
+            g.changed = True
+            return "changed"
+
+        def commit(error):
+            if g.get("changed"):
+                site.ask()
+                stored["value"] = "new"
+
+        site.app.add_url_rule("/", "change", change, methods=["PUT"])
+        site.app.teardown_appcontext(commit)
+        environ = EnvironBuilder(method="PUT").get_environ()
+        body = site.app.wsgi_app(environ, lambda status, fields, exc_info=None: lambda data: None)
+        assert b"".join(body) == b"changed"
+        assert site.ask().text == "new"
+        body.close()
+
     @pytest.mark.parametrize("inside", [True, False])
     def test_behind_a_proxy_whose_fields_are_read_inside_or_outside(self, inside):
         site = Site(inside=inside)
@@ -424,12 +493,26 @@ class TestUsers:
                 assert answer.headers["Cache-Control"] == "private, no-cache"
             assert site.ask().headers["X-Cache"] == expected
 
+    def test_a_page_for_nobody_is_private_too(self):
+        site = Site(per_user=self.by_token, client_ttl="30s")
+        answers = [site.ask(), site.ask(), site.ask(authorization="alice")]
+        assert results(answers) == ["MISS", "HIT", "MISS"]
+        assert {answer.headers["Cache-Control"] for answer in answers} == {"private, max-age=30"}
+
     def test_cookies_without_a_user_go_around(self):
         site = Site(per_user=self.by_token)
         assert results(site.ask(cookie="a=b") for _ in range(2)) == ["BYPASS", "BYPASS"]
 
     async def name(self, request):
         return session.get("user")
+
+    def test_an_empty_name_is_nobodys(self):
+        site = Site(
+            lambda: request.headers["Authorization"], per_user=lambda request: request.headers.get("X-User", "")
+        )
+        answers = [site.ask(authorization=name) for name in ("alice", "bob", "alice")]
+        assert [answer.text for answer in answers] == ["alice", "bob", "alice"]
+        assert results(answers) == ["BYPASS"] * 3
 
     def test_by_the_session_and_async(self):
         site = Site(lambda: session.get("user", "nobody"), per_user=self.name)
@@ -502,6 +585,16 @@ class TestErrors:
         clock.advance("61s")
         site.view = lambda: abort(404)
         assert site.ask().status_code == 404
+
+    @pytest.mark.parametrize("said", ["must-revalidate", "proxy-revalidate", "s-maxage=1", "stale-if-error=30"])
+    def test_not_where_a_response_with_a_timeout_forbids_it(self, clock, said):
+        site = Site(lambda: CachedResponse(make_response("x", {"Cache-Control": said}), timeout=5), profile="stale")
+        assert results([site.ask(), site.ask()]) == ["MISS", "HIT"]
+        site.view = lambda: abort(500)
+        clock.advance("6s")
+        assert site.ask().status_code == (200 if said == "stale-if-error=30" else 500)
+        clock.advance("30s")
+        assert site.ask().status_code == 500
 
     def test_an_exception_reaches_the_application(self):
         site = Site(lambda: 1 / 0)
@@ -595,6 +688,18 @@ class TestBehind:
         site.settled()
         assert site.ask().text == ("for alice" if by_then == "alice" else "page 1")
 
+    def test_a_page_is_computed_in_the_language_of_who_was_answered(self, clock):
+        site = Site(lambda: f"{request.accept_languages} {site.runs}", profile="behind")
+        for language in ("de", "fr"):
+            site.ask(accept_language=language)
+        clock.advance("61s")
+        for language in ("de", "fr"):
+            assert site.ask(accept_language=language).headers["X-Cache"] == "STALE"
+            site.settled()
+        answers = [site.ask(accept_language=language) for language in ("de", "fr")]
+        assert results(answers) == ["HIT", "HIT"]
+        assert [answer.text[:2] for answer in answers] == ["de", "fr"]
+
     def test_a_failure_behind_leaves_the_stale_page(self, clock):
         site = self.stale(clock)
         site.view = lambda: 1 / 0
@@ -605,9 +710,10 @@ class TestBehind:
 
 def test_pages_lie_on_the_server_and_etags_are_the_same_in_two_services():
     with start_server("valkey") as server:
+        backend = {"url": server.url, "budget": "10s", "adaptive": False}  # the machine may be busy
         answers = []
         for _ in range(2):
-            config = {"namespace": "two", "backends": {"default": {"url": server.url}}}
+            config = {"namespace": "two", "backends": {"default": backend}}
             cache, app = CacheKit(config=config), Flask("pages")
             app.add_url_rule("/", "index", cache.cached()(lambda: "the same"))
             cache.init_app(app)

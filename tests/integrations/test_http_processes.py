@@ -17,7 +17,7 @@ from cachekit.testing.servers import Server, free_port
 
 APPS = Path(__file__).parent / "apps"
 PAGES = ("decorated", "blocking", "middleware")
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 pytestmark = pytest.mark.slow
 

@@ -40,6 +40,8 @@ namespace = "shop"
 
 [backends.default]
 url = "{url}"
+budget = "10s"  # the machine may be busy
+adaptive = false
 
 [profiles.shared]
 ttl = "1m"
@@ -86,7 +88,8 @@ class Scene:
         return get(self.port, "/metrics", accept)
 
     def ask(self, path: str, **parameters: str) -> Any:
-        answer = json.loads(get(self.prometheus_port, f"/api/v1/{path}?{urlencode(parameters)}") or b"{}")
+        body = get(self.prometheus_port, f"/api/v1/{path}?{urlencode(parameters)}")
+        answer = json.loads(body) if body.startswith(b"{") else {}  # it listens before it is ready
         assert answer.get("status", "success") == "success", (parameters, answer)
         return answer.get("data", {})
 

@@ -23,6 +23,7 @@ from cachekit.testing.servers import start_server
 
 OF = {"region": "users", "function": "app.load"}
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+PATIENT = {"budget": "10s", "adaptive": False}  # the machine may be busy
 
 
 def samples(service, accept=None):
@@ -186,7 +187,8 @@ def of_backend(scraped, name):
 
 def test_a_backend_shows_whether_it_tells_of_changes_and_what_it_has_not_heard(make_service):
     with start_server() as server:
-        service = make_service(users={"backend": "main"}, backends={"main": {"url": server.url}})
+        backend = {"url": server.url, **PATIENT}
+        service = make_service(users={"backend": "main"}, backends={"main": backend})
         users = service.region("users")
         users.set("x", 1)
         scraped = until(lambda: samples(service), lambda scraped: of_backend(scraped, "coherence") == 2)
@@ -201,7 +203,7 @@ def test_a_backend_shows_whether_it_tells_of_changes_and_what_it_has_not_heard(m
 
 
 def test_a_backend_that_is_not_asked_to_tell_of_changes_is_no_alarm(make_service, server):
-    backend = {"url": server.url, "coherence": "ttl"}
+    backend = {"url": server.url, "coherence": "ttl", **PATIENT}
     service = make_service(users={"backend": "main"}, backends={"main": backend})
     service.region("users").get("x")
     assert of_backend(samples(service), "coherence") == 0

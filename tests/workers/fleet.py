@@ -30,6 +30,8 @@ namespace = "workers"
 
 [backends.default]
 url = "{url}"
+budget = "10s"  # the machine may be busy
+adaptive = false
 
 [profiles.shared]
 ttl = "2s"

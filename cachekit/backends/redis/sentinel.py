@@ -102,7 +102,7 @@ def ask(step: Question) -> Any:
     """The answer of a Sentinel, on a connection of its own."""
     address = step.sentinel
     try:
-        wire = transport.Wire(transport.connect(address, step.deadline))
+        wire = transport.Wire(transport.connect(address, step.deadline), tls=address.kind == "tls")
         try:
             packets = asked(step)
             return answered(packets, wire.ask(b"".join(packets), step.deadline, len(packets)))

@@ -35,10 +35,13 @@ class SupportsFileno(Protocol):
 class Wire:
     """One open connection. ``settled`` is False from the moment a command is sent until its reply is complete."""
 
-    __slots__ = ("_reader", "_sock", "_timeout", "clock", "idle_since", "peer", "reused", "server", "settled")
+    __slots__ = (
+        "_direct", "_reader", "_sock", "_timeout", "clock", "idle_since", "peer", "reused", "server", "settled",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, tls: bool) -> None:
         self._sock = sock
+        self._direct = not tls and os.name == "posix"  # its descriptor may be written to
         self._reader = new_reader()
         self._timeout = 0.0
         self.clock = Clock()
@@ -57,7 +60,7 @@ class Wire:
             if not 0.85 * seconds <= self._timeout <= seconds:
                 self._set_timeout(0.95 * seconds)
             self.settled = False
-            self._sock.sendall(packed)
+            self._send(packed)
             data = self._receive(deadline, len(packed) <= CHUNK)  # else sending alone may have taken a while
             unheard = False
             reader.feed(data)
@@ -103,6 +106,16 @@ class Wire:
     def __del__(self) -> None:
         self.close()
 
+    def _send(self, packed: bytes) -> None:
+        sent = 0
+        if self._direct:  # a socket with a time limit asks the kernel whether there is room, and mostly there is
+            try:
+                sent = os.write(self._sock.fileno(), packed)
+            except BlockingIOError:
+                pass
+        if sent < len(packed):
+            self._sock.sendall(packed[sent:])
+
     def _receive(self, deadline: float, first: bool) -> bytes:
         if not first:
             # A server that drips would get the whole time anew with every byte.
@@ -144,7 +157,7 @@ def peer_of(sock: socket.socket) -> str:
 def open_wire(address: Address, peer: Peer, deadline: float) -> Wire:
     """Connect, log in, ask for the time and which server it is, and tell ``peer``. Raises BackendError."""
     try:
-        wire = Wire(connect(address, deadline))
+        wire = Wire(connect(address, deadline), tls=address.kind == "tls")
     except (private.RedisError, OSError, ValueError) as error:
         raise while_connecting(error, str(address)) from error
     try:

@@ -45,7 +45,7 @@ def cache_page(
         tags: Tags of every page, or a callable of the request that gives them.
         per_user: A callable of the request that says for whom the response is, for async views also an async one: with
             a str the page is kept for this user only, and Authorization, cookies and the session are allowed; with
-            None as if there were no ``per_user``.
+            None or an empty one as if there were no ``per_user``.
         statuses: Errors that are kept, and for how long: ``{404: "30s"}``.
         client_ttl: For how long browsers may use a page without asking; 0 makes them ask each time, which a 304
             answers.
@@ -57,7 +57,7 @@ def cache_page(
     """
     if callable(ttl):
         raise TypeError("cache_page takes options and gives a decorator: write @cache_page() with parentheses")
-    rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
+    rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl, per_user=per_user)
     kept = _Decorator(rules, profile, checked_tags(tags), per_user, by_profile=ttl is None)
     return cast(Callable[[V], V], kept)
 

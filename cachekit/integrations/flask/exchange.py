@@ -76,6 +76,7 @@ class ViewExchange:
         self.why = self._why_untouched(value, response, later)
         if self.why:
             return None
+        views.say_what_was_asked(response)
         # Of a `CachedResponse`, which may have been made one of the application's class meanwhile.
         ttl = seconds_of(getattr(response, "cachekit_timeout", None))
         return messages.Response(response.status_code, views.fields_of(response), response.get_data(), ttl)

@@ -41,7 +41,8 @@ class CacheKit:
             A dict may also have the keys of Flask-Caching, ``CACHE_TYPE`` and so on, as ``app.config`` may.
         with_jinja2_ext: Whether templates have the tag ``{% cache %}``.
         flask_caching_defaults: Whether `cached` is as unsafe as Flask-Caching's: one page for all visitors of a path,
-            with errors and cookies. For a switch in steps; each application is warned once.
+            with errors and cookies. Not for views with an option that Flask-Caching does not have, beside ``profile``.
+            For a switch in steps; each application is warned once.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class CacheKit:
         self._as_flask_caching = flask_caching_defaults
         self.keeps_pages = False  # whether any view is cached
         self._recipes: WeakSet[Recipe] = WeakSet()
+        self._old_views: WeakSet[LegacyView] = WeakSet()
         self._installations: WeakSet[Installation] = WeakSet()
         if app is not None:
             self.init_app(app)
@@ -73,6 +75,8 @@ class CacheKit:
                 raise ConfigError("this CacheKit is installed in this application already, with another config=")
             return
         installation = Installation(self, app, config)
+        for old in list(self._old_views):
+            installation.check(old.view, old.profile)
         installation.start(self._recipes)
         app.extensions[EXTENSION] = installation
         if isinstance(there := app.extensions.setdefault(FOREIGN, {}), dict):
@@ -273,8 +277,8 @@ class CacheKit:
             tags: Tags of every page, or a callable of the request that gives them.
             vary: Names of request fields that tell pages apart, beside those that responses name in Vary.
             per_user: A callable of the request that says for whom the response is: with a str the page is kept for
-                this user only, and Authorization, cookies and the session are allowed; with None as if there were no
-                ``per_user``.
+                this user only, and Authorization, cookies and the session are allowed; with None or an empty one as if
+                there were no ``per_user``.
             statuses: Errors that are kept, and for how long: ``{404: "30s"}``.
             client_ttl: For how long browsers may use a page without asking; 0 makes them ask each time, which a 304
                 answers.
@@ -286,22 +290,31 @@ class CacheKit:
             raise TypeError("ttl= is called timeout= in cached()")
         for option in sorted(options.keys() & REFUSED):
             raise TypeError(f"{option}= does not go with cached()")
-        wanted = not self._as_flask_caching if query_string is None else query_string
+        safe = not self._as_flask_caching or bool(tags or vary or per_user or statuses or client_ttl or options)
+        wanted = safe if query_string is None else query_string
         choices = Choices(
             timeout, key_prefix, unless, forced_update, is_stale, response_filter, wanted, make_cache_key,
             bool(source_check), bool(response_hit_indication), tags, vary, per_user, statuses, client_ttl,
         )  # fmt: skip
         CachedView.check(choices, profile, options)
-        if self._as_flask_caching:
-            return lambda view: LegacyView(view, choices, profile, self._here, self).wrapper
 
         def decorator(view: Callable[P, Any]) -> Callable[P, Any]:
+            if not safe:
+                return self._as_before(view, choices, profile)
             made = CachedView(view, choices, profile, dict(options), self._here, self)
             self._register(made.wrapper, made.recipe)
             self.keeps_pages = True
             return made.wrapper  # type: ignore[no-any-return]  # with attributes of its own
 
         return decorator
+
+    def _as_before(self, view: Callable[P, Any], choices: Choices, profile: str) -> Callable[P, Any]:
+        """A view as Flask-Caching has it by default."""
+        made = LegacyView(view, choices, profile, self._here, self)
+        for installation in list(self._installations):
+            installation.check(view, profile)
+        self._old_views.add(made)
+        return made.wrapper  # type: ignore[no-any-return]  # with attributes of its own
 
     def delete_cached(self, f: Callable[..., Any], path: str | None = None, query_args: Any = None) -> Outcome:
         """Forget every response of a cached view, or those at a path.
@@ -325,7 +338,7 @@ class CacheKit:
     def _register(self, wrapper: Any, recipe: Recipe) -> None:
         """Remember what was decorated, and check it if there is an application to check it against."""
         for installation in list(self._installations):
-            installation.check(recipe)
+            installation.check(recipe.fn, recipe.options.profile)
         wrapper.cachekit_recipe = recipe  # and on whatever wraps it with functools.wraps
         self._recipes.add(recipe)
 

@@ -3,11 +3,13 @@
 import logging
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote
 
 from flask import Flask
 
+from cachekit.config.units import check_name
 from cachekit.errors import ConfigError
 
 NONE: Final = ("null", "nullcache")
@@ -125,7 +127,7 @@ def _url(kind: str, given: Mapping[str, Any], where: str) -> str:
                 "leave it out, or use a backend of your own"
             )
         hosts = ",".join(
-            f"{host}:{port}" for host, port in given.get("CACHE_REDIS_SENTINELS") or [("127.0.0.1", 26379)]
+            f"{_bracketed(host)}:{port}" for host, port in given.get("CACHE_REDIS_SENTINELS") or [("127.0.0.1", 26379)]
         )
         return f"redis+sentinel://{login}{hosts}/{given.get('CACHE_REDIS_SENTINEL_MASTER') or 'mymaster'}/{db}"
     if kind in CLUSTER:
@@ -138,11 +140,22 @@ def _url(kind: str, given: Mapping[str, Any], where: str) -> str:
     host, port = given.get("CACHE_REDIS_HOST", "localhost"), given.get("CACHE_REDIS_PORT") or 6379
     if not isinstance(host, str):
         raise ConfigError(f"{where}: CACHE_REDIS_HOST: a client object; write the host's name, or CACHE_REDIS_URL")
-    return f"redis://{login}{host}:{port}/{db}"
+    return f"redis://{login}{_bracketed(host)}:{port}/{db}"
+
+
+def _bracketed(host: object) -> str:
+    """A host as URLs have it: an address of IPv6 in brackets."""
+    text = str(host)
+    return f"[{text}]" if ":" in text and not text.startswith("[") else text
 
 
 def _namespace(prefix: Any, where: str) -> str:
     if callable(prefix):
         raise ConfigError(f"{where}: CACHE_KEY_PREFIX: a callable; keys have one prefix, so write a text")
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", str(prefix)).strip("_.-")
-    return re.sub("_+", "_", name) or "flask_cache"
+    text = str(prefix)
+    try:
+        return check_name(text)
+    except ValueError:  # no name for us: what is left of it, and what tells it from others of which the same is left
+        name = re.sub(r"[^A-Za-z0-9]+", "_", text).lstrip("_0123456789").rstrip("_")[:48]
+        digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return f"{name or 'flask_cache'}-{digest}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from flask import Flask, Response, abort, request
+from werkzeug.wsgi import ClosingIterator
 
 from cachekit.config.tree import find_files
 from cachekit.decorator import decorate
@@ -126,12 +127,12 @@ class Installation:
             self.cached(recipe)
         self.service().start()
 
-    def check(self, recipe: Recipe) -> None:
-        """Check a function that was decorated after the start."""
+    def check(self, function: Callable[..., Any], profile: str) -> None:
+        """Check the profile of a function of which `start` does not know."""
         try:
-            self.service().region_spec(recipe.options.profile)
+            self.service().region_spec(profile)
         except ConfigError as error:
-            name = f"{getattr(recipe.fn, '__module__', '')}.{getattr(recipe.fn, '__qualname__', '')}"
+            name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
             raise ConfigError(f"{name}: {error}") from None
 
     def prepare(self, app: Flask) -> None:
@@ -199,14 +200,32 @@ class Entrance:
         self.installation.prepare(self.app)
         if environ["REQUEST_METHOD"] in SAFE or not self.installation.kit.keeps_pages:
             return self.inner(environ, start_response)
+        return self._changing(environ, start_response)
+
+    def _changing(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """A request that changes something. Its pages are outdated when the answer begins, and again when the request
+        has been torn down: sessions may be committed there, and whoever asked before was given what was."""
+        tags: list[str] = []
+        whole = True
 
         def start(status: str, fields: Any, exc_info: Any = None) -> Any:
+            nonlocal whole
             response = messages.Response(int(status[:3]), messages.fields(fields), b"")
             asked = self.app.request_class(environ, populate_request=False)
-            self.installation.outdate(outdated_urls(request_of(asked), response))
+            tags[:] = outdated_urls(request_of(asked), response)
+            whole = bool(messages.values_of(response.fields, "content-length"))
+            outdate()
             return start_response(status, fields) if exc_info is None else start_response(status, fields, exc_info)
 
-        return self.inner(environ, start)
+        def outdate() -> None:
+            if tags:
+                self.installation.outdate(tags)
+
+        try:
+            body = self.inner(environ, start)
+        finally:
+            outdate()
+        return body if whole else ClosingIterator(body, outdate)  # a stream may hold the request until it ends
 
 
 def _has_route(app: Flask, path: str) -> bool:

@@ -17,6 +17,7 @@ from cachekit.errors import ConfigError
 from cachekit.http import page, short
 from cachekit.http.answer import Ask, Run, answer
 from cachekit.http.control import LONGEST
+from cachekit.http.declared import checked_user
 from cachekit.http.environ import quoted
 from cachekit.http.messages import joined
 from cachekit.http.policy import NEVER, Rules
@@ -172,10 +173,7 @@ class CachedView:
         if per_user is None:
             return None
         with views.looking_at_session():
-            user = current_app.ensure_sync(per_user)(request)
-        if user is not None and not isinstance(user, str):
-            raise TypeError(f"per_user= must give a str or None, not {type(user).__name__}: write str(...)")
-        return user
+            return checked_user(current_app.ensure_sync(per_user)(request))
 
     def _rules_now(self, installation: Installation) -> Rules:
         """The rules, with the timeout that the view has now: whoever likes changes it."""
@@ -329,6 +327,7 @@ def rules_of(choices: Choices) -> Rules:
         {status: seconds_of(0 if life is None else life) or 0.0 for status, life in statuses.items()},
         query=choices.query_string,
         client_ttl=0.0 if choices.client_ttl == 0 else seconds_of(choices.client_ttl) or 0.0,
+        per_user=choices.per_user is not None,
     )
 
 

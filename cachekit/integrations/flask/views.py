@@ -9,7 +9,7 @@ from flask import Flask, Request, Response, current_app, request
 from flask.globals import request_ctx
 from werkzeug.datastructures import Headers
 
-from cachekit.http import messages, page, short
+from cachekit.http import control, messages, page, short
 from cachekit.http.environ import fields_in, is_plain, quoted, spelt
 from cachekit.http.messages import Fields
 from cachekit.http.status import Result, told
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _REWRITTEN: Final = frozenset({"location", "content-location"})  # by Werkzeug, as each request needs it
+# Of a request, and the field that it is made of: in the request's `vars` once anybody has asked for it.
+_NEGOTIATED: Final = {
+    "accept_languages": "Accept-Language", "accept_mimetypes": "Accept", "accept_charsets": "Accept-Charset",
+    "accept_encodings": "Accept-Encoding",
+}  # fmt: skip
 
 
 class CachedResponse(Response):
@@ -56,6 +61,15 @@ def key_of(request: Request, *, query: bool) -> tuple[Any, ...] | None:
 def fields_of(response: Response) -> Fields:
     """The fields of a response."""
     return messages.fields(response.headers.items())
+
+
+def say_what_was_asked(response: Response) -> None:
+    """Name in Vary what this request was asked for: the page may have been chosen by it, and say nothing."""
+    asked = vars(current_request())
+    said = response.headers.getlist("Vary")
+    missing = [name for key, name in _NEGOTIATED.items() if key in asked and name.lower() not in control.names(said)]
+    if missing:
+        response.headers["Vary"] = ", ".join([*said, *missing])
 
 
 def is_whole(response: Response) -> bool:

@@ -123,7 +123,7 @@ def cached_response(
         ConfigError: A duration or a status that cannot be used.
         TypeError: The function is a generator, or not a function.
     """
-    rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)
+    rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl, per_user=per_user)
     checked = checked_tags(tags)
 
     def decorator(function: Any) -> Any:

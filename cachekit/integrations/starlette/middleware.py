@@ -77,7 +77,9 @@ class CacheMiddleware:
         self.app = app
         self.tags = checked_tags(tags)
         self.per_user = per_user
-        rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl)._replace(proxy=proxy)
+        rules = rules_of(ttl=ttl, vary=vary, statuses=statuses, client_ttl=client_ttl, per_user=per_user)._replace(
+            proxy=proxy
+        )
         self._rulebook = Rulebook(_pages, profile, rules, may_know_users=per_user is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
