@@ -50,11 +50,13 @@ def key_of(scope: Scope) -> tuple[Any, ...] | None:
         named = {name.lower(): value for name, value in headers}
     if not LOOKED_AT_RAW.isdisjoint(named) or len(named) != len(headers):  # a field twice: Host perhaps
         return None
-    host = named.get(b"host")
+    host, path, raw = named.get(b"host"), scope["path"], scope.get("raw_path") or b""
+    if b"%" in raw or "%" in path or scope.get("root_path"):  # few; the others are in keys as they are
+        path = key_path(path_of(scope), raw)
     return page.open_key(
         scope.get("scheme", "http"),
         host.decode("latin-1") if host else _server(scope),
-        key_path(path_of(scope), scope.get("raw_path") or b""),
+        path,
         scope.get("query_string", b""),
     )
 
