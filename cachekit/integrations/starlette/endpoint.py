@@ -206,11 +206,14 @@ class CachedRoute:
 
     def _hit(self, found: Any, scope: Scope, made: Made) -> Response | None:
         """The answer, if that is fresh; None: it takes the long way."""
-        hit = None if found is MISS else short.hit(found, made.wall())
+        if found is MISS:
+            return None
+        bound = made.function.at()  # once, for the clock and the count
+        hit = short.hit(found, bound.service.async_port.wall())
         if hit is None:
             return None
         scope[ANSWERED] = True
-        made.counted("HIT")
+        bound.tally.answered("HIT")
         return _Whole(hit.status, raw_of_hit(hit), hit.body)
 
     async def _long(self, args: tuple[Any, ...], given: Given, native: Request, made: Made, found: Any) -> Any:
