@@ -159,9 +159,12 @@ class CachedRoute:
             # What the framework gets in place of what the function returns. Here, since a coroutine more costs a hit.
             given = self.inputs.of(args, kwargs)
             request = given.request
-            if request is None or not self._is_asked(request.scope, args):
+            if request is None:
                 return await self.run(args, kwargs)
-            made, scope = self._made(request), request.scope
+            scope = request.scope
+            if ANSWERED in scope or (scope.get("endpoint") is not endpoint and not self._is_inside(scope, args)):
+                return await self._run_for_another(args, kwargs)
+            made = self._made(request)
             found = self._at_hand(given, scope, made)
             hit = self._hit(found, scope, made)
             return await self._long(args, given, request, made, found) if hit is None else hit
@@ -172,18 +175,18 @@ class CachedRoute:
         made.invalidate, made.ainvalidate = self.pages.clear, self.pages.aclear
         return made
 
-    def _is_asked(self, scope: Scope, args: tuple[Any, ...]) -> bool:
-        """Whether this is called to answer the request, and not by its endpoint, which wants what the function returns:
-        by itself, inside of other decorators, or as a method."""
+    def _is_inside(self, scope: Scope, args: tuple[Any, ...]) -> bool:
+        """Whether this is called to answer the request: inside of other decorators, or as a method."""
         endpoint = scope.get("endpoint")
-        if ANSWERED not in scope:
-            # functools.wraps() takes the attribute along. Without an endpoint there is no other who could have called.
-            if endpoint is None or getattr(endpoint, "__cachekit_route__", None) is self:
-                return True
-            if inspect.isclass(endpoint) and args and isinstance(args[0], endpoint):
-                return True
-            if isinstance(endpoint, functools.partial):
-                return self._is_asked({"endpoint": endpoint.func}, args)
+        if isinstance(endpoint, functools.partial):
+            endpoint = endpoint.func
+        # functools.wraps() takes the attribute along. Without an endpoint there is no other who could have called.
+        if endpoint is None or getattr(endpoint, "__cachekit_route__", None) is self:
+            return True
+        return inspect.isclass(endpoint) and bool(args) and isinstance(args[0], endpoint)
+
+    async def _run_for_another(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the function returns, for the endpoint of the request, which has called this one."""
         if not self._is_told:
             self._is_told = True
             logger.warning(
@@ -191,7 +194,7 @@ class CachedRoute:
                 "decorators above it must use functools.wraps; for other functions there is @cache",
                 self.function.__qualname__,
             )
-        return False
+        return await self.run(args, kwargs)
 
     def _at_hand(self, given: Given, scope: Scope, made: Made) -> Any:
         """What lies there, if this is an ordinary request whose page varies by nothing, or MISS."""
