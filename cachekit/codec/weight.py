@@ -58,15 +58,19 @@ def _weigh(payload: bytes, left: int) -> None:
     """Go from head to head; what is inside of what does not matter. Whether it is msgpack at all is for the decoder."""
     at, size = 0, len(payload)
     while at < size:
-        length, cost = _SHORT[payload[at]]
-        if not length:
-            length, cost = _long(payload, at)
-        elif cost == _DICT_OF_FEW and payload[at + 1 : at + 2] == _LETTER_HEAD:
+        length, cost = measure(payload, at)
+        if cost == _DICT_OF_FEW and payload[at + 1 : at + 2] == _LETTER_HEAD:
             cost -= _LETTER  # of keys that short there is one object each
         at += length
         left -= cost
         if left < 0:
             raise Damaged("weight")
+
+
+def measure(payload: bytes, at: int) -> tuple[int, int]:
+    """Length and cost of what a head begins, as far as the head says it. `Damaged` where there is none."""
+    length, cost = _SHORT[payload[at]]
+    return (length, cost) if length else _long(payload, at)
 
 
 def _list(count: int) -> int:

@@ -10,6 +10,7 @@ mod codes;
 mod copies;
 mod core;
 mod decode;
+mod depth;
 mod encode;
 mod events;
 mod ghosts;
@@ -35,9 +36,9 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 /// Changes whenever the Python side and this one would misunderstand each other; `cachekit.l1.native` compares.
-const ABI: i64 = 5;
+const ABI: i64 = 6;
 
-static mut METHODS: [PyMethodDef; 20] = [
+static mut METHODS: [PyMethodDef; 22] = [
     fast(c"install", state::install),
     fast(c"install_codec", codes::install_codec),
     fast(c"encode", encode::encode),
@@ -48,6 +49,8 @@ static mut METHODS: [PyMethodDef; 20] = [
     one(c"restore", restore::restore),
     fast(c"scalar", decode::scalar),
     fast(c"scalar_or_marker", decode::scalar_or_marker),
+    fast(c"deep_msgpack", depth::deep_msgpack),
+    fast(c"deep_json", depth::deep_json),
     one(c"is_plain", is_plain),
     fast(c"khash", khash),
     none(c"running", load::running),
