@@ -34,6 +34,8 @@ def _deep_msgpack(payload: Payload, limit: int) -> bool:
     at = 0
     while at < len(payload):
         length, _ = measure(payload, at)
+        if not length:
+            return False
         if left:
             left[-1] -= 1
         if payload[at] in _HEADS:

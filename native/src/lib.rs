@@ -10,7 +10,6 @@ mod codes;
 mod copies;
 mod core;
 mod decode;
-mod depth;
 mod encode;
 mod events;
 mod ghosts;
@@ -20,6 +19,7 @@ mod key;
 mod load;
 mod memo;
 mod mixed;
+mod payload;
 mod plans;
 mod py;
 mod ready;
@@ -38,7 +38,7 @@ use std::ptr::null_mut;
 /// Changes whenever the Python side and this one would misunderstand each other; `cachekit.l1.native` compares.
 const ABI: i64 = 6;
 
-static mut METHODS: [PyMethodDef; 22] = [
+static mut METHODS: [PyMethodDef; 23] = [
     fast(c"install", state::install),
     fast(c"install_codec", codes::install_codec),
     fast(c"encode", encode::encode),
@@ -49,8 +49,9 @@ static mut METHODS: [PyMethodDef; 22] = [
     one(c"restore", restore::restore),
     fast(c"scalar", decode::scalar),
     fast(c"scalar_or_marker", decode::scalar_or_marker),
-    fast(c"deep_msgpack", depth::deep_msgpack),
-    fast(c"deep_json", depth::deep_json),
+    fast(c"deep_msgpack", payload::deep_msgpack),
+    fast(c"heavy_msgpack", payload::heavy_msgpack),
+    fast(c"deep_json", payload::deep_json),
     one(c"is_plain", is_plain),
     fast(c"khash", khash),
     none(c"running", load::running),
