@@ -8,6 +8,7 @@ means none.
 """
 
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Final
 
@@ -80,6 +81,17 @@ def names_in(module: ModuleType) -> dict[str, Any]:
     """The ``__dict__`` of a module, whose own ``__getattr__`` or ``__getattribute__`` might import something."""
     found: dict[str, Any] = object.__getattribute__(module, "__dict__")
     return found
+
+
+def class_in(names: Any, path: Iterable[str]) -> type | None:
+    """The class that these names lead to. Runs no code, of proxies neither: only real classes are looked into."""
+    found: Any = None
+    for part in path:
+        found = names.get(part)
+        if not issubclass(type(found), type):  # isinstance would ask a proxy for its __class__, which is its code
+            return None
+        names = type.__getattribute__(found, "__dict__")
+    return found  # type: ignore[no-any-return]
 
 
 def call_in_main() -> None:

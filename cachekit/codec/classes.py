@@ -16,7 +16,7 @@ from cachekit.codec.fingerprints import fingerprint
 from cachekit.errors import Unstorable
 from cachekit.foreign import foreign_for, models
 from cachekit.foreign.registered import registered_as, registered_for
-from cachekit.modules import imported_as, is_there_twice, named
+from cachekit.modules import class_in, imported_as, is_there_twice, named
 
 # Ext codes; the table in `serializers` names them all.
 NAMEDTUPLE, DATACLASS, ATTRS, PYDANTIC, FOREIGN, REGISTERED, MODEL = range(48, 55)
@@ -158,16 +158,12 @@ def name_of(cls: type) -> str:
 def find(name: str) -> type:
     """The class of this name among the modules already imported, or LookupError. Runs no code of any module."""
     module, _, path = name.partition(":")
-    namespace: Any = named(module)
-    if namespace is None:
+    names = named(module)
+    if names is None:
         raise LookupError(f"{module} is not imported")
-    found: Any = None
-    for part in path.split("."):
-        found = namespace.get(part)
-        if not issubclass(type(found), type):  # isinstance would ask a proxy for its __class__, which is its code
-            raise LookupError(f"{name} is not a class")
-        namespace = type.__getattribute__(found, "__dict__")
-    cls: type = found
+    cls = class_in(names, path.split("."))
+    if cls is None:
+        raise LookupError(f"{name} is not a class")
     return cls
 
 

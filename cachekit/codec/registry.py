@@ -22,7 +22,7 @@ class Dump(Protocol):
 
 
 class Load(Protocol):
-    """The value of codec byte and payload; raises `Damaged` and nothing else. ``room``: `weight.room_for` a compressed one."""
+    """The value of codec byte and payload; raises `Damaged` and nothing else. ``room``: for a compressed one."""
 
     def __call__(self, code: int, payload: bytes | memoryview, room: int | None = None) -> Any: ...
 
