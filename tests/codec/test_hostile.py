@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from time import process_time
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -322,6 +323,36 @@ def test_a_stack_that_is_nearly_full_is_no_error(either: None) -> None:
 
     with contextlib.suppress(Damaged, RecursionError):  # the native decoder needs no frames
         deeper()
+
+
+FLOOD = [number * (2**61 - 1) for number in range(1, 30_001)]  # all of one hash
+
+
+@pytest.mark.parametrize(
+    "kind", ["set", "frozenset", "dict", "OrderedDict", "defaultdict", "tuples", "decimals", "uuids"]
+)
+def test_members_of_one_hash_take_no_time(kind: str, either: None) -> None:
+    keys: list[Any] = [ext(1, number.to_bytes(10, "big", signed=True)) for number in FLOOD]
+    pairs = [part for key in keys for part in (key, None)]
+    tree = {
+        "set": marked(33, *keys), "frozenset": marked(34, *keys), "dict": marked(35, *pairs),
+        "OrderedDict": marked(36, *pairs), "defaultdict": marked(37, None, *pairs),
+        "tuples": marked(33, *(marked(32, key) for key in keys)),
+        "decimals": marked(33, *(ext(5, str(number)) for number in FLOOD)),
+        "uuids": marked(33, *(ext(6, number.to_bytes(16, "big")) for number in FLOOD)),
+    }[kind]  # fmt: skip
+    before = process_time()
+    assert reason(msgpack.packb(tree)) == "payload"
+    assert process_time() - before < 2
+
+
+def test_many_members_that_nobody_chose_are_read(either: None) -> None:
+    for value in (
+        set(range(-5000, 5000)),
+        {(number, -number) for number in range(5000)},
+        {number / 7 for number in range(5000)},
+    ):
+        assert CODEC.loads(forged(*reversed(dump(value, plain=False, limit=1 << 24))), KEY)[0] == value
 
 
 class Lazy(types.ModuleType):
