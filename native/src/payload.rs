@@ -216,7 +216,8 @@ mod tests {
     fn what_is_long_is_not_deep() {
         assert!(!is_deep_msgpack(&[&b"\xdc\x10\0"[..], &b"\x90".repeat(4096)].concat(), 256));
         assert!(!is_deep_msgpack(&[&b"\xda\x10\0"[..], &b"\x91".repeat(4096)].concat(), 256));
-        assert!(!is_deep_msgpack(&b"\xdd\xff\xff\xff".repeat(1000), 256));
+        assert!(!is_deep_msgpack(&b"\x90".repeat(1000), 256)); // one value and what no decoder reads
+        assert!(!is_deep_msgpack(&[&b"\xdd\0\0\x03\0"[..], &b"\x90".repeat(300), b"\xdd\xff"].concat(), 256));
         assert!(!is_deep_json(&[&b"[[],"[..], &b"[{}],".repeat(400), b"[]]"].concat(), 256));
         assert!(!is_deep_json(&[&b"[\""[..], &b"[".repeat(400), b"\"]"].concat(), 256));
     }
