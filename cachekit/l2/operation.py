@@ -116,7 +116,10 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
     # The first test spares the second one for most calls, which are not inside of anything.
     if found is None or (LOADING.get() is not None and inside_load()):
         found = await judge(call, remote, data, port)
-    if call.tiers.locks is not None:
+    locks = call.tiers.locks  # nearly all entries are under the present key
+    if locks is not None and (
+        not isinstance(found, Found) or (header := found.header) is None or header.key_id != locks.key_id
+    ):
         await reseal(call, remote, found, port)
     return found
 
