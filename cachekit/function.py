@@ -20,6 +20,7 @@ from cachekit.engine.raised import Raised
 from cachekit.engine.tiers import ORDINARY, Call, Switches, Tiers, missing_tenant
 from cachekit.errors import CacheKitError, ConfigError, UncacheableArgument
 from cachekit.l1.table import compile_memo, is_plain
+from cachekit.modules import call_in_main, in_main
 from cachekit.options import NEEDS_FALLBACK, Options, tag_names
 from cachekit.process import default_service, follow
 from cachekit.service import Service
@@ -76,6 +77,14 @@ class Function:
         self.resting = False
         self.memo.unbind()
         self.bound = None
+
+    def give_way(self) -> None:
+        """Another function has the name from now on."""
+        bound = self.bound
+        self.follow()
+        if bound is not None:
+            with bound.tiers.versions.lock:
+                bound.drop()
 
     def at(self) -> "Bound":
         """Where the entries of this function live; binds it at the first call. Raises `ConfigError`."""
@@ -262,7 +271,10 @@ class Bound:
                 name = self.tiers.remote.spec.name
                 raise ConfigError(f"{function.name}: a blocking function cannot use the async-only backend {name!r}")
         fn_id = keys.function_id(function.fn, options.version, shared=self.tiers.remote is not None)
-        service.claim(fn_id, function)
+        if not service.claim(fn_id, function):
+            self.tiers = self.tiers.but(spec, off=True)
+        elif in_main(function.fn):
+            call_in_main()
         self.prefix = keys.call_prefix(service.spec.namespace, spec.name, fn_id)
         self.stamp = keys.function_stamp(service.spec.namespace, spec.name, fn_id)
         self.stamp_names = (self.tiers.region_stamp, self.stamp)
@@ -277,7 +289,7 @@ class Bound:
         if self.tiers.remote is not None:
             self.tiers.remote.reach.owns(self.stamp, self.slot, table)
         # A key= callable decides what is compared, so the arguments themselves must not.
-        self.fast = table is not None and options.key is None and service.spec.enabled and not self.by_tenant
+        self.fast = table is not None and options.key is None and self.tiers.enabled and not self.by_tenant
         if own and table is not None:  # nobody finds these entries any more when this is gone
             weakref.finalize(self, table.clear).atexit = False
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from cachekit.errors import ConfigError
 from cachekit.foreign import registered
 from cachekit.l1 import values
+from cachekit.modules import imported_as
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def register(type: type[T], *, encode: Callable[[T], Any], decode: Callable[[Any
         raise TypeError(f"register({cls.__qualname__}): a name is a text, not {name!r}")
     if _is_known(cls):
         raise ConfigError(f"register({cls.__qualname__}): cachekit stores this class already; see docs/values.md")
-    registered.add(cls, encode, decode, name or f"{cls.__module__}:{cls.__qualname__}")
+    registered.add(cls, encode, decode, name or f"{imported_as(cls.__module__)}:{cls.__qualname__}")
     values.forget(cls)
     native = sys.modules.get("cachekit._native")
     if native is not None:

@@ -41,6 +41,7 @@ from cachekit.l1.nesting import Nesting
 from cachekit.l1.table import Table, Versions, core
 from cachekit.l2.reclaim import PAUSE, Reclaim
 from cachekit.l2.remote import Remote, Unavailable
+from cachekit.modules import in_main, main_name
 
 if TYPE_CHECKING:
     from cachekit.codec.keyring import Keyring
@@ -299,11 +300,25 @@ class Service:
         self.keep_ticking()
         self._in_core.add(loader)
 
-    def claim(self, fn_id: str, function: Any) -> None:
-        """Note which decorated function goes by an id. A second one with other code would share its entries."""
+    def claim(self, fn_id: str, function: Any) -> bool:
+        """Note which decorated function goes by an id. A second one with other code would share its entries.
+
+        False: it is of the main module, and the same one is called as imported: its classes are others.
+        """
         other = self._claims.setdefault(fn_id, function)
         if other is function or _code(other.fn) == _code(function.fn):
-            return
+            if in_main(other.fn) == in_main(function.fn):
+                return True
+            logger.warning(
+                "%s is called as a function of the main module and as one of %s: the first is not cached, since the "
+                "two have different classes; put it into a module of its own",
+                fn_id,
+                main_name(),
+            )
+            if in_main(other.fn):
+                self._claims[fn_id] = function
+                other.give_way()
+            return not in_main(function.fn)
         del other
         gc.collect()  # a reloaded module: the old function may be gone but for cycles
         if self._claims.setdefault(fn_id, function) is not function:
@@ -311,6 +326,7 @@ class Service:
                 f"two functions are called {fn_id}, so they would share their entries; rename one of them, "
                 "or tell them apart with version="
             )
+        return True
 
     def region(self, name: str = "default") -> "Any":
         """The region of this name in this service."""

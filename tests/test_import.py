@@ -56,7 +56,7 @@ def test_an_unknown_name_is_an_ordinary_attribute_error() -> None:
 
 # Each layer may import those before it, and its own.
 LAYERS = [
-    {"errors", "foreign", "_native"},
+    {"errors", "foreign", "modules", "_native"},
     {"config.units", "config.urls", "config.secret"},
     {"config.spec", "config.fields", "config.options", "config.tree"},
     {"l2.times", "http.control", "http.dates", "http.messages"},

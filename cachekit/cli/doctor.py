@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
+from cachekit.cli.output import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -407,4 +408,4 @@ def _lines(console: "Console", name: str, lines: Iterable[str]) -> None:
 def _say(console: "Console", name: str, text: str, style: str) -> None:
     from rich.text import Text
 
-    console.print(Text.assemble((f"{name:<16} ", "bold"), (text, style)))
+    console.print(Text.assemble((f"{name:<16} ", "bold"), (printable(text), style)))

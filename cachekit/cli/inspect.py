@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
-from cachekit.cli.output import say_json
+from cachekit.cli.output import printable, say_json
 from cachekit.cli.stores import Refused, check_regions, complete_region, face_of, opened, region_of, whole_keys
 
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         style = "red" if name == "problem" else ""
         for number, line in enumerate(_lines(name, value)):
-            console.print(Text.assemble((f"{'' if number else name.replace('_', ' '):<24} ", "bold"), (line, style)))
+            title = "" if number else name.replace("_", " ")
+            console.print(Text.assemble((f"{title:<24} ", "bold"), (printable(line), style)))
 
 
 def _lines(name: str, value: object) -> list[str]:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 UNBOUNDED: Final = 100_000  # columns
 
 
+def printable(text: str) -> str:
+    """What a terminal only shows: what lies in a store is somebody else's text, and may hold orders to the terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def say(text: str, style: str = "", *, err: bool = False) -> None:
     """Print lines, broken nowhere else, in one style."""
     from rich.console import Console
@@ -24,7 +29,7 @@ def say(text: str, style: str = "", *, err: bool = False) -> None:
 
     console = Console(soft_wrap=True, highlight=False, stderr=err)
     for line in text.splitlines():
-        console.print(Text(line, style=style))
+        console.print(Text(printable(line), style=style))
 
 
 def say_json(value: object) -> None:
@@ -49,7 +54,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
 
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     Console(highlight=False, width=UNBOUNDED if unknown else None).print(table)
 

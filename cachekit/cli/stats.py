@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cachekit.cli.config import ConfigOption, JsonOption
-from cachekit.cli.output import fail
+from cachekit.cli.output import fail, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -374,7 +374,7 @@ def render(reading: Reading) -> "RenderableType":
     if reading.stats.backends:
         parts += [Text(""), _backends_table(reading.stats)]
     if reading.problem:
-        parts += [Text(""), Text(reading.problem, style="red")]
+        parts += [Text(""), Text(printable(reading.problem), style="red")]
     return Group(*parts)
 
 
@@ -389,11 +389,11 @@ def _regions_table(reading: Reading) -> "Table":
     for name in ("L1\nhits", "L2\nhits", "misses", "waited", "hit\nshare", "loads", "errors", *stale, *rates):
         table.add_column(name, justify="right", no_wrap=True)
     for name, region in sorted(reading.stats.regions.items()):
-        title = Text(f"{name}: {region.entries:.0f} entries, {_size(region.bytes)}")
+        title = Text(printable(f"{name}: {region.entries:.0f} entries, {_size(region.bytes)}"))
         table.add_row(title, *_cells(region.total, *stale), *_rates(reading.rates(name)), style="bold")
         for function, counts in sorted(region.functions.items()):
             cells = [*_cells(counts, *stale), *_rates(reading.rates(name, function))]
-            table.add_row(Text(f"  {function or '(direct use)'}"), *cells)
+            table.add_row(Text(printable(f"  {function or '(direct use)'}")), *cells)
     return table
 
 
@@ -429,7 +429,7 @@ def _backends_table(stats: Stats) -> "Table":
     for name, backend in sorted(stats.backends.items()):
         state = Text("up" if backend.up else "down", style="green" if backend.up else "red")
         cells = [f"{backend.budget * 1000:.0f} ms", backend.coherence or "–", f"{backend.pending:.0f}"]
-        table.add_row(Text(name), state, Text(backend.breaker), *cells[: len(columns) - 3])
+        table.add_row(Text(printable(name)), state, Text(printable(backend.breaker)), *cells[: len(columns) - 3])
     return table
 
 

@@ -16,6 +16,7 @@ from cachekit.codec.fingerprints import fingerprint
 from cachekit.errors import Unstorable
 from cachekit.foreign import foreign_for, models
 from cachekit.foreign.registered import registered_as, registered_for
+from cachekit.modules import class_in, imported_as, is_there_twice, named
 
 # Ext codes; the table in `serializers` names them all.
 NAMEDTUPLE, DATACLASS, ATTRS, PYDANTIC, FOREIGN, REGISTERED, MODEL = range(48, 55)
@@ -139,13 +140,16 @@ def _named(kind: int, name: str) -> type:
 
 def name_of(cls: type) -> str:
     """``module:qualified.name`` by which the class is found again; `Refused` if it is not."""
-    name = f"{cls.__module__}:{cls.__qualname__}"
+    module = imported_as(cls.__module__)
+    name = f"{module}:{cls.__qualname__}"
     if "<locals>" in name:
         raise Refused("type", f"{describe(cls)}: a class made inside a function cannot be found again by its name")
     try:
         found: type | None = find(name)
     except LookupError:
         found = None
+    if found is not cls and is_there_twice(module):
+        raise Refused("type", f"{describe(cls)}: the main module is also imported as {module}, with another such class")
     if found is not cls:
         raise Refused("type", f"{describe(cls)}: its module has no such class, or another one, under this name")
     return name
@@ -154,18 +158,12 @@ def name_of(cls: type) -> str:
 def find(name: str) -> type:
     """The class of this name among the modules already imported, or LookupError. Runs no code of any module."""
     module, _, path = name.partition(":")
-    holder = sys.modules.get(module)
-    if holder is None:
+    names = named(module)
+    if names is None:
         raise LookupError(f"{module} is not imported")
-    # A module's own __getattr__ or __getattribute__ might import something.
-    namespace = object.__getattribute__(holder, "__dict__")
-    found: Any = None
-    for part in path.split("."):
-        found = namespace.get(part)
-        if not issubclass(type(found), type):  # isinstance would ask a proxy for its __class__, which is its code
-            raise LookupError(f"{name} is not a class")
-        namespace = type.__getattribute__(found, "__dict__")
-    cls: type = found
+    cls = class_in(names, path.split("."))
+    if cls is None:
+        raise LookupError(f"{name} is not a class")
     return cls
 
 

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cachekit.codec.compress import Compressor
-from cachekit.codec.envelope import Header, pack, unpack
+from cachekit.codec.compress import NONE, Compressor
+from cachekit.codec.envelope import Damaged, Header, pack, unpack
 from cachekit.codec.registry import open_serializer
+from cachekit.codec.weight import room_for
 from cachekit.config.spec import CodecSpec
 from cachekit.errors import Unstorable
 
@@ -17,11 +18,11 @@ _ZERO = bytes(8)
 class Codec:
     """Values to bytes and back, as a profile's `CodecSpec` says. Safe to share between threads."""
 
-    __slots__ = ("_compressor", "_dump", "_limit", "_load")
+    __slots__ = ("_check", "_compressor", "_dump", "_limit", "_load")
 
     def __init__(self, spec: CodecSpec) -> None:
         """Raise ConfigError for a serializer or a compression that is not available."""
-        self._dump, self._load = open_serializer(spec)
+        self._dump, self._load, self._check = open_serializer(spec)
         self._compressor = Compressor(spec)
         self._limit = spec.max_value_bytes
 
@@ -56,7 +57,7 @@ class Codec:
         Raises `Unstorable`, whose ``reason`` is type, depth or size and whose text names the place and the type.
         """
         codec, payload = self._dump(value, plain=plain, limit=self._limit)
-        compression, payload = self._compressor.shrink(payload)
+        compression, payload = self._shrunk(payload)
         header = Header(
             codec, id, created, soft, hard, load_ms, compression, False, negative, region_stamp, function_stamp, tags,
             etag, last_modified, fingerprint,
@@ -65,6 +66,16 @@ class Codec:
             return pack(header, payload, key, lock)
         except ValueError as error:
             raise Unstorable(f"cannot store the entry: {error}", "size") from error
+
+    def _shrunk(self, payload: bytes) -> tuple[int, bytes]:
+        """Compressed, unless nobody would read that: little that becomes very much may be a bomb."""
+        compression, small = self._compressor.shrink(payload)
+        if compression:
+            try:
+                self._check(payload, room_for(len(small), len(payload)))
+            except Damaged:
+                return NONE, payload
+        return compression, small
 
     def loads(self, data: bytes, key: str, lock: "Lock | None" = None) -> tuple[Any, Header]:
         """Value and header of what was stored for ``key``. Raises `Damaged` and nothing else, whatever the bytes."""
@@ -77,6 +88,8 @@ class Codec:
         Never give it another one: where the profile signs or encrypts, what `unpack` returned is proven to be written
         by one who holds the key, and unpickled on the strength of that.
         """
-        if header.compression:
-            payload = self._compressor.expand(header.compression, payload)
-        return self._load(header.codec, payload)
+        if not header.compression:
+            return self._load(header.codec, payload)
+        stored = len(payload)
+        payload = self._compressor.expand(header.compression, payload)
+        return self._load(header.codec, payload, room_for(stored, len(payload)))

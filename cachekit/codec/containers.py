@@ -24,6 +24,8 @@ FACTORIES: dict[str, type] = {
     for cls in (bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict)
 }  # fmt: skip
 
+MANY = 1000  # members, from which on it matters how many have the same hash
+
 
 def factory_name(value: "defaultdict[Any, Any]") -> str | None:
     """How the factory of a defaultdict is stored; `Refused` unless it is a built-in type or None."""
@@ -49,6 +51,7 @@ def build(code: int, items: list[Any]) -> Any:
     if code == TUPLE:
         return tuple(items)
     if code in (SET, FROZENSET):
+        _refuse_flood(items)
         members = set(items) if code == SET else frozenset(items)
         if len(members) != len(items):
             raise ValueError("a member twice")
@@ -70,7 +73,14 @@ def build(code: int, items: list[Any]) -> Any:
 
 def mapping(items: list[Any]) -> dict[Any, Any]:
     """The dict of keys and values in turns."""
+    _refuse_flood(items[::2])
     found = dict(zip(items[::2], items[1::2], strict=True))
     if 2 * len(found) != len(items):
         raise ValueError("a key twice")
     return found
+
+
+def _refuse_flood(keys: list[Any]) -> None:
+    """Keys that somebody chose for their hashes would take seconds to put into one table, each compared with all."""
+    if len(keys) > MANY and 2 * len(set(map(hash, keys))) < len(keys):
+        raise ValueError("keys with too few hashes")

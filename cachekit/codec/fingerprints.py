@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
 
+from cachekit.modules import imported_as, main_name
+
 SIZE = 8
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_MAIN = re.compile(r"\b__(mp_)?main__\.")
 
 
 def fingerprint(cls: type, names: Iterable[str]) -> bytes:
@@ -44,5 +47,5 @@ def _text(annotation: Any) -> str:
         name = "|" if origin is Union or getattr(origin, "__name__", "") == "UnionType" else _text(origin)
         return f"{name}[{', '.join(map(_text, arguments))}]"
     if isinstance(annotation, type):
-        return f"{annotation.__module__}.{annotation.__qualname__}"
-    return _ADDRESS.sub("", repr(annotation))
+        return f"{imported_as(annotation.__module__)}.{annotation.__qualname__}"
+    return _MAIN.sub(lambda _: f"{main_name()}.", _ADDRESS.sub("", repr(annotation)))

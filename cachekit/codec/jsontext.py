@@ -5,7 +5,7 @@ from typing import Any, Final, NoReturn
 
 from cachekit.codec.base import JSON
 from cachekit.codec.classes import Refused, at, describe
-from cachekit.codec.serializers import MAX_DEPTH
+from cachekit.codec.depth import MAX_DEPTH, deep_json
 from cachekit.config.spec import CodecSpec
 
 MAX_INT_BITS: Final = 2048  # 617 digits; Python may be told to refuse texts of more than 640
@@ -31,6 +31,8 @@ class JSONSerializer:
 
     def loads(self, payload: bytes, /) -> Any:
         """The value. Raises ValueError for what is not JSON, and RecursionError where it is too deep."""
+        if deep_json(payload, MAX_DEPTH):
+            raise RecursionError("nested too deep")
         return json.loads(str(payload, "utf-8"), parse_constant=_refuse_constant)
 
 

@@ -159,7 +159,7 @@ def _name_roots(spec: KeySpec) -> list[Secret]:
 
 
 def _root(secret: Secret) -> Root:
-    return Root(derive(secret, "id")[:ID_BYTES], secret)
+    return Root(bytes(derive(secret, "id"))[:ID_BYTES], secret)  # an id is no secret
 
 
 def derive(secret: Secret, use: str, *context: str) -> Secret:

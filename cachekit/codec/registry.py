@@ -7,7 +7,7 @@ from cachekit.codec import serializers
 from cachekit.codec.base import OF_OTHERS, Serializer
 from cachekit.codec.classes import describe
 from cachekit.codec.envelope import Damaged
-from cachekit.codec.weight import PER_BYTE, check_weight
+from cachekit.codec.weight import PER_BYTE, ROOM, check_json, check_weight
 from cachekit.config.options import SERIALIZERS_GROUP, unfit_codec
 from cachekit.config.spec import CodecSpec
 from cachekit.errors import ConfigError, Unstorable
@@ -21,11 +21,19 @@ class Dump(Protocol):
     def __call__(self, value: Any, *, plain: bool, limit: int) -> tuple[int, bytes]: ...
 
 
+class Load(Protocol):
+    """The value of codec byte and payload; raises `Damaged` and nothing else. ``room``: for a compressed one."""
+
+    def __call__(self, code: int, payload: bytes | memoryview, room: int | None = None) -> Any: ...
+
+
 class Encoding(NamedTuple):
     """A serializer as the codec uses it."""
 
     dump: Dump
-    load: Callable[[int, bytes | memoryview], Any]  # of codec byte and payload; raises `Damaged` and nothing else
+    load: Load
+    check: Callable[[bytes | memoryview, int], None] = lambda payload, room: None
+    """Raises `Damaged` for a payload that may become more than so many bytes of memory, as far as that can be told."""
 
 
 def open_serializer(spec: CodecSpec) -> Encoding:
@@ -33,11 +41,11 @@ def open_serializer(spec: CodecSpec) -> Encoding:
     for name, problem in unfit_codec(spec):
         raise ConfigError(f"{name} = {getattr(spec, name)!r}: {problem}")
     if spec.serializer == "msgpack":
-        return Encoding(_dump_msgpack, _load_msgpack)
+        return Encoding(_dump_msgpack, _load_msgpack, check_weight)
     if spec.serializer == "json":
         from cachekit.codec.jsontext import JSONSerializer  # for those who ask for it
 
-        return guarded(JSONSerializer(spec))
+        return guarded(JSONSerializer(spec), check_json)
     if spec.serializer == "pickle":
         from cachekit.codec.pickled import PickleSerializer  # nobody else shall have pickle in the process
 
@@ -56,18 +64,19 @@ def _dump_msgpack(value: Any, *, plain: bool, limit: int) -> tuple[int, bytes]:
         check_weight(payload)
     except Damaged:
         raise Unstorable(
-            f"a value that takes more than {PER_BYTE} bytes of memory for each byte stored: nearly all of it is empty",
+            f"a value that takes more than {PER_BYTE} bytes of memory for each byte stored, and more than "
+            f"{ROOM >> 20} MiB: nearly all of it is empty",
             "size",
         ) from None
     return codec, payload
 
 
-def _load_msgpack(code: int, payload: bytes | memoryview) -> Any:
-    check_weight(payload)
+def _load_msgpack(code: int, payload: bytes | memoryview, room: int | None = None) -> Any:
+    check_weight(payload, room)
     return serializers.load(code, payload)
 
 
-def guarded(serializer: Serializer) -> Encoding:
+def guarded(serializer: Serializer, check: Callable[[bytes | memoryview, int], None] | None = None) -> Encoding:
     """A serializer that may raise anything and return too much, as one that does not."""
     mine, dumps, loads = serializer.code, serializer.dumps, serializer.loads
 
@@ -88,9 +97,11 @@ def guarded(serializer: Serializer) -> Encoding:
             raise Unstorable(f"a value of {len(payload)} bytes; max_value_bytes is {limit}", "size")
         return mine, payload
 
-    def load(code: int, payload: bytes | memoryview) -> Any:
+    def load(code: int, payload: bytes | memoryview, room: int | None = None) -> Any:
         if code != mine:
             raise Damaged("codec")
+        if check is not None and room is not None:
+            check(payload, room)
         try:
             return loads(bytes(payload))
         except RecursionError as error:
@@ -98,7 +109,7 @@ def guarded(serializer: Serializer) -> Encoding:
         except Exception as error:
             raise Damaged("payload") from error
 
-    return Encoding(dump, load)
+    return Encoding(dump, load) if check is None else Encoding(dump, load, check)
 
 
 def _factory(name: str) -> Callable[[CodecSpec], Any]:

@@ -28,8 +28,7 @@ first entries had, with 48 to 51, the names of the fields after a zero byte each
 `MARKED`, any other `TREE`, which the C decoder alone can read. The classes of 52 are those that `cachekit.foreign`
 knows.
 
-`MAX_DEPTH` bounds what is written and what is rebuilt. A forged `TREE` may be deeper, up to the C decoder's own guard
-(about 1,000): a walk over every value, to find out, would cost more than decoding it.
+`MAX_DEPTH` bounds what is written and what is read (`depth`).
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -42,6 +41,7 @@ from cachekit.codec import native
 from cachekit.codec.classes import NAMEDTUPLE, UNSET, Plan, Refused, describe, plan_for, plan_of, rebuild, take_apart
 from cachekit.codec.classes import at as _at
 from cachekit.codec.containers import CONTAINERS, DEFAULTDICT, DEQUE, DICT, ORDEREDDICT, build, factory_name
+from cachekit.codec.depth import MAX_DEPTH, deep_msgpack
 from cachekit.codec.envelope import Damaged
 from cachekit.codec.scalars import DECODE, ENCODE, ENCODE_EXACT, enum_parts
 from cachekit.errors import Unstorable
@@ -58,7 +58,6 @@ def _import_quick() -> Any:
 _quick = _import_quick()
 
 TREE, MARKED = 1, 2  # the codec byte of the envelope; `base` has them all
-MAX_DEPTH = 256  # containers within containers
 
 _UNSET = 0
 _INSTANCES = range(48, 55)
@@ -283,6 +282,8 @@ def _is_utf8(text: str) -> bool:
 def load(codec: int, payload: bytes | memoryview) -> Any:
     """The value of a payload. Raises `Damaged` and nothing else, whatever the bytes; imports nothing."""
     try:
+        if deep_msgpack(payload, MAX_DEPTH):
+            raise Damaged("depth")
         if codec == TREE and _quick is not None:
             return _quick.unpackb(payload, ext_hook=_read)
         if codec not in (TREE, MARKED):

@@ -1,17 +1,25 @@
-"""How much memory a msgpack payload may become: at most 60 bytes for each of its own, found out before it is decoded.
+"""How much memory a payload may become, found out before it is decoded.
 
 One byte of msgpack can stand for an empty container of sixty bytes or more, so that a megabyte which nobody would write
-might fill a hundred times its size. Payloads below `LARGE` are not looked at: they cannot become much.
+might fill a hundred times its size; and compressed it is a few kilobytes. Every value may take `ROOM`, a larger one
+`PER_BYTE` bytes for each that is stored, compressed as it is. Payloads below `LARGE` are not looked at: they cannot
+become as much.
 """
 
 import sys
 from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from struct import pack
 from typing import Final
 
 from cachekit.codec.envelope import Damaged
+from cachekit.l1.table import core
 
 LARGE: Final = 256 * 1024  # bytes of payload
 PER_BYTE: Final = 60  # leaves room for the payload itself
+ROOM: Final = PER_BYTE * 1024 * 1024
+
+Payload = bytes | memoryview
 
 # What a byte costs at most if it is the head of such a thing, and what any other may cost.
 _LISTS: Final = bytes((*range(0x90, 0xA0), 0xDC, 0xDD))
@@ -32,17 +40,39 @@ _SCALAR: Final = 200
 _LETTER: Final = 64
 _LETTER_HEAD: Final = b"\xa1"
 _DICT_OF_FEW: Final = 192
+_LONG_TEXT: Final = 256  # bytes, from which on it is looked at
+_COSTS: Final = pack("<256H", *(_EMPTY.get(code, _SCALAR) for code in range(256)))
 
 
-def check_weight(payload: bytes | memoryview) -> None:
-    """Raise `Damaged` for a payload that would become more than `PER_BYTE` bytes of memory for each of its own."""
+def room_for(stored: int, expanded: int = 0) -> int:
+    """The memory that a payload may become which is stored in so many bytes, and takes that many when expanded."""
+    return max(ROOM, PER_BYTE * stored) - expanded
+
+
+def check_weight(payload: Payload, room: int | None = None) -> None:
+    """Raise `Damaged` for msgpack that would become more than this many bytes of memory."""
     size = len(payload)
-    if size < LARGE:
-        return
-    payload, limit = bytes(payload), PER_BYTE * size
+    if size >= LARGE and heavy_msgpack(payload, room_for(size) if room is None else room, _COSTS):
+        raise Damaged("weight")
+
+
+def check_json(payload: Payload, room: int) -> None:
+    """The same of JSON, which only compressed can become much."""
+    if len(payload) >= LARGE and _heavy_json(bytes(payload), room):
+        raise Damaged("weight")
+
+
+def _heavy_json(text: bytes, room: int) -> bool:
+    wide = 1 if text.isascii() and b"\\u" not in text else 4
+    items = text.count(b",") + text.count(b":")
+    return wide * len(text) + text.count(b"[") * 72 + text.count(b"{") * _DICT_OF_FEW + items * 64 > room
+
+
+def _heavy_msgpack(payload: Payload, room: int, costs: bytes) -> bool:
+    payload, size = bytes(payload), len(payload)
     heads = _occurrences(payload, _LISTS + _DICTS + _EXTS)
-    if heads * _EXT + (size - heads) * _OTHER > limit and _at_most(payload, heads) > limit:
-        _weigh(payload, limit)  # text beyond ASCII looks like heads, and nothing but reading it tells
+    quick = heads * _EXT + (size - heads) * _OTHER > room and _at_most(payload, heads) > room
+    return quick and _weigh(payload, room)  # text beyond ASCII looks like heads, and nothing but reading it tells
 
 
 def _occurrences(payload: bytes, of: bytes) -> int:
@@ -54,19 +84,26 @@ def _at_most(payload: bytes, heads: int) -> int:
     return lists * _LIST + dicts * _DICT + (heads - lists - dicts) * _EXT + (len(payload) - heads) * _OTHER
 
 
-def _weigh(payload: bytes, left: int) -> None:
+def _weigh(payload: bytes, left: int) -> bool:
     """Go from head to head; what is inside of what does not matter. Whether it is msgpack at all is for the decoder."""
     at, size = 0, len(payload)
     while at < size:
-        length, cost = _SHORT[payload[at]]
+        length, cost = measure(payload, at)
         if not length:
-            length, cost = _long(payload, at)
-        elif cost == _DICT_OF_FEW and payload[at + 1 : at + 2] == _LETTER_HEAD:
+            return False
+        if cost == _DICT_OF_FEW and payload[at + 1 : at + 2] == _LETTER_HEAD:
             cost -= _LETTER  # of keys that short there is one object each
         at += length
         left -= cost
         if left < 0:
-            raise Damaged("weight")
+            return True
+    return False
+
+
+def measure(payload: bytes, at: int) -> tuple[int, int]:
+    """Length and cost of what a head begins, as far as the head says it; (0, 0) where there is none."""
+    length, cost = _SHORT[payload[at]]
+    return (length, cost) if length else _long(payload, at)
 
 
 def _list(count: int) -> int:
@@ -80,7 +117,9 @@ def _dict(count: int) -> int:
 
 
 def _text(size: int) -> int:
-    return 0 if not size else _LETTER if size == 1 else 80 + 4 * size  # one character may make all of them wide
+    if size < 4:
+        return (0, _LETTER, 80, 80)[size]
+    return 80 + 4 * size  # one character may make all of them wide
 
 
 def _short(head: int) -> tuple[int, int]:
@@ -108,7 +147,7 @@ def _long(payload: bytes, at: int) -> tuple[int, int]:
     head = payload[at]
     width = _WIDTHS.get(head)
     if width is None:
-        raise Damaged("payload")
+        return 0, 0
     count = int.from_bytes(payload[at + 1 : at + 1 + width], "big")
     if head in (0xDC, 0xDD):
         return 1 + width, _list(count)
@@ -117,9 +156,15 @@ def _long(payload: bytes, at: int) -> tuple[int, int]:
     if head in (0xC7, 0xC8, 0xC9):
         code = payload[at + 1 + width : at + 2 + width]
         return 2 + width + count, count + (_EMPTY.get(code[0], _SCALAR) if code else 0)
-    return 1 + width + count, 48 + count if head < 0xD9 else _text(count)
+    if head < 0xD9:
+        return 1 + width + count, 48 + count
+    text = payload[at + 1 + width : at + 1 + width + count] if count >= _LONG_TEXT else b""
+    return 1 + width + count, 80 + count if len(text) == count and text.isascii() and text else _text(count)
 
 
 _WIDTHS: Final = {
     0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4,
 }  # fmt: skip
+
+# Whether a payload may become more memory than there is room, by what each ext code costs.
+heavy_msgpack: Callable[[Payload, int, bytes], bool] = _heavy_msgpack if core is None else core.heavy_msgpack

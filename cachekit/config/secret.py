@@ -1,7 +1,7 @@
 """Values that nobody must see: whatever prints, logs or copies what holds them shows stars."""
 
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, SupportsIndex, overload
 
 STARS: Final = "***"
 
@@ -26,6 +26,14 @@ class Secret(bytes):
 
     def __format__(self, spec: str) -> str:
         return STARS
+
+    @overload
+    def __getitem__(self, at: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> "Secret": ...
+    def __getitem__(self, at: SupportsIndex | slice, /) -> "int | Secret":
+        part = super().__getitem__(at)
+        return Secret(part) if isinstance(part, bytes) else part  # printers that shorten show a part
 
     def __copy__(self) -> "Secret":
         return self

@@ -110,6 +110,9 @@ class BackendSpec:
     pending_invalidations: int = 10_000
     options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # may hold passwords
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("backends are not pickled, since they hold passwords; each process reads its own environment")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySpec:
@@ -174,6 +177,9 @@ class MetricsSpec:
     path: str = "/metrics"
     token: str | None = field(default=None, repr=False)
     allow: tuple[str, ...] = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the token of metrics is not pickled; each process reads it from its own environment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from cachekit.errors import UncacheableArgument
+from cachekit.modules import module_name
 
 MAX_DEPTH = 256
 EMPTY = object()
@@ -272,26 +273,6 @@ _STDLIB: dict[str, dict[str, Encoder]] = {
 
 
 # Classes, functions, modules: by the name that leads to them
-
-
-def module_name(namespace: dict[str, Any]) -> str:
-    """The name of a module as others import it. The program's main module is named by its spec or its file."""
-    name = namespace.get("__name__")
-    if not isinstance(name, str):
-        return "_"
-    if name not in ("__main__", "__mp_main__"):
-        return name
-    spec = namespace.get("__spec__")
-    if spec is not None and spec.name not in ("__main__", "__mp_main__"):
-        return str(spec.name)
-    file = namespace.get("__file__")
-    if not isinstance(file, str) or file.startswith("<"):  # a program read from a pipe has the file <stdin>
-        return "__main__"
-    from pathlib import Path  # not for the sake of one file name at every start
-
-    script = Path(file).absolute()
-    # `python folder` runs folder/__main__.py; `python -m folder` calls the same thing folder.__main__
-    return f"{script.parent.name}.__main__" if script.stem == "__main__" else script.stem
 
 
 def class_name(cls: type) -> str:

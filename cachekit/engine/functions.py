@@ -17,8 +17,9 @@ from itertools import count
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
-from cachekit.engine.encoding import EMPTY, cell_content, class_name, encode, module_name, short_digest
+from cachekit.engine.encoding import EMPTY, cell_content, class_name, encode, short_digest
 from cachekit.errors import ConfigError, UncacheableArgument
+from cachekit.modules import MAINS, module_name
 
 _unshared = count()  # not id(): addresses are used again
 _MAX_NAME = 160
@@ -159,7 +160,7 @@ def _or_type(value: object) -> bytes:
 
 def _module(fn: FunctionType, inner: FunctionType) -> str:
     # __module__ says where a wrapper belongs; its globals are those of the module that defines the decorator
-    if fn.__module__ in ("__main__", "__mp_main__"):
+    if fn.__module__ in MAINS:
         return module_name(inner.__globals__)
     return fn.__module__ or "_"
 

@@ -9,9 +9,11 @@ from cachekit.config.spec import RegionSpec
 from cachekit.errors import Unstorable
 from cachekit.l1.table import admit, isolate
 from cachekit.l1.values import Admission
+from cachekit.modules import class_in, names_in
 
 RAISED: Final = Admission("share", 256, False)
 KINDS: Final = ("share", "copy")
+_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not set on classes written in C
 NOTES: Final = "__notes__"  # of one way that the exception took, as its traceback is
 
 
@@ -39,12 +41,13 @@ class Raised:
     def error(self) -> Exception:
         """A fresh instance, so that neither traceback nor arguments are shared.
 
-        Its own `__init__` is not run: it may take other arguments than those that the exception keeps.
+        Its own `__new__` and `__init__` are not run: they may take other arguments than those that the exception
+        keeps, and those of an entry may be anything.
         """
         kind = self.kind
         args, state = isolate([self.args, self.state], self._mode)
-        made = kind.__new__(kind, *args)
-        built_in: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+        built_in: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
+        made: Exception = built_in.__new__(kind, *args)
         with suppress(TypeError):
             built_in.__init__(made, *args)
         made.args = args
@@ -102,10 +105,9 @@ def _class(name: str) -> type[Exception] | None:
     """The class of this name, if its module is loaded; nothing is imported because of what a store holds."""
     parts = name.split(".")
     for at in range(len(parts) - 1, 0, -1):
-        found: Any = sys.modules.get(".".join(parts[:at]))
-        if found is None:
-            continue
-        for part in parts[at:]:
-            found = vars(found).get(part) if isinstance(found, type) or hasattr(found, "__dict__") else None
-        return found if isinstance(found, type) and issubclass(found, Exception) else None
+        module = sys.modules.get(".".join(parts[:at]))
+        if module is not None:
+            with suppress(AttributeError):  # something else was put in the place of a module
+                found = class_in(names_in(module), parts[at:])
+                return found if found is not None and issubclass(found, Exception) else None
     return None

@@ -162,6 +162,7 @@ async def _judged(call: Call, port: Port, sample: Sample, data: bytes | None) ->
     if data is not None and call.tiers.remote is not None:
         try:
             found = await operation.judge(call, call.tiers.remote, data, port)
+            await operation.reseal(call, call.tiers.remote, found, port)
         except Unavailable as error:
             sample.gone(call, "get", error)
         else:

@@ -88,8 +88,8 @@ class Tiers:
         """The L2 of this region, if any."""
         return () if self.remote is None else (self.remote,)
 
-    def but(self, spec: RegionSpec) -> "Tiers":
-        """The same tiers for a function with entry options of its own."""
+    def but(self, spec: RegionSpec, *, off: bool = False) -> "Tiers":
+        """The same tiers for a function with entry options of its own, or for one that is to compute at each call."""
         return Tiers(
             self.namespace,
             spec,
@@ -105,7 +105,7 @@ class Tiers:
             unstored=self.unstored,
             validators=self.validators,
             keyring=self.keyring,
-            enabled=self.enabled,
+            enabled=self.enabled and not off,
         )
 
     def emit(self, event: Event) -> None:

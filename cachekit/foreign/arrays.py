@@ -200,7 +200,7 @@ def _make_bytes(cls: Any, parts: list[Any]) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    return value.copy()
+    return value.copy("A")  # the order that it has
 
 
 def _same(value: Any) -> Any:

@@ -283,8 +283,10 @@ def _make_missing(cls: Any, parts: list[Any]) -> Any:
 
 
 def _has_no_objects(value: Any) -> bool:
-    """Whether a copy by pandas is one of everything: it does not copy objects within columns."""
+    """Whether a copy by pandas is one of everything: it copies neither objects within columns nor categories."""
     if type(value) not in (_pandas().DataFrame, _pandas().Series) or value.attrs:
+        return False
+    if any(type(axis) is _pandas().CategoricalIndex for axis in value.axes):
         return False
     dtypes = [value.dtype] if value.ndim == 1 else list(value.dtypes)
     return all(isinstance(dtype, (_numpy().dtype, *_dtypes())) and not _is_object(dtype) for dtype in dtypes)
@@ -297,8 +299,8 @@ def _is_object(dtype: Any) -> bool:
 def _dtypes() -> tuple[type, ...]:
     pandas = _pandas()
     return (
-        pandas.DatetimeTZDtype, pandas.StringDtype, pandas.CategoricalDtype, pandas.PeriodDtype, pandas.IntervalDtype,
-        pandas.ArrowDtype, pandas.BooleanDtype, pandas.Int64Dtype.__base__, pandas.Float64Dtype.__base__,
+        pandas.DatetimeTZDtype, pandas.StringDtype, pandas.PeriodDtype, pandas.IntervalDtype, pandas.ArrowDtype,
+        pandas.BooleanDtype, pandas.Int64Dtype.__base__, pandas.Float64Dtype.__base__,
     )  # fmt: skip
 
 
@@ -315,8 +317,13 @@ def _is_index(value: Any) -> bool:
     return type(value) in (_pandas().RangeIndex, _pandas().MultiIndex, *_indexes())
 
 
-def _same(value: Any) -> Any:
-    return value
+def _copy_index(value: Any) -> Any:
+    """With names and frequency of its own, and those of what it consists of; the elements cannot be changed."""
+    pandas = _pandas()
+    if type(value) is pandas.CategoricalIndex:
+        categories = pandas.CategoricalDtype(_copy_index(value.categories), value.ordered)
+        return pandas.CategoricalIndex(pandas.Categorical.from_codes(value.codes, dtype=categories), name=value.name)
+    return value.copy(deep=True) if type(value) is pandas.IntervalIndex else value.view()
 
 
 def _size_of_index(value: Any) -> int:
@@ -325,7 +332,7 @@ def _size_of_index(value: Any) -> int:
 
 _FRAME = Foreign(_take_frame, _make_frame, Block(_has_no_objects, _copy, _size))
 _SERIES = Foreign(_take_series, _make_series, Block(_has_no_objects, _copy, _size))
-_INDEX = Foreign(_take_index, _make_index, Block(_is_index, _same, _size_of_index, shared=True))
+_INDEX = Foreign(_take_index, _make_index, Block(_is_index, _copy_index, _size_of_index))
 _MISSING = Foreign(_take_nothing, _make_missing, leaf=True)
 
 KNOWN: Mapping[str, Foreign] = {  # with the names of pandas 3, then those before

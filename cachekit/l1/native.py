@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 TWIN: Final = "native"
-ABI: Final = 5  # of the binary that this code understands
+ABI: Final = 6  # of the binary that this code understands
 READY: Final = sys.version_info >= (3, 12)  # `inspect.iscoroutinefunction` believes a mark since then
 
 if core.ABI != ABI:

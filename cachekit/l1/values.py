@@ -461,10 +461,29 @@ def _is_data(cls: type) -> bool:
 
 
 def _is_frozen(cls: type) -> bool:
-    parameters = getattr(cls, "__dataclass_params__", None)
-    if parameters is not None:
-        return bool(parameters.frozen)
-    return hasattr(cls, "__attrs_attrs__") and cls.__setattr__.__name__ == "_frozen_setattrs"
+    """Whether the class itself forbids changes, and keeps nothing in an instance behind its own back."""
+    own = vars(cls)
+    if "__setattr__" not in own:  # an undecorated subclass of a frozen class takes new attributes
+        return False
+    if "__dataclass_params__" in own:
+        names = {field.name for field in dataclasses.fields(cls)}
+        forbids = bool(own["__dataclass_params__"].frozen)
+    else:
+        names = {field.name for field in own.get("__attrs_attrs__", ())} | {"_attrs_cached_hash"}
+        forbids = "__attrs_attrs__" in own and own["__setattr__"].__name__ == "_frozen_setattrs"
+    return forbids and names.issuperset(name for name, _ in _slots(cls)) and not _caches_properties(cls)
+
+
+def _slots(cls: type) -> list[tuple[str, MemberDescriptorType]]:
+    """The slots of a class and its bases."""
+    members = (item for base in cls.__mro__ for item in vars(base).items())
+    return [(name, member) for name, member in members if isinstance(member, MemberDescriptorType)]
+
+
+def _caches_properties(cls: type) -> bool:
+    """With functools.cached_property, or that of Django or werkzeug: it writes into ``__dict__``."""
+    members = (type(member) for base in cls.__mro__ for member in vars(base).values())
+    return any(kind.__name__ == "cached_property" for member in members for kind in member.__mro__)
 
 
 def _namedtuple_plan(cls: type) -> Plan:
@@ -513,9 +532,7 @@ def _data_plan(cls: type) -> Plan:
     Copying fills a bare instance through the slots' descriptors, so neither ``__init__`` nor a validator nor a
     ``__setattr__`` that forbids changes is run.
     """
-    slots = [
-        member for base in cls.__mro__ for member in vars(base).values() if isinstance(member, MemberDescriptorType)
-    ]
+    slots = [member for _, member in _slots(cls)]
     has_dict = cls.__dictoffset__ != 0
     frozen = _is_frozen(cls)
 

@@ -116,10 +116,24 @@ async def read(call: Call, remote: Remote, port: Port) -> Found | Absent:
     # The first test spares the second one for most calls, which are not inside of anything.
     if found is None or (LOADING.get() is not None and inside_load()):
         found = await judge(call, remote, data, port)
-    locks = call.tiers.locks
-    if locks is not None and type(found) is Found and (header := found.header) and header.key_id != locks.key_id:
-        await rewrap(call, remote, found, port)
+    locks = call.tiers.locks  # nearly all entries are under the present key
+    if locks is not None and (
+        not isinstance(found, Found) or (header := found.header) is None or header.key_id != locks.key_id
+    ):
+        await reseal(call, remote, found, port)
     return found
+
+
+async def reseal(call: Call, remote: Remote, found: Found | Absent, port: Port) -> None:
+    """Rewrap what was read, a stale value too, where an older key closed it."""
+    locks = call.tiers.locks
+    if isinstance(found, Absent):
+        if found.stale is None or found.seen is None:
+            return
+        _, header, payload, _, left = found.stale
+        found = Found(None, header, None, found.seen, kept_for=left, payload=payload)
+    if locks is not None and found.header is not None and found.header.key_id != locks.key_id:
+        await rewrap(call, remote, found, port)
 
 
 async def rewrap(call: Call, remote: Remote, found: Found, port: Port) -> None:
@@ -287,6 +301,7 @@ async def _lease(
         answer = await remote.do(port, "lease", call.key, held.token, ms, seen, False)
     if answer.kind == "found" and answer.data is not None:
         found = await judge(call, remote, answer.data, port)
+        await reseal(call, remote, found, port)
         if isinstance(found, Found):
             return found
         answer = await remote.do(port, "lease", call.key, held.token, ms, found.seen, False)

@@ -19,6 +19,7 @@ mod key;
 mod load;
 mod memo;
 mod mixed;
+mod payload;
 mod plans;
 mod py;
 mod ready;
@@ -35,9 +36,9 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 /// Changes whenever the Python side and this one would misunderstand each other; `cachekit.l1.native` compares.
-const ABI: i64 = 5;
+const ABI: i64 = 6;
 
-static mut METHODS: [PyMethodDef; 20] = [
+static mut METHODS: [PyMethodDef; 23] = [
     fast(c"install", state::install),
     fast(c"install_codec", codes::install_codec),
     fast(c"encode", encode::encode),
@@ -48,6 +49,9 @@ static mut METHODS: [PyMethodDef; 20] = [
     one(c"restore", restore::restore),
     fast(c"scalar", decode::scalar),
     fast(c"scalar_or_marker", decode::scalar_or_marker),
+    fast(c"deep_msgpack", payload::deep_msgpack),
+    fast(c"heavy_msgpack", payload::heavy_msgpack),
+    fast(c"deep_json", payload::deep_json),
     one(c"is_plain", is_plain),
     fast(c"khash", khash),
     none(c"running", load::running),

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import cachekit
 from cachekit import cache, process
 from cachekit.cli import build
+from cachekit.codec import envelope
 from cachekit.config.settings import load
 from cachekit.service import Service
 from cachekit.testing.servers import Server
@@ -140,6 +141,20 @@ def test_the_table_says_the_same(inspect: Inspect) -> None:
     assert done.rows["negative"] == "no"
     assert done.rows["value"] == "{'number': 2}"
     assert "last modified" not in done.rows
+
+
+def test_orders_to_the_terminal_are_shown_and_not_given(inspect: Inspect, server: Server) -> None:
+    """Whoever writes to the server chooses etags and keys."""
+    user(4)
+    key = user.key(4)
+    with client(server) as raw:
+        header, payload = envelope.unpack(raw.get(key), key)
+        evil = header._replace(etag="\x1b]0;mine\x07\x9b2J\u202e", last_modified="\x1b[31m\r")
+        raw.set(key, envelope.pack(evil, bytes(payload), key))
+    done = inspect(key)
+    assert done.rows["etag"] == r"\x1b]0;mine\x07\x9b2J\u202e"
+    assert done.rows["last modified"] == r"\x1b[31m"
+    assert facts(inspect(key, "--json"))["etag"] == evil.etag
 
 
 def test_what_no_longer_holds_is_told(inspect: Inspect, service: Service) -> None:

@@ -119,6 +119,13 @@ class TestEntries:
         assert "59m59s" in table or " 1h " in table
         assert "never ends" in table
 
+    def test_orders_to_the_terminal_are_shown_and_not_given(self, service: Service, server: Server) -> None:
+        redis.Redis.from_url(server.url).set(f"{SPACE}:v:{{users:=\x1b[31m\x9b2J größe}}", "x")
+        table = run("entries").stdout
+        assert r"=\x1b[31m\x9b2J größe" in table
+        assert "\x1b" not in table
+        assert "\x9b" not in table
+
     def test_nothing_of_an_encrypted_region_is_shown_but_that_it_is_there(
         self, service: Service, server: Server
     ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator
 
 from cachekit import register
-from cachekit.codec import serializers
+from cachekit.codec import depth, serializers
 from cachekit.codec.envelope import Header
 
 KEY = "shop:v:{users:app.views.get_user:1:9f3c}"
@@ -218,5 +218,6 @@ def only(library: str, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(serializers, "_read", serializers._scalar)
         patch.setattr(serializers, "_read_marker", serializers._scalar_or_marker)
         patch.setattr(serializers, "_restored", serializers._restore)
+        patch.setattr(serializers, "deep_msgpack", depth._deep_msgpack)
     if library == "msgpack":
         patch.setattr(serializers, "_quick", None)

@@ -115,7 +115,7 @@ def test_everything_comes_back_from_bytes(name: str) -> None:
 def test_everything_comes_back_from_l1(name: str, twin: str) -> None:
     value, functions = EVERYTHING[name], TWINS[twin]
     admitted = functions.admit(value)
-    assert admitted.mode == ("copy" if name.startswith(("frame", "series")) else "share")
+    assert admitted.mode == ("share" if name.startswith("scalar") else "copy")
     assert not admitted.plain
     for before in (value, {"a": [value]}):
         kept, mode, _ = functions.adopt(before, functions.admit(before).mode)
@@ -134,6 +134,45 @@ def test_callers_have_frames_of_their_own(twin: str) -> None:
         if "o" in mine:
             mine["o"].iloc[1].append(3)
         assert (frame.loc[0, "n"], frame.attrs, before["o"][1]) == (1.5, {}, [2])
+
+
+def renamed(index: Any) -> None:
+    """Changes all of an index that can be changed without another one being made."""
+    if isinstance(index, pd.MultiIndex):
+        index.names = ["mine"] * index.nlevels
+        return
+    index.name = "mine"
+    if isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
+        index.freq = None
+    for part in ("categories", "left", "right"):
+        if hasattr(index, part):
+            renamed(getattr(index, part))
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("name", INDEXES)
+def test_callers_have_names_and_frequencies_of_their_own(name: str, twin: str) -> None:
+    functions, index = TWINS[twin], INDEXES[name]
+    rows = list(range(len(index)))
+    noted = pd.Series(rows, index=index)
+    noted.attrs = {"index": index}
+    for value in (
+        index, [index], pd.Series(rows, index=index), pd.Series([rows] * len(rows), index=index, dtype=object), noted,
+        pd.DataFrame({"a": rows}, index=index), pd.DataFrame([rows], columns=index),
+        pd.DataFrame({"a": pd.Categorical(["x", "y"])}), pd.Series(pd.Categorical(["x", "y"])),
+    ):  # fmt: skip
+        kept = functions.adopt(value, functions.admit(value).mode)[0]
+        before = stored(kept)
+        mine = functions.isolate(kept, "copy")
+        for part in mine if isinstance(mine, list) else (mine,):
+            for axis in (part,) if isinstance(part, pd.Index) else (*part.axes, *part.attrs.values()):
+                renamed(axis)
+            if isinstance(part, pd.Series) and part.dtype == "category":
+                renamed(part.cat.categories)
+            if isinstance(part, pd.DataFrame) and "a" in part and part["a"].dtype == "category":
+                renamed(part["a"].cat.categories)
+        assert_same(*((kept, before) if not isinstance(kept, list) else (kept[0], before[0])))
+        assert repr(stored(kept)) == repr(before)
 
 
 def test_a_frame_weighs_what_it_holds() -> None:

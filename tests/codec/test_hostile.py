@@ -1,6 +1,7 @@
 """Bytes that a forger made, checksum and all: a miss or a value, never another exception, an import, or much memory."""
 
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -12,6 +13,7 @@ import types
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from time import process_time
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -21,7 +23,8 @@ import msgpack
 import pytest
 from codec_models import KEY, header, only
 
-from cachekit.codec import classes, scalars, serializers
+from cachekit.codec import classes, depth, scalars, serializers
+from cachekit.codec.base import JSON
 from cachekit.codec.codec import Codec
 from cachekit.codec.envelope import Damaged, pack
 from cachekit.codec.serializers import MARKED, TREE, dump
@@ -247,6 +250,68 @@ def test_depth_of_marked_trees_is_bounded_as_on_the_way_in(either: None) -> None
         assert reason(wrap * (levels + 1) + b"\xc0") == "depth"
 
 
+DEEP = {
+    "msgpack": (TREE, b"\x91" * 1000 + b"\x90"), "marked": (MARKED, b"\x91" * 1000 + b"\x90"),
+    "maps": (TREE, b"\x81\xa1a" * 1000 + b"\x80"), "long heads": (TREE, b"\xdd\0\0\0\x01" * 1000 + b"\x90"),
+    "json": (JSON, b"[" * 20_000), "objects": (JSON, b'{"":' * 20_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("pure", ["0", "1"])
+def test_bytes_nested_deep_are_damage_in_a_thread_with_a_small_stack(name: str, pure: str) -> None:
+    codec, payload = DEEP[name]
+    program = (
+        "import threading\nfrom cachekit.codec.codec import Codec\nfrom cachekit.codec.envelope import Damaged\n"
+        "from cachekit.config.spec import CodecSpec\n"
+        f"codec = Codec(CodecSpec(serializer={'json' if codec == JSON else 'msgpack'!r}))\n"
+        "def read():\n    try:\n"
+        f"        codec.loads(bytes.fromhex({forged(payload, codec).hex()!r}), {KEY!r})\n"
+        "    except Damaged as damage:\n        print(damage.reason)\n"
+        "threading.stack_size(256 * 1024)\nthread = threading.Thread(target=read)\nthread.start()\nthread.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, env={**os.environ, "CACHEKIT_PURE": pure, "CACHEKIT_NATIVE": ""},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "depth\n"), done.stderr
+
+
+@pytest.mark.parametrize("deep", [depth.deep_msgpack, depth._deep_msgpack], ids=["either", "pure"])
+def test_depth_is_found_exactly_and_nothing_else_is_taken_for_it(deep: Any) -> None:
+    for wrap in (
+        b"\x91",
+        b"\x81\xa1a",
+        b"\x92\xc7\x00\x20",
+        b"\xdc\0\1",
+        b"\xde\0\1\xa0",
+        b"\x93\xc0\xcf12345678",
+        b"\x92\xda\0\1a",
+    ):
+        assert not deep(wrap * 256 + b"\xc0", 256)
+        assert deep(wrap * 257 + b"\xc0", 256)
+        assert deep(memoryview(wrap * 257), 256)
+    for flat in (
+        [[]] * 400, {str(number): {"a": []} for number in range(400)}, "\u0451" * 400, [b"\x91" * 400] * 3,
+        [msgpack.ExtType(5, b"\x91" * size) for size in (1, 2, 3, 4, 8, 16, 300, 70_000)], ["x" * 70_000, [1.5] * 300],
+        [b"\x91" * 70_000, -300, 300, 70_000, -70_000, -(2**40)], [2**40] * 400,
+    ):  # fmt: skip
+        assert not deep(msgpack.packb(flat), 256)
+    assert not deep(b"\xdd\xff\xff\xff\xff" * 200, 256)
+
+
+@pytest.mark.parametrize("deep", [depth.deep_json, depth._deep_json], ids=["either", "pure"])
+def test_depth_of_json_is_found_exactly_and_nothing_else_is_taken_for_it(deep: Any) -> None:
+    for opening in (b"[", b'{"":', b'["]",', b'{"\\"]}":', b'["\\\\",'):
+        assert not deep(opening * 256, 256)
+        assert deep(opening * 257, 256)
+    for flat in ([[]] * 400, [{"[{": "[" * 300}] * 300, "[" * 1000, '"' * 300 + "[" * 300, "\\" * 301 + '"[' * 300):
+        assert not deep(json.dumps(flat).encode(), 256)
+    for cut in (b'["' + b"[" * 300, b'"' + b"\\" * 301, b'"' * 300 + b"]" * 300 + b"[" * 257):
+        deep(cut, 256)
+    deep(b'"' + b'\\"' * 1_000_000 + b"[" * 300, 256)  # in one pass
+
+
 def test_a_stack_that_is_nearly_full_is_no_error(either: None) -> None:
     payload = (b"\x92" + msgpack.packb(ext(32))) * 200 + b"\xc0"
 
@@ -258,6 +323,36 @@ def test_a_stack_that_is_nearly_full_is_no_error(either: None) -> None:
 
     with contextlib.suppress(Damaged, RecursionError):  # the native decoder needs no frames
         deeper()
+
+
+FLOOD = [number * (2**61 - 1) for number in range(1, 30_001)]  # all of one hash
+
+
+@pytest.mark.parametrize(
+    "kind", ["set", "frozenset", "dict", "OrderedDict", "defaultdict", "tuples", "decimals", "uuids"]
+)
+def test_members_of_one_hash_take_no_time(kind: str, either: None) -> None:
+    keys: list[Any] = [ext(1, number.to_bytes(10, "big", signed=True)) for number in FLOOD]
+    pairs = [part for key in keys for part in (key, None)]
+    tree = {
+        "set": marked(33, *keys), "frozenset": marked(34, *keys), "dict": marked(35, *pairs),
+        "OrderedDict": marked(36, *pairs), "defaultdict": marked(37, None, *pairs),
+        "tuples": marked(33, *(marked(32, key) for key in keys)),
+        "decimals": marked(33, *(ext(5, str(number)) for number in FLOOD)),
+        "uuids": marked(33, *(ext(6, number.to_bytes(16, "big")) for number in FLOOD)),
+    }[kind]  # fmt: skip
+    before = process_time()
+    assert reason(msgpack.packb(tree)) == "payload"
+    assert process_time() - before < 2
+
+
+def test_many_members_that_nobody_chose_are_read(either: None) -> None:
+    for value in (
+        set(range(-5000, 5000)),
+        {(number, -number) for number in range(5000)},
+        {number / 7 for number in range(5000)},
+    ):
+        assert CODEC.loads(forged(*reversed(dump(value, plain=False, limit=1 << 24))), KEY)[0] == value
 
 
 class Lazy(types.ModuleType):

@@ -109,6 +109,24 @@ def test_what_would_come_back_as_something_else_is_refused(value: Any) -> None:
     assert str(caught.value).startswith("rows[1]: cannot store ")
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.ones((2, 3), order="F"), np.ones((2, 3)), np.ones((2, 3, 4)).transpose(2, 0, 1), np.ones(3),
+        np.ones((4, 4))[::2, ::2],
+    ],
+    ids=["fortran", "c", "turned", "row", "part"],
+)  # fmt: skip
+def test_arrays_have_one_order_in_both_tiers(array: Any) -> None:
+    for functions in (values, native()):
+        for value in (array, [array]):
+            kept, mode, _ = functions.adopt(value, functions.admit(value).mode)
+            mine, theirs = functions.isolate(kept, mode), stored(value)
+            for copy in (mine, kept, theirs) if value is array else (mine[0], kept[0], theirs[0]):
+                assert copy.flags.f_contiguous == (array.flags.f_contiguous or array.ndim == 1)
+                assert copy.flags.c_contiguous or copy.flags.f_contiguous
+
+
 def test_arrays_of_callers_are_their_own_and_weigh_what_they_hold() -> None:
     array = np.arange(1000)
     record = np.array([(1, 2)], [("a", "i4"), ("b", "i4")])[0]

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 import sys
 import threading
 import uuid
@@ -9,7 +10,9 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import Any
+from fractions import Fraction
+from ipaddress import ip_address, ip_network
+from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 import codec_models as m
@@ -19,12 +22,14 @@ from codec_models import only, shape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import BaseModel, SecretStr
 
 from cachekit.codec import serializers
 from cachekit.codec.serializers import MARKED, MAX_DEPTH, TREE, dump, load
 from cachekit.errors import Unstorable
 
 LIMIT = 1 << 24
+T = TypeVar("T")
 ZONES = ["Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC"]
 
 
@@ -315,6 +320,21 @@ def local_class() -> Any:
     return Local(1)
 
 
+class Hidden(BaseModel):
+    password: SecretStr
+
+
+class Box(BaseModel, Generic[T]):
+    x: T
+
+
+def generic_model() -> Any:
+    class Inner(BaseModel):
+        a: int = 1
+
+    return Box[Inner](x=Inner())
+
+
 class OwnZone(tzinfo):
     def utcoffset(self, _: Any) -> timedelta:
         return timedelta(0)
@@ -343,6 +363,13 @@ WITH_ATTRIBUTE.more = 1  # type: ignore[attr-defined]
         (len, "cannot store builtin_function_or_method"),
         (int, "cannot store type"),
         (range(3), "cannot store range"),
+        (slice(3), "cannot store slice"),
+        (re.compile("a"), "cannot store re.Pattern"),
+        (Fraction(1, 3), "cannot store fractions.Fraction"),
+        (ip_address("10.0.0.1"), "cannot store ipaddress.IPv4Address"),
+        (ip_network("10.0.0.0/8"), "cannot store ipaddress.IPv4Network"),
+        (Hidden(password="x"), "password: cannot store pydantic.types.SecretStr"),
+        (generic_model(), "inside a function"),
         (memoryview(b"a"), "cannot store memoryview"),
         (sys.version_info, "cannot store sys.version_info"),
         (iter([]), "cannot store list_iterator"),

@@ -6,11 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 import codec_models as m
+import lz4.block
 import pytest
+import zstandard
 from codec_models import FIELDS, KEY
 
+from cachekit.codec import weight
 from cachekit.codec.codec import Codec
-from cachekit.codec.envelope import Damaged, pack
+from cachekit.codec.envelope import Damaged, pack, unpack
 from cachekit.codec.serializers import dump
 from cachekit.codec.weight import LARGE, check_weight
 from cachekit.config.spec import CodecSpec
@@ -74,9 +77,9 @@ JSON_UNITS: dict[str, bytes] = {
 }
 
 
-def peak_of(codec: Codec, code: int, payload: bytes) -> float:
+def peak_of(codec: Codec, code: int, payload: bytes, compression: int = 0) -> float:
     """MiB that decoding takes at its height, in a process that does nothing else."""
-    entry = pack(m.header(codec=code), payload, KEY)
+    entry = pack(m.header(codec=code, compression=compression), payload, KEY)
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
@@ -103,8 +106,8 @@ def height() -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
-def items(unit: bytes) -> bytes:
-    count = (MIB - 5) // len(unit)
+def items(unit: bytes, count: int = 0) -> bytes:
+    count = count or (MIB - 5) // len(unit)
     return b"\xdd" + count.to_bytes(4, "big") + unit * count
 
 
@@ -153,6 +156,7 @@ ORDINARY: dict[str, Any] = {
     "bytes that look like heads": b"\x85\x90\xc7" * 200_000,
     "nones": [None] * 300_000,
     "floats": [number * 0.1 for number in range(60_000)],
+    "sparse": [{"ids": []} for _ in range(60_000)],
     "orders": [m.Order(number, [number]) for number in range(10_000)],
     "mixed": [OrderedDict(a=1, b=2), defaultdict(list, a=[1]), deque([1, 2])] * 10_000,
 }
@@ -168,10 +172,39 @@ def test_ordinary_values_are_never_refused(name: str) -> None:
 
 def test_what_would_not_be_read_is_not_written() -> None:
     with pytest.raises(Unstorable, match="more than 60 bytes of memory for each byte stored") as caught:
-        CODEC.dumps([[] for _ in range(300_000)], KEY, **FIELDS, plain=True)
+        CODEC.dumps([[] for _ in range(1_200_000)], KEY, **FIELDS, plain=True)
     assert caught.value.reason == "size"
-    few: list[Any] = [[] for _ in range(200_000)]
+    few: list[Any] = [[] for _ in range(700_000)]
     assert CODEC.loads(CODEC.dumps(few, KEY, **FIELDS, plain=True), KEY)[0] == few
+
+
+@pytest.mark.parametrize("name", ["native", "pure"])
+def test_what_little_becomes_much_only_compressed_is_stored_as_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "pure":
+        monkeypatch.setattr(weight, "heavy_msgpack", weight._heavy_msgpack)
+    rows = [{"id": number, "tags": []} for number in range(60_000)]
+    empty = [{"id": 0, "tags": []} for _ in range(200_000)]
+    text = "x" * 15_000_000
+    for codec in (CODEC, JSON):
+        for value, compressed in ((rows, True), (empty, False), (text, True)):
+            data = codec.dumps(value, KEY, **FIELDS)
+            assert bool(unpack(data, KEY)[0].compression) == compressed
+            assert codec.loads(data, KEY)[0] == value
+
+
+@pytest.mark.parametrize("codec", [CODEC, JSON], ids=["msgpack", "json"])
+def test_a_bomb_of_some_kilobytes_takes_little_memory(codec: Codec) -> None:
+    unit, code = (b"\x80", 1) if codec is CODEC else (b"{},", 3)
+    count = 15 * MIB // len(unit)
+    payload = items(unit, count) if codec is CODEC else b"[" + unit * count + b"0]"
+    for compression, small in ((1, lz4.block.compress(payload)), (2, zstandard.ZstdCompressor().compress(payload))):
+        assert len(small) < 70_000
+        assert peak_of(codec, code, small, compression) < 64
+        with pytest.raises(Damaged) as caught:
+            codec.loads(pack(m.header(codec=code, compression=compression), small, KEY), KEY)
+        assert caught.value.reason == "weight"
 
 
 def test_small_payloads_are_not_looked_at() -> None:

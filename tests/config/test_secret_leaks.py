@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import pytest
 import redis
+from rich.pretty import pretty_repr
 from typer.testing import CliRunner
 
 import cachekit
@@ -27,7 +28,7 @@ from cachekit.cli import build
 from cachekit.codec.keyring import Keyring, derive, name_root
 from cachekit.config.secret import Hidden, Secret
 from cachekit.config.settings import load, load_tree
-from cachekit.config.spec import KeySpec, default_service
+from cachekit.config.spec import BackendSpec, KeySpec, MetricsSpec, default_service
 from cachekit.engine import keys
 from cachekit.errors import CacheKitError, ConfigError, MissingTenant, TamperedEntry
 from cachekit.metrics.endpoint import respond
@@ -362,7 +363,8 @@ async def test_nothing_that_holds_keys_is_pickled_or_copied_with_them(service: S
     held = [
         each
         for each in reachable(service)
-        if type(each).__name__ in ("Keyring", "KeySpec", "Root", "Locks", "Sealer", "Signer", "Secret", "Tiers")
+        if type(each).__name__
+        in ("Keyring", "KeySpec", "Root", "Locks", "Sealer", "Signer", "Secret", "Tiers", "BackendSpec", "MetricsSpec")
     ]
     for each in [service, service.spec, *held]:
         for way in (lambda held: pickle.dumps(held).decode("latin-1"), copy.copy, copy.deepcopy):
@@ -370,7 +372,17 @@ async def test_nothing_that_holds_keys_is_pickled_or_copied_with_them(service: S
     for each in held:
         with pytest.raises(TypeError):
             pickle.dumps(each)
+    for each in (BackendSpec(password="a password"), MetricsSpec(token="a token")):
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(each)
     assert copy.deepcopy(service.spec.keys.master_key) is service.spec.keys.master_key
+
+
+def test_a_part_of_a_secret_is_one() -> None:
+    secret = Secret(b"of nobody else's business" * 10)
+    assert (type(secret[:5]), secret[:5], secret[::-1][0], secret[0]) == (Secret, b"of no", ord("s"), ord("o"))
+    assert "business" not in pretty_repr([secret, {"key": secret}], max_string=40)
+    assert "***" in pretty_repr(secret, max_string=40)
 
 
 def test_a_spec_as_a_dict_shows_none(service: Service) -> None:

@@ -172,3 +172,91 @@ def test_two_processes_share_entries_through_one_server(cachekit_server: Any, tm
     assert run(REDIS_URL=cachekit_server.url) == "l2"
     assert run(CACHEKIT_PROFILES__USERS__BACKEND="none") == "computed own"
     assert run(REDIS_URL="redis://127.0.0.1:1") == "computed own", "a dead server changes nothing but the speed"
+
+
+SHOP = """
+import multiprocessing, sys
+from dataclasses import dataclass
+from enum import Enum
+from cachekit import cache
+
+class Colour(Enum):
+    RED = 1
+
+@dataclass
+class User:
+    name: str
+    colour: Colour
+
+@cache(profile="users")
+def load(name: str) -> User:
+    print("computed", end=" ")
+    return User(name, Colour.RED)
+
+def main():
+    user = load("ann")
+    assert type(user) is User and user.colour is Colour.RED, type(user).__module__
+    print("l2" if load.cache_info().l2_hits else "own", flush=True)
+"""
+
+
+@pytest.fixture
+def shop(cachekit_server: Any, tmp_path: Path) -> Any:
+    """Runs Python where there is a program ``shop.py`` with the function and classes above."""
+    (tmp_path / "shop.py").write_text(SHOP + 'if __name__ == "__main__":\n    main()\n')
+    (tmp_path / "cachekit.toml").write_text(
+        f'namespace = "shop"\n[backends.default]\nurl = "{cachekit_server.url}"\n[profiles.users]\nttl = "1h"\n'
+    )
+    cachekit_server.command("FLUSHALL")
+
+    def run(*arguments: str) -> str:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("CACHEKIT_", "REDIS_"))}
+        environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        run.log = done.stderr  # type: ignore[attr-defined]
+        return done.stdout.strip()
+
+    run.folder, run.log = tmp_path, ""  # type: ignore[attr-defined]
+    return run
+
+
+def test_classes_of_a_program_are_those_of_its_file_imported(shop: Any) -> None:
+    assert shop("shop.py") == "computed own"
+    assert shop("-c", "import shop; shop.main()") == "l2"
+    assert shop("-m", "shop") == "l2"
+    (shop.folder / "spawns.py").write_text(
+        SHOP + 'if __name__ == "__main__":\n    for method in ("spawn", "forkserver"):\n'
+        "        worker = multiprocessing.get_context(method).Process(target=main)\n"
+        "        worker.start(); worker.join()\n    main()\n"
+    )
+    assert shop("spawns.py").splitlines() == ["computed own", "l2", "l2"]
+
+
+def test_a_class_of_another_program_does_not_come_back(shop: Any) -> None:
+    """Each program gives the same function of a shared module its own class."""
+    (shop.folder / "shared.py").write_text(
+        "from cachekit import cache\nkinds = []\n\n@cache(profile='users')\ndef make(x: int):\n    return kinds[0](x)\n"
+    )
+    program = (
+        "import shared\nfrom dataclasses import dataclass\n\n@dataclass\nclass User:\n    name: int\n\n"
+        "shared.kinds.append(User)\nassert shared.make(1) == User(1)\nprint(shared.make.cache_info().l2_hits)\n"
+    )
+    for name in ("one", "two"):
+        (shop.folder / f"{name}.py").write_text(program)
+    assert [shop("-m", name) for name in ("one", "one", "two")] == ["0", "1", "0"]
+
+
+def test_a_program_that_starts_itself_by_name_gets_the_classes_of_what_it_starts(shop: Any) -> None:
+    (shop.folder / "starts.py").write_text(SHOP + 'if __name__ == "__main__":\n    import starts\n    starts.main()\n')
+    assert [shop("starts.py"), shop("starts.py"), shop("starts.py")] == ["computed own", "l2", "l2"]
+
+
+@pytest.mark.parametrize("order", ["main(); starts.main()", "starts.main(); main()", "main(); starts.main(); main()"])
+def test_a_function_called_by_both_names_gives_the_classes_of_each(shop: Any, order: str) -> None:
+    (shop.folder / "starts.py").write_text(SHOP + f'if __name__ == "__main__":\n    import starts\n    {order}\n')
+    for _ in range(2):
+        shop("starts.py")  # which looks at the classes
+        assert "put it into a module of its own" in shop.log

@@ -190,9 +190,7 @@ SEALED = [
 # --- what is in it ---------------------------------------------------------------------------------------------------
 
 CODES = (serializers.TREE, serializers.MARKED, 3, 4, 0, 200)
-CODECS = {
-    name: Codec(CodecSpec(serializer=name, compression="zstd", max_value_bytes=MIB)) for name in ("msgpack", "json")
-}
+CODECS = {name: Codec(CodecSpec(serializer=name, compression="zstd")) for name in ("msgpack", "json")}
 _quick = serializers._quick
 
 

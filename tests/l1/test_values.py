@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import datetime
 import enum
+import functools
 import itertools
 import sys
 import threading
@@ -83,6 +84,51 @@ class AttrsFrozen:
     x: Any
 
 
+class TakesMore(Frozen):
+    """Not frozen itself: Base's `__setattr__` refuses the names of the fields alone."""
+
+
+class SlotBeside(FrozenSlots):
+    __slots__ = ("more",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembers:
+    x: Any
+
+    @functools.cached_property
+    def found(self) -> list[int]:
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class RemembersToo(Remembers):
+    pass
+
+
+@attrs.frozen
+class AttrsRemembers:
+    x: Any
+
+    @functools.cached_property
+    def found(self) -> list[int]:
+        return []
+
+
+@attrs.frozen(slots=False)
+class AttrsDictRemembers:
+    x: Any
+
+    @functools.cached_property
+    def found(self) -> list[int]:
+        return []
+
+
+@attrs.frozen(cache_hash=True)
+class AttrsHashed:
+    x: Any
+
+
 class Model(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow")
     x: Any
@@ -119,14 +165,15 @@ SCALARS: list[Any] = [
 ]  # fmt: skip
 SHARED: list[Any] = [
     *SCALARS, (), (1, ("a", None)), frozenset({1, (2, 3)}), Point(1, Point("a", 2)), Frozen((1, Frozen("a"))),
-    FrozenSlots(1), AttrsFrozen((1, 2)),
+    FrozenSlots(1), AttrsFrozen((1, 2)), AttrsHashed(1),
 ]  # fmt: skip
 COPIED: list[Any] = [
     [1, [2]], {"a": {"b": 1}}, {1, 2}, bytearray(b"x"), collections.deque([1, [2]], maxlen=3),
     collections.OrderedDict(b=[1], a=2), collections.defaultdict(list, a=[1]), collections.Counter("abca"),
     ([1],), (1, {"a": 1}), Point([1], 2), Frozen([1]), FrozenSlots([1]), AttrsFrozen([1]), Mutable([1]), Slots([1]),
     Attrs([1]), Model(x=[1], more={"a": [1]}), [Mutable(Point(1, Attrs(Model(x={1: Frozen([2])}))))],
-    {(1, 2): [3]}, {Frozen(1): [1]},
+    {(1, 2): [3]}, {Frozen(1): [1]}, TakesMore(1), SlotBeside(1), Remembers(1), RemembersToo(1), AttrsRemembers(1),
+    AttrsDictRemembers(1),
 ]  # fmt: skip
 OPAQUE: list[Any] = [
     threading.Lock(), object(), Plain(), (i for i in range(3)), lambda: None, len, int, memoryview(b"x"), Text("s"),
@@ -150,6 +197,22 @@ def test_what_can_change_is_copied_with_types_and_contents(value: Any) -> None:
     assert type(mine) is type(value)
     assert mine == value
     assert repr(mine) == repr(value)
+
+
+@pytest.mark.parametrize("cls", [Remembers, RemembersToo, AttrsRemembers, AttrsDictRemembers])
+def test_what_a_cached_property_found_is_nobody_elses(cls: Any) -> None:
+    kept = adopt(cls(1), admit(cls(1)).mode)
+    for _ in range(2):
+        mine = isolate(kept.value, kept.mode)
+        assert mine.found == []
+        mine.found.append(1)
+
+
+def test_what_a_subclass_of_a_frozen_class_takes_is_nobody_elses() -> None:
+    for value, name in ((TakesMore(1), "note"), (SlotBeside(1), "more")):
+        mine = isolate(value, admit(value).mode)
+        object.__setattr__(mine, name, "mine")
+        assert not hasattr(value, name)
 
 
 @pytest.mark.parametrize("value", OPAQUE, ids=lambda value: type(value).__name__)

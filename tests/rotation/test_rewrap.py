@@ -99,12 +99,65 @@ def test_every_way_of_reading_does_it_and_what_must_not_write_does_not(
     assert wait(getattr(new.region("users").using(read_only=True), a + "get")("k")) == 1
     assert under() == "A", "only reads"
     assert wait(getattr(new.region("users"), a + "get_many")(["k"])) == {"k": 1}
+    assert under() == "B", "get_many"
     for method, args in {"get": (), "get_or_set": (int,), "add": (2,), "remaining": (), "touch": ()}.items():
         region.set("k", 1)
         assert under() == "A"
         answer = wait(getattr(make_holder(B, A).region("users"), a + method)("k", *args))
         assert under() == "B", method
         assert answer == {"add": False, "remaining": 300.0, "touch": True}.get(method, 1)
+
+
+source = {"up": True}
+
+
+def answer() -> int:
+    if not source["up"]:
+        raise OSError("the source is down")
+    return 1
+
+
+@pytest.mark.parametrize("l1", ["on", "off"])
+def test_a_stale_value_that_stands_in_is_sealed_anew(
+    make_holder: MakeHolder,
+    cachekit_server: Server,
+    protection: str,
+    face: str,
+    l1: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fields = {"ttl": 60.0, "freshness": FreshnessSpec(stale_ttl=300.0, early_refresh="off"), "l1": l1}
+    old, new = make_holder(A, **fields), make_holder(B, A, **fields)
+    f, g = (cached(service, face, answer) for service in (old, new))
+    assert wait(f(1)) == 1
+    key = str(f.key(1))
+    before = header_of(new, cachekit_server, key)
+    new.clock.advance(61.0)  # type: ignore[attr-defined]
+    monkeypatch.setitem(source, "up", False)
+    for _ in range(3):
+        assert wait(g(1)) == 1
+    assert before is not None
+    assert header_of(new, cachekit_server, key) == before._replace(key_id=key_id(B, protection))
+
+
+def test_a_value_that_somebody_stored_before_the_lease_is_sealed_anew(
+    make_holder: MakeHolder, cachekit_server: Server, protection: str, face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = make_holder(A), make_holder(B, A)
+    f, g = (cached(service, face, lambda: 1) for service in (old, new))
+    assert wait(f(1)) == 1
+    read = operation.read
+
+    async def too_early(*_: Any) -> Any:
+        monkeypatch.setattr(operation, "read", read)
+        return operation.NOTHING
+
+    monkeypatch.setattr(operation, "read", too_early)
+    assert wait(g(1)) == 1
+    assert g.cache_info().l2_hits == 1
+    header = header_of(new, cachekit_server, str(f.key(1)))
+    assert header is not None
+    assert header.key_id == key_id(B, protection)
 
 
 def test_a_newer_value_and_an_invalidation_are_never_undone(
