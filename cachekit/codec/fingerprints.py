@@ -1,11 +1,12 @@
 """Eight bytes that change when a class changes: the names of its fields and what they are annotated with.
 
-Annotations are taken as they stand in the class body, as text, and are never evaluated. They must read the same in
-every process, so only the names of classes count, and of ``Annotated`` only the type: its other arguments do not change
+Annotations are taken as they stand in the class body, as text, and are never evaluated (by us: Python 3.14
+makes them when they are asked for). They must read the same in every process, so only the names of classes count, and of ``Annotated`` only the type: its other arguments do not change
 what an instance holds.
 """
 
 import re
+import sys
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
@@ -27,10 +28,19 @@ def fingerprint(cls: type, names: Iterable[str]) -> bytes:
 def _annotations(cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(type.__getattribute__(cls, "__mro__")):
-        own = type.__getattribute__(base, "__dict__").get("__annotations__")
+        own = _own_annotations(base)
         if isinstance(own, dict):
             found.update(own)
     return found
+
+
+def _own_annotations(cls: type) -> object:
+    names = type.__getattribute__(cls, "__dict__")
+    if sys.version_info >= (3, 14) and "__annotate_func__" in names:  # made when somebody asks, which runs nothing else
+        from annotationlib import Format, get_annotations
+
+        return get_annotations(cls, format=Format.FORWARDREF)
+    return names.get("__annotations__")
 
 
 def _text(annotation: Any) -> str:
