@@ -1,8 +1,8 @@
 """Eight bytes that change when a class changes: the names of its fields and what they are annotated with.
 
-Annotations are taken as they stand in the class body, as text, and are never evaluated (by us: Python 3.14
-makes them when they are asked for). They must read the same in every process, so only the names of classes count, and of ``Annotated`` only the type: its other arguments do not change
-what an instance holds.
+Annotations are taken as they stand in the class body, as text, and are never evaluated here; Python 3.14 makes them
+when they are asked for. They must read the same in every process, so only the names of classes count, and of
+``Annotated`` only the type: its other arguments do not change what an instance holds.
 """
 
 import re
