@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 from cachekit.integrations.django.models import connect
@@ -38,6 +40,16 @@ class Book(models.Model):
 
 
 class Tag(models.Model):
+    text = models.CharField(max_length=20)
+    notes = GenericRelation("Note", "about_id", "about_type")
+
+
+class Note(models.Model):
+    """About a row of any model."""
+
+    about_type = models.ForeignKey(ContentType, models.CASCADE)
+    about_id = models.BigIntegerField()
+    about = GenericForeignKey("about_type", "about_id")
     text = models.CharField(max_length=20)
 
 
