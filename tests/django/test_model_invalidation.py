@@ -31,7 +31,7 @@ def shop(request: pytest.FixtureRequest, use: Callable[..., None], on_server: Ca
 
 def empty(models: Any) -> None:
     """Of rows that tests have committed."""
-    for model in (models.Book, models.Tag, models.Author):
+    for model in (models.Book, models.Tag, models.Author, models.Film, models.Genre):
         model.objects.all().delete()
 
 
@@ -157,6 +157,59 @@ def test_a_relation_outdates_both_its_ends(shop: Any, changed: Changed) -> None:
     changed()
     tag.delete()  # the rows between the two go without a signal
     assert changed() == {*RELATED, "one", "two", "red"}
+
+
+@pytest.fixture
+def gone(shop: Any) -> Callable[..., bool]:
+    """Whether a change outdates what has these tags."""
+    from cachekit import MISS, region
+
+    def check(tags: list[str], change: Callable[[], object]) -> bool:
+        region().set("made of it", 1, tags=tags)
+        change()
+        return region().get("made of it", MISS) is MISS
+
+    return check
+
+
+def test_a_relation_by_another_field_than_the_key_outdates_both_ends(shop: Any, gone: Callable[..., bool]) -> None:
+    from cachekit.integrations.django.models import connect, tags_of
+
+    connect(shop.Film)
+    film, genre = shop.Film.objects.create(), shop.Genre.objects.create(slug="drama")
+    for tags in (tags_of(film), tags_of(genre), tags_of(shop.FilmGenre), tags_of(shop.Genre)):
+        for change in (
+            lambda: film.genres.add(genre), lambda: film.genres.remove(genre),
+            lambda: genre.films.set([film]), genre.films.clear,
+        ):  # fmt: skip
+            assert gone(tags, change)
+    film.genres.add(genre)
+    assert list(shop.FilmGenre.objects.values_list("genre_id", flat=True)) == ["drama"]
+
+
+def test_a_change_whose_rows_cannot_be_told_is_one_of_all_rows_and_no_exception(
+    shop: Any, gone: Callable[..., bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from cachekit.integrations.django import models
+    from cachekit.integrations.django.models import tags_of
+
+    monkeypatch.setattr(models, "_reported", set())
+    ann, tag = shop.Author.objects.get(name="Ann"), shop.Tag.objects.get()
+    one, two = shop.Book.objects.order_by("title")
+    all_books, all_tags, bob = tags_of(two), tags_of(tag), tags_of(two.author)
+    odd = type("Odd", (int,), {"__str__": lambda self: 1 / 0})
+    ann.pk = odd(ann.pk)
+    monkeypatch.setattr(shop.Author._meta.pk, "to_python", lambda value: value)
+    monkeypatch.setattr(shop.Tag._meta.pk, "to_python", lambda value: 1 / 0)
+    assert gone(bob, ann.save)
+    assert gone(bob, ann.save)
+    assert gone(all_tags, lambda: one.tags.add(tag))
+    assert gone(all_books, tag.delete)
+    lines = [record.getMessage() for record in caplog.records if record.name == "cachekit"]
+    assert [line.partition(" cannot")[0] for line in lines] == [
+        "changes of shop.Author", "changes of shop.Book_tags, shop.Book, shop.Tag",
+    ]  # fmt: skip
+    assert not shop.Tag.objects.exists()
 
 
 def test_what_no_signal_tells_of_is_told_by_hand(shop: Any, changed: Changed) -> None:

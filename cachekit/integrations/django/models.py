@@ -4,7 +4,9 @@
 No model is defined here: Django imports this module because the application has one of this name.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -22,7 +24,10 @@ EVERY_ROW = "*"  # in place of a primary key: cleared when nobody knows which ro
 TELLING = (models.CASCADE, models.PROTECT, models.RESTRICT)  # what is deleted along sends signals of its own
 LONGEST = 100  # characters of a primary key that a tag shows as they are
 
+logger = logging.getLogger("cachekit")
+
 _connected: set[Any] = set()  # concrete models
+_reported: set[Any] = set()  # models of whose changes it was logged that they cannot be told row by row
 
 
 def tags_of(what: Any, pk: Any = None) -> list[str]:
@@ -171,20 +176,41 @@ def _prepared(*, sender: Any, **kwargs: Any) -> None:
         _listen(sender)
 
 
-def _saved(*, instance: Any, using: str, **kwargs: Any) -> None:
-    _on_commit(_outdated_by(instance), using)
+@contextmanager
+def _beside_the_write(changed: Iterable[Any], using: str | None) -> Iterator[None]:
+    """Signals come in the middle of the application's write, which goes on whatever happens here: then all rows of the
+    models count as changed."""
+    try:
+        yield
+    except Exception:
+        every = list(changed)
+        if not _reported.issuperset(every):
+            _reported.update(every)
+            names = ", ".join(model._meta.label for model in every)
+            logger.exception("changes of %s cannot be told row by row: each counts as one of all rows", names)
+        with suppress(Exception):
+            _on_commit([tag for model in every for tag in _outdated_by(model)], using)
 
 
-def _deleted(*, instance: Any, using: str, **kwargs: Any) -> None:
-    """With the row went what relates it to others, and what pointed to it was changed; no signal tells of that."""
-    tags = _outdated_by(instance)
-    for field in instance._meta.get_fields(include_hidden=True):
+def _saved(*, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    with _beside_the_write([sender], using):
+        _on_commit(_outdated_by(instance), using)
+
+
+def _deleted(*, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    along = dict.fromkeys(_changed_along(sender))
+    with _beside_the_write([sender, *along], using):
+        _on_commit([*_outdated_by(instance), *(tag for model in along for tag in _outdated_by(model))], using)
+
+
+def _changed_along(model: Any) -> Iterator[Any]:
+    """With a row goes what relates it to others, and what pointed to it is changed; no signal tells of that."""
+    for field in model._meta.get_fields(include_hidden=True):
         if field.many_to_many:
             relation = field.remote_field if hasattr(field.remote_field, "through") else field  # from either end
-            tags += [_table_tag(relation.through), *_outdated_by(field.related_model)]
+            yield from (relation.through, field.related_model)
         elif field.auto_created and not field.concrete and field.on_delete not in TELLING:
-            tags += _outdated_by(field.related_model)
-    _on_commit(tags, using)
+            yield field.related_model
 
 
 def _relation_changed(
@@ -194,10 +220,18 @@ def _relation_changed(
     ends = (type(instance), model)
     if not action.startswith("post_") or not any(issubclass(end, known) for end in ends for known in _connected):
         return
-    tags = [_table_tag(sender), *_outdated_by(instance), *map(_table_tag, _family(model))]
-    for pk in [EVERY_ROW] if pk_set is None else pk_set:
-        tags += [_row_tag(*row) for row in _ends(model, pk)]
-    _on_commit(tags, using)
+    with _beside_the_write([sender, *ends], using):
+        tags = [_table_tag(sender), *_outdated_by(instance), *map(_table_tag, _family(model))]
+        for pk in pk_set if pk_set is not None and _relates_keys(sender, model) else [EVERY_ROW]:
+            tags += [_row_tag(*row) for row in _ends(model, pk)]
+        _on_commit(tags, using)
+
+
+def _relates_keys(through: Any, model: Any) -> bool:
+    """Whether the table between has primary keys of this model: ``to_field=`` makes it have something else."""
+    own = _family(model)
+    to_model = [field for field in through._meta.fields if field.is_relation and _concrete(field.related_model) in own]
+    return all(field.target_field.primary_key for field in to_model)
 
 
 def _ends(model: Any, pk: Any) -> Iterator[tuple[Any, Any]]:

@@ -53,6 +53,21 @@ class Note(models.Model):
     text = models.CharField(max_length=20)
 
 
+class Genre(models.Model):
+    """What films have by its name."""
+
+    slug = models.SlugField(unique=True)
+
+
+class Film(models.Model):
+    genres = models.ManyToManyField(Genre, through="FilmGenre", related_name="films")
+
+
+class FilmGenre(models.Model):
+    film = models.ForeignKey(Film, models.CASCADE)
+    genre = models.ForeignKey(Genre, models.CASCADE, to_field="slug")
+
+
 class Classic(Author):
     """A table of its own beside that of its parent."""
 
