@@ -330,6 +330,26 @@ def test_a_queryset_has_the_tags_of_every_table_that_it_reads(shop: Any) -> None
     assert len(queries) == 0
 
 
+def test_tables_that_sql_by_hand_names_are_found(shop: Any, gone: Callable[..., bool]) -> None:
+    from django.db.models import Count
+    from django.db.models.expressions import RawSQL
+
+    from cachekit.integrations.django.models import tags_of
+
+    authors, tag = shop.Author.objects, shop.Tag
+    for queryset in (
+        authors.annotate(number=RawSQL("select count(*) from shop_tag", ())),
+        authors.annotate(number=RawSQL("(SELECT count(*) FROM Shop_Tag)", ())),
+        authors.extra(where=["id not in (select 1 from [shop_tag])"]),
+        authors.extra(tables=["shop_tag"]), authors.extra(select={"number": "select count(*) from main.shop_tag"}),
+    ):  # fmt: skip
+        assert set(tags_of(queryset)) == {"django:shop.author", "django:shop.tag"}
+        assert gone(tags_of(queryset), lambda: tag.objects.create(text="new"))
+    assert "django:shop.tag" not in tags_of(authors.annotate(shop_tags=Count("books__tags__pk")))
+    wide = shop.Book.objects.extra(where=["title != 'x shop_tag$'"])
+    assert set(tags_of(wide)) == {"django:shop.book", "django:shop.tag"}  # one too many, which does no harm
+
+
 def test_tags_are_the_same_for_every_spelling_of_a_key(shop: Any) -> None:
     from cachekit.engine.keys import check_tag
     from cachekit.integrations.django.models import tags_of

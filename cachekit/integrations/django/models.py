@@ -5,6 +5,7 @@ No model is defined here: Django imports this module because the application has
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -34,7 +35,7 @@ def tags_of(what: Any, pk: Any = None) -> list[str]:
     """The tags of what is made of a model, for ``@cache(tags=...)`` and ``region.set(..., tags=...)``.
 
     ``tags_of(Book)``: all rows, whatever changes in the table. ``tags_of(Book, 7)`` and ``tags_of(book)``: this row
-    alone. ``tags_of(queryset)``: every table that its SQL reads; the database is not asked. A child model has the tags
+    alone. ``tags_of(queryset)``: every table that its SQL names; the database is not asked. A child model has the tags
     of its parents too. Raises `TypeError` for anything else and `ValueError` for an instance without a primary key.
     """
     if isinstance(what, models.QuerySet):
@@ -129,15 +130,25 @@ def _key_of_parent(model: Any, parent: Any, pk: Any) -> Any:
 
 
 def _read_by(queryset: Any) -> set[Any]:
-    """The models whose tables are in the SQL: a name that looks like one costs an invalidation, no more."""
+    """The models whose tables the SQL names, by hand or not: another word like one costs an invalidation, no more."""
     found = set(_family(queryset.model))
     try:
         sql, _ = queryset.query.get_compiler(using=queryset.db).as_sql()
     except EmptyResultSet:
         return found
+    text = sql.casefold()
+    words = set(re.findall(r"\w+", text))
     quoted = connections[queryset.db].ops.quote_name
-    everything = apps.get_models(include_auto_created=True)
-    return found | {_concrete(model) for model in everything if quoted(model._meta.db_table) in sql}
+    for model in apps.get_models(include_auto_created=True):
+        table = model._meta.db_table.casefold()
+        if table in words or quoted(model._meta.db_table).casefold() in text or (_is_odd(table) and table in text):
+            found.add(_concrete(model))
+    return found
+
+
+def _is_odd(table: str) -> bool:
+    """Not one word: with a schema, a dot, a hyphen."""
+    return re.fullmatch(r"\w+", table) is None
 
 
 # Changes
