@@ -350,6 +350,38 @@ def test_tables_that_sql_by_hand_names_are_found(shop: Any, gone: Callable[..., 
     assert set(tags_of(wide)) == {"django:shop.book", "django:shop.tag"}  # one too many, which does no harm
 
 
+def test_a_key_that_is_text_is_the_same_key(shop: Any, gone: Callable[..., bool]) -> None:
+    from cachekit.integrations.django.models import invalidate, tags_of
+
+    one, two = shop.Book.objects.order_by("title")
+    classic = shop.Classic.objects.create(name="Eve", century=5)
+    for key in (str(one.pk), str(one.pk).upper(), one.pk.hex):
+        again = shop.Book(pk=key, title="one", price=1, author=one.author)
+        again._state.adding = False
+        assert tags_of(again) == tags_of(one)
+        assert gone(tags_of(one), lambda: invalidate(shop.Book(pk=key)))  # noqa: B023
+        assert gone(tags_of(one), again.save)
+        assert not gone(tags_of(two), again.save)
+    assert tags_of(shop.Classic(pk=str(classic.pk))) == tags_of(classic)
+    assert gone(tags_of(classic), lambda: invalidate(shop.Classic(pk=str(classic.pk))))
+    assert gone(tags_of(classic), shop.Author(pk=str(classic.pk), name="Eva").save)
+
+
+def test_a_key_of_several_columns_is_the_same_in_every_spelling(set_up: None) -> None:
+    from django.db import models
+    from django.test.utils import isolate_apps
+
+    from cachekit.integrations.django.models import tags_of
+
+    with isolate_apps("project.shop"):
+        columns = {"pk": models.CompositePrimaryKey("a", "b"), "a": models.IntegerField(), "b": models.UUIDField()}
+        pair: Any = type("Pair", (models.Model,), {"__module__": "project.shop.models", **columns})
+    key = uuid.UUID(int=5)
+    tags = tags_of(pair, (1, key))
+    assert tags == tags_of(pair, ["1", str(key)]) == tags_of(pair(a=1, b=key)) == tags_of(pair(a="1", b=key.hex))
+    assert tags != tags_of(pair, (2, key))
+
+
 def test_tags_are_the_same_for_every_spelling_of_a_key(shop: Any) -> None:
     from cachekit.engine.keys import check_tag
     from cachekit.integrations.django.models import tags_of

@@ -110,13 +110,20 @@ def _rows(what: Any, pk: Any) -> Iterator[tuple[Any, Any]]:
     """The rows that an instance, or a model and a primary key, consist of."""
     of_class = isinstance(what, type)
     own, *parents = _family(what if of_class else type(what))
-    if of_class:
-        pk = own._meta.pk.to_python(pk)
-    elif (pk := what.pk) is None:
+    if not of_class and (pk := what.pk) is None:
         raise ValueError(f"{own.__name__}: an instance that is not saved has no primary key, and so no tags")
-    yield own, pk
+    yield own, (key := _key(own, pk))
     for parent in parents:
-        yield parent, _key_of_parent(own, parent, pk) if of_class else getattr(what, parent._meta.pk.attname)
+        held = None if of_class else getattr(what, parent._meta.pk.attname)  # None also of Child(pk=7)
+        yield parent, _key_of_parent(own, parent, key) if held is None else _key(parent, held)
+
+
+def _key(model: Any, pk: Any) -> Any:
+    """As the database gives it back: a form, an URL or a new instance may have it as text."""
+    field = model._meta.pk
+    if isinstance(pk, (list, tuple)) and isinstance(columns := getattr(field, "fields", None), tuple):
+        return tuple(column.to_python(part) for column, part in zip(columns, pk, strict=True))
+    return field.to_python(pk)
 
 
 def _key_of_parent(model: Any, parent: Any, pk: Any) -> Any:
