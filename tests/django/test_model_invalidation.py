@@ -143,6 +143,27 @@ def test_a_row_whose_relation_a_deletion_set_to_null_is_outdated(shop: Any) -> N
     assert mentor_of(bob.pk) is None
 
 
+def test_what_a_deletion_sets_is_noticed_where_only_what_pointed_there_is_connected(
+    shop: Any, gone: Callable[..., bool]
+) -> None:
+    from cachekit.integrations.django.models import _connected, tags_of
+
+    assert not {shop.Publisher, shop.Imprint, shop.Later, shop.LaterYet} & _connected
+    for name, model, through in (
+        ("publisher", shop.Publisher, shop.Publisher), ("heir", shop.Publisher, shop.Publisher),
+        ("publisher", shop.Imprint, shop.Imprint), ("publisher", shop.Imprint, shop.Publisher),
+        ("seller", shop.Later, shop.Later), ("seller", shop.Later, shop.LaterYet),
+    ):  # fmt: skip
+        to = model.objects.create()
+        edition = shop.Edition.objects.create(**{name: to.publisher_ptr if model is shop.Imprint else to})
+        assert gone(tags_of(edition), through.objects.get(pk=to.pk).delete)
+        edition.refresh_from_db()
+        assert getattr(edition, name) is None
+        edition.delete()
+        to = model.objects.create()
+        assert gone(tags_of(shop.Edition), through.objects.filter(pk=to.pk).delete)
+
+
 def test_a_relation_outdates_both_its_ends(shop: Any, changed: Changed) -> None:
     book, tag = shop.Book.objects.get(title="one"), shop.Tag.objects.get()
     book.tags.add(tag)
@@ -210,6 +231,14 @@ def test_a_change_whose_rows_cannot_be_told_is_one_of_all_rows_and_no_exception(
         "changes of shop.Author", "changes of shop.Book_tags, shop.Book, shop.Tag",
     ]  # fmt: skip
     assert not shop.Tag.objects.exists()
+
+
+def test_the_other_side_of_a_foreign_key_is_noticed_without_bulk(shop: Any, gone: Callable[..., bool]) -> None:
+    from cachekit.integrations.django.models import tags_of
+
+    bob, one = shop.Author.objects.get(name="Bob"), shop.Book.objects.get(title="one")
+    assert not gone(tags_of(one), lambda: bob.books.add(one))
+    assert gone(tags_of(one), lambda: bob.books.add(one, bulk=False))
 
 
 def test_what_no_signal_tells_of_is_told_by_hand(shop: Any, changed: Changed) -> None:

@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models, transaction
+from django.db.models.fields.related import lazy_related_operation
 from django.db.models.signals import class_prepared, m2m_changed, post_delete, post_save
 
 from cachekit.regions import invalidate_tags
@@ -28,6 +29,7 @@ LONGEST = 100  # characters of a primary key that a tag shows as they are
 logger = logging.getLogger("cachekit")
 
 _connected: set[Any] = set()  # concrete models
+_pointed_to: set[Any] = set()  # concrete models whose deletion changes rows of connected ones in silence
 _reported: set[Any] = set()  # models of whose changes it was logged that they cannot be told row by row
 
 
@@ -49,9 +51,10 @@ def connect(*classes: Any) -> Any:
     """Have changes of these models outdate their tags when they are committed: ``connect(Book, Author)`` in
     ``AppConfig.ready()``, or ``@connect`` above a model.
 
-    Saved and deleted instances, those that a deletion takes along, and many-to-many relations are noticed, also
-    through proxies and child models; on rollback nothing happens. Bulk operations and SQL send no signals: call
-    `invalidate` after them. Returns the first model. Raises `TypeError` for what is no model.
+    Saved and deleted instances, those that a deletion takes along or changes, and many-to-many relations are noticed,
+    also through proxies and child models; on rollback nothing happens. Bulk operations, SQL and the other side of a
+    foreign key send no signals: call `invalidate` after them. Returns the first model. Raises `TypeError` for what is
+    no model.
     """
     for model in classes:
         for relative in _family(model):  # what is saved as a parent changes the child's row, too
@@ -186,12 +189,24 @@ def _descendants(model: Any) -> Iterator[Any]:
 def _listen(model: Any) -> None:
     post_save.connect(_saved, sender=model, dispatch_uid="cachekit")
     post_delete.connect(_deleted, sender=model, dispatch_uid="cachekit")
+    for field in model._meta.local_fields:
+        if field.is_relation and field.remote_field.on_delete not in TELLING:
+            lazy_related_operation(_listen_to_deletions, model, field.remote_field.model)  # once that is defined
+
+
+def _listen_to_deletions(_: Any, target: Any) -> None:
+    concrete = _concrete(target)
+    _pointed_to.add(concrete)
+    for each in (concrete, *_descendants(concrete)):
+        post_delete.connect(_deleted, sender=each, dispatch_uid="cachekit")
 
 
 def _prepared(*, sender: Any, **kwargs: Any) -> None:
-    """A model was defined: perhaps a proxy or a child of one that is connected."""
+    """A model was defined: perhaps a proxy or a child of one that is listened to."""
     if any(issubclass(sender, model) for model in _connected):
         _listen(sender)
+    elif any(issubclass(sender, model) for model in _pointed_to):
+        post_delete.connect(_deleted, sender=sender, dispatch_uid="cachekit")
 
 
 @contextmanager

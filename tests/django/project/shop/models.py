@@ -53,6 +53,34 @@ class Note(models.Model):
     text = models.CharField(max_length=20)
 
 
+class Publisher(models.Model):
+    pass
+
+
+class Imprint(Publisher):
+    """What is published under a name of its own."""
+
+
+class Edition(models.Model):
+    """With every way in which a deletion changes what pointed to the row."""
+
+    publisher = models.ForeignKey(Publisher, models.SET_NULL, null=True)
+    heir = models.ForeignKey("Publisher", models.SET_DEFAULT, default=None, null=True, related_name="+")
+    seller = models.ForeignKey("Later", models.SET(None), null=True)
+
+
+connect(Edition)
+
+
+class Later(models.Model):
+    """Defined after what points to it."""
+
+
+class LaterYet(Later):
+    class Meta:
+        proxy = True
+
+
 class Genre(models.Model):
     """What films have by its name."""
 
