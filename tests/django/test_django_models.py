@@ -175,6 +175,40 @@ def few_tags_of_books(author: Any) -> list[Any]:
 
 
 @ways
+def test_rows_under_an_attribute_lead_back_to_who_holds_them(shop: Any, way: Way) -> None:
+    from django.db.models import Prefetch
+    from django.test.utils import CaptureQueriesContext
+
+    tags = Prefetch("tags", to_attr="labels")
+    books = shop.Book.objects.order_by("title").prefetch_related(tags)
+    before = list(shop.Author.objects.prefetch_related(Prefetch("books", books, "written"), "written__author"))
+    shop.Classic.objects.create(name="Eve", century=5)
+    before.append(shop.Author.objects.prefetch_related(Prefetch("classic", to_attr="old")).get(name="Eve"))
+    for _ in range(2):
+        after = way(before)
+        with CaptureQueriesContext(connection()) as queries:
+            assert [[book.title for book in author.written] for author in after[:2]] == [
+                ["book 0"], ["book 1", "book 2"],
+            ]  # fmt: skip
+            assert all(book.author is author for author in after[:2] for book in author.written)
+            assert [tag.text for tag in after[1].written[1].labels] == ["tag 2"]
+            assert after[2].old.author_ptr is after[2]
+        assert len(queries) == 0
+        assert not any(name.startswith("cachekit") for author in after for name in vars(author._state))
+        before = after
+    assert way(after[1].written[0]).author.name == "Bob"
+
+
+@ways
+def test_one_to_one_relations_lead_both_ways(shop: Any, way: Way) -> None:
+    shop.Classic.objects.create(name="Eve", century=5)
+    for before in (shop.Classic.objects.select_related("author_ptr").get(), shop.Classic.objects.get()):
+        before.author_ptr.classic = before
+        after = way(before)
+        assert after.author_ptr.classic is after
+
+
+@ways
 def test_ordinary_prefetches_of_every_kind_are_left_out(shop: Any, way: Way) -> None:
     shop.Note.objects.create(about=shop.Tag.objects.get(text="tag 0"), text="of a tag")
     for before, name in (
@@ -388,6 +422,10 @@ def test_what_would_not_come_back_is_refused_by_place(shop: Any) -> None:
     book.cover.name = "a"
     locked = shop.Author.objects.first()
     locked.lock = object()
+    itself = shop.Author.objects.first()
+    itself.me = itself
+    through = shop.Author.objects.first()
+    through.mentor = shop.Author(name="a", mentor=shop.Author(name="b", mentor=through))
     strange = shop.Book.objects.all()
     strange.mine = 1
     own_rows = shop.Book.objects.all()
@@ -395,6 +433,8 @@ def test_what_would_not_come_back_is_refused_by_place(shop: Any) -> None:
     for value, text in (
         ([book], "[0]: cannot store project.shop.models.Book: TypeError: a file that is not saved yet"),
         ({"a": locked}, "a.<Author>.lock: cannot store object"),
+        (itself, "<Author>: cannot store a value nested more than 256 deep, or within itself"),
+        (through, "<Author>: cannot store a value nested more than 256 deep, or within itself"),
         (strange, "a queryset with the attributes mine"),
         (own_rows, "rows of its own kind"),
         (shop.Book.objects.raw("select 1"), "cannot store django.db.models.query.RawQuerySet"),
