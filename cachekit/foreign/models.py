@@ -148,24 +148,27 @@ def _kept(instance: Any, prefetched: Mapping[str, Any]) -> dict[str, Any]:
 def _comes_again(instance: Any, name: str, rows: Any) -> bool:
     if instance.pk is None or not isinstance(rows, _query().QuerySet):
         return False
-    return _asks(rows) == _asks(_relation(instance, name)) and all(_is_bare(row, instance) for row in rows)
+    relation = _relation(instance, name)
+    asked_again = hasattr(relation, "get_queryset") and _asks(rows) == _asks(relation.get_queryset())
+    return asked_again and all(_is_bare(row, instance) for row in rows)
 
 
 def _relation(instance: Any, name: str) -> Any:
-    """The queryset of a relation that was prefetched under this name, as if it had not been."""
+    """The manager of what was prefetched under this name, as if it had not been; something else for another name."""
     alone: Any = object.__new__(type(instance))
     alone.__dict__.update(instance.__dict__)
     del alone.__dict__[_PREFETCHED]
     for relation in instance._meta.related_objects:
         if relation.many_to_many and relation.field.related_query_name() == name:
             name = relation.get_accessor_name()
-    return getattr(alone, name).get_queryset()
+    return getattr(alone, name, None)
 
 
 def _asks(queryset: Any) -> tuple[Any, ...]:
     """Equal for querysets that ask the same; told without writing SQL."""
     query = {name: value for name, value in vars(queryset._query).items() if name != "base_table"}
-    return queryset._db, queryset._deferred_filter, queryset._prefetch_related_lookups, query
+    kind = type(queryset), queryset._iterable_class
+    return kind, queryset._db, queryset._deferred_filter, queryset._prefetch_related_lookups, query
 
 
 def _is_bare(row: Any, holder: Any) -> bool:

@@ -225,6 +225,19 @@ def test_ordinary_prefetches_of_every_kind_are_left_out(shop: Any, way: Way) -> 
 
 
 @ways
+def test_rows_that_the_application_set_in_place_of_a_relation_stay(shop: Any, way: Way) -> None:
+    bob = shop.Author.objects.prefetch_related("books").get(name="Bob")
+    book = bob.books.all()[1]
+    bob._prefetched_objects_cache |= {"classic_set": [book], "name": bob.books.all(), "none": bob.books.all()}
+    kept = way(bob)._prefetched_objects_cache
+    assert {name: list(rows) for name, rows in kept.items()} == {
+        "classic_set": [book], "name": list(bob.books.all()), "none": list(bob.books.all()),
+    }  # fmt: skip
+    book.note = "mine"
+    assert [getattr(row, "note", None) for row in way(bob).books.all()] == [None, "mine"]
+
+
+@ways
 def test_one_object_that_a_prefetch_brought_or_did_not_stays_so(shop: Any, way: Way) -> None:
     from django.contrib.contenttypes.prefetch import GenericPrefetch
     from django.db.models import Prefetch

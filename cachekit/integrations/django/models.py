@@ -210,30 +210,34 @@ def _prepared(*, sender: Any, **kwargs: Any) -> None:
 
 
 @contextmanager
-def _beside_the_write(changed: Iterable[Any], using: str | None) -> Iterator[None]:
+def _beside_the_write(sender: Any, changed: Iterable[Any], using: str | None) -> Iterator[None]:
     """Signals come in the middle of the application's write, which goes on whatever happens here: then all rows of the
     models count as changed."""
     try:
         yield
     except Exception:
-        every = list(changed)
-        if not _reported.issuperset(every):
-            _reported.update(every)
-            names = ", ".join(model._meta.label for model in every)
-            logger.exception("changes of %s cannot be told row by row: each counts as one of all rows", names)
+        if sender not in _reported:
+            _reported.add(sender)
+            name = sender._meta.label
+            logger.exception("changes of %s cannot be told row by row: each counts as one of all rows", name)
         with suppress(Exception):
-            _on_commit([tag for model in every for tag in _outdated_by(model)], using)
+            _on_commit([tag for model in changed for tag in _outdated_by(model)], using)
 
 
 def _saved(*, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
-    with _beside_the_write([sender], using):
+    with _beside_the_write(sender, [sender], using):
         _on_commit(_outdated_by(instance), using)
 
 
 def _deleted(*, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
-    along = dict.fromkeys(_changed_along(sender))
-    with _beside_the_write([sender, *along], using):
-        _on_commit([*_outdated_by(instance), *(tag for model in along for tag in _outdated_by(model))], using)
+    with _beside_the_write(sender, _changed_by_deletion(sender), using):
+        along = [tag for model in set(_changed_along(sender)) for tag in _outdated_by(model)]
+        _on_commit([*_outdated_by(instance), *along], using)
+
+
+def _changed_by_deletion(model: Any) -> Iterator[Any]:
+    yield model
+    yield from _changed_along(model)
 
 
 def _changed_along(model: Any) -> Iterator[Any]:
@@ -253,7 +257,7 @@ def _relation_changed(
     ends = (type(instance), model)
     if not action.startswith("post_") or not any(issubclass(end, known) for end in ends for known in _connected):
         return
-    with _beside_the_write([sender, *ends], using):
+    with _beside_the_write(sender, [sender, *ends], using):
         tags = [_table_tag(sender), *_outdated_by(instance), *map(_table_tag, _family(model))]
         for pk in pk_set if pk_set is not None and _relates_keys(sender, model) else [EVERY_ROW]:
             tags += [_row_tag(*row) for row in _ends(model, pk)]
