@@ -256,7 +256,8 @@ class Encoder:
         try:
             return self._items([self._ext(plan.kind, plan.marker)], parts, depth)
         except Refused as refused:
-            refused.path[-1] = f".<{plan.cls.__qualname__}>"  # instead of the number of the part, which nobody knows
+            # Instead of the number of the part, which nobody knows; without one it is the instance that is too deep.
+            refused.path[-1:] = [f".<{plan.cls.__qualname__}>"]
             raise
 
 

@@ -1,8 +1,7 @@
-"""Django's model instances and querysets, without pickle, and without a query when they come back.
+"""Django's model instances, without pickle, and without a query when they come back.
 
-An instance is its fields, the related objects that ``select_related`` brought, and what else was set on it. What was
-prefetched is left out, and fetched when it is asked for. A queryset is its rows. If it is filtered further, that works
-on these rows, as they are in the database by then.
+An instance is its fields, the other instances that it has at hand, and what else was set on it. Rows that were
+prefetched are kept if the relation would bring others, and else left out, and fetched when they are asked for.
 """
 
 import sys
@@ -14,7 +13,7 @@ from cachekit.foreign.base import Foreign
 
 MODEL = "django.db.models.base:Model"
 _STATE = "_state"
-_LEFT_OUT = (_STATE, "_prefetched_objects_cache")
+_PREFETCHED = "_prefetched_objects_cache"
 
 
 def label_of(cls: Any) -> str:
@@ -33,37 +32,51 @@ def model_named(label: str) -> Any:
 
 def fingerprint_of(cls: Any) -> bytes:
     """Changes with the names and kinds of the fields."""
-    lines = [f"{field.attname}:{field.get_internal_type()}:{type(field).__qualname__}" for field in _fields(cls)]
+    lines = [f"{field.attname}:{field.get_internal_type()}:{type(field).__qualname__}" for field in fields_of(cls)]
     return blake2b("\n".join(lines).encode(), digest_size=8).digest()
 
 
-def _fields(cls: Any) -> tuple[Any, ...]:
+def fields_of(cls: Any) -> tuple[Any, ...]:
+    """Those with a column."""
     fields: tuple[Any, ...] = cls._meta.concrete_fields
     return fields
 
 
-# Instances: alias of the database, whether unsaved, names of the deferred fields, related objects, further attributes,
-# values of the other fields
+def alias_of(value: Any) -> str | None:
+    """The alias of a database that was stored, or TypeError."""
+    if value is not None and type(value) is not str:
+        raise TypeError("not the alias of a database")
+    return value
 
 
-def _take_model(value: Any) -> list[Any]:
+# Instances: alias of the database, whether unsaved, names of the deferred fields, by what it has its
+# holder at hand, other instances at hand, prefetched rows, further attributes, values of the other fields
+
+
+def _take(value: Any) -> list[Any]:
     cls = type(value)
     label_of(cls)
     held = dict(value.__dict__)
-    state = held[_STATE]
-    deferred = [field.attname for field in _fields(cls) if field.attname not in held]
-    values = [_plain(held.pop(field.attname)) for field in _fields(cls) if field.attname in held]
-    for name in _LEFT_OUT:
-        held.pop(name, None)
-    return [state.db, state.adding, deferred, dict(_related(cls, state)), held, *values]
+    state = held.pop(_STATE)
+    itself = getattr(state, _ORIGINAL, value)
+    prefetched = _kept(itself, held.pop(_PREFETCHED, {}))
+    deferred = [field.attname for field in fields_of(cls) if field.attname not in held]
+    values = [_plain(held.pop(field.attname)) for field in fields_of(cls) if field.attname in held]
+    groups = [_without_way_back(group, itself) for group in (_related(cls, state), prefetched, held)]
+    return [state.db, state.adding, deferred, getattr(state, _BACK, []), *groups, *values]
 
 
-def _related(cls: Any, state: Any) -> Iterator[tuple[str, Any]]:
-    """What the object points to and has at hand; what points to it would lead back to it."""
-    cached = state.__dict__.get("fields_cache", {})
-    for field in _fields(cls):
-        if field.is_relation and field.name in cached:
-            yield field.name, cached[field.name]
+def _related(cls: Any, state: Any) -> dict[str, Any]:
+    """The other instances that it has at hand, or the knowledge that there is none."""
+    cached = state.__dict__.get("fields_cache")
+    return {name: cached[name] for name, _ in _pointers(cls) if name in cached} if cached else {}
+
+
+def _pointers(cls: Any) -> Iterator[tuple[str, Any]]:
+    """By what an instance has one other at hand: names, with the other's model, None if it can be any."""
+    for field in cls._meta.get_fields(include_hidden=True):
+        if field.is_relation and not field.one_to_many and not field.many_to_many:
+            yield field.cache_name, field.related_model
 
 
 def _plain(value: Any) -> Any:
@@ -76,135 +89,153 @@ def _plain(value: Any) -> Any:
     return value.name
 
 
-def _make_model(cls: Any, parts: list[Any]) -> Any:
-    alias, adding, deferred, related, others, *values = parts
-    names = [field.attname for field in _fields(cls) if field.attname not in deferred]
+def _make(cls: Any, parts: list[Any]) -> Any:
+    alias, adding, deferred, back, related, prefetched, others, *values = parts
+    names = [field.attname for field in fields_of(cls) if field.attname not in deferred]
     held = dict(zip(names, values, strict=True))
-    if not all(type(name) is str for name in others):
-        raise TypeError("names of attributes are str")
-    relations = {field.name: field.remote_field.model for field in _fields(cls) if field.is_relation}
-    for name, other in related.items():
-        if not isinstance(other, (relations[name]._meta.concrete_model, type(None))):
-            raise TypeError("an object of another model")
-    state = sys.modules["django.db.models.base"].ModelState()
-    state.db, state.adding = _alias(alias), adding is not False
+    _check(cls, back, related, prefetched, others)
+    state = _base().ModelState()
+    state.db, state.adding = alias_of(alias), adding is not False
     if related:
         state.fields_cache = related
+    if back:
+        setattr(state, _BACK, back)
     instance: Any = object.__new__(cls)
     instance.__dict__.update(others)
     instance.__dict__.update(held)
     instance.__dict__[_STATE] = state
+    if prefetched:
+        instance.__dict__[_PREFETCHED] = prefetched
+    for group in (related, prefetched, others):
+        _lead_back(group, instance)
     return instance
 
 
-def _alias(value: Any) -> str | None:
-    if value is not None and type(value) is not str:
-        raise TypeError("not the alias of a database")
-    return value
+def _check(cls: Any, back: Any, related: Any, prefetched: Any, others: Any) -> None:
+    """TypeError or KeyError for what no instance of this class has beside its fields."""
+    if not all(type(name) is str for name in (*others, *prefetched)):
+        raise TypeError("names of attributes are str")
+    if not all(type(rows) is list or isinstance(rows, _query().QuerySet) for rows in prefetched.values()):
+        raise TypeError("not the rows of a relation")
+    if related or back:
+        models = dict(_pointers(cls))
+        if not all(_fits(other, models[name]) for name, other in related.items()):
+            raise TypeError("an object of another model")
+        if type(back) is not list or not models.keys() >= set(back):
+            raise TypeError("not the names of relations")
 
 
-# Querysets: model, its fingerprint, alias, kind of the rows, names of their columns, order, fields asked for, rows
+def _fits(other: Any, model: Any) -> bool:
+    return other is None or isinstance(other, model._meta.concrete_model if model else _base().Model)
 
 
-_ROWS = ("ModelIterable", "ValuesIterable", "ValuesListIterable", "FlatValuesListIterable", "NamedValuesListIterable")
+def _base() -> Any:
+    return sys.modules["django.db.models.base"]
 
 
 def _query() -> Any:
     return sys.modules["django.db.models.query"]
 
 
-def _take_queryset(value: Any) -> list[Any]:
-    query = _query()
-    model = value.model
-    kind = value._iterable_class.__name__
-    if kind not in _ROWS or value._iterable_class is not getattr(query, kind):
-        raise TypeError("a queryset of rows of its own kind")
-    if more := sorted(set(vars(value)) - set(vars(query.QuerySet(model)))):
-        raise TypeError(f"a queryset with the attributes {', '.join(more)}")
-    rows = list(value)  # here the database is asked, once
-    names: list[str] | None = None
-    if kind == "NamedValuesListIterable":
-        names = list(rows[0]._fields) if rows else []
-        rows = [tuple(row) for row in rows]
-    return [
-        label_of(model), fingerprint_of(model), value._db, kind, names, _order(value),
-        None if value._fields is None else list(value._fields), *rows,
-    ]  # fmt: skip
+# Prefetched rows
 
 
-def _order(value: Any) -> list[str] | None:
-    """The order by names of fields; None: it is another, or the rows are no instances to filter by."""
-    query = value._query  # as it was made: filters that are yet to come do not matter
-    if any(type(condition) is _NoQuery for condition in query.where.children):
-        return None
-    if query.extra_order_by or not query.standard_ordering or value._iterable_class is not _query().ModelIterable:
-        return None
-    names = query.order_by or (query.get_meta().ordering if query.default_ordering else ())
-    known = {"pk", *(field.name for field in _fields(value.model)), *(field.attname for field in _fields(value.model))}
-    if not all(type(name) is str and name.removeprefix("-") in known for name in names):
-        return None
-    return list(names)
+def _kept(instance: Any, prefetched: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that another look would not bring: of a queryset of their own, or with something more than their fields."""
+    return {name: rows for name, rows in prefetched.items() if not _comes_again(instance, name, rows)}
 
 
-def _make_queryset(cls: Any, parts: list[Any]) -> Any:
-    label, fingerprint, alias, kind, names, order, fields, *rows = parts
-    query, model = _query(), model_named(label)
-    if model is None or fingerprint_of(model) != fingerprint:
-        raise LookupError("the model has changed")
-    if not issubclass(cls, query.QuerySet) or kind not in _ROWS:
-        raise TypeError("not a queryset")
-    if kind == "ModelIterable" and not all(isinstance(row, model) for row in rows):
-        raise TypeError("rows of another model")
-    if kind == "NamedValuesListIterable":
-        row_class = sys.modules["django.db.models.utils"].create_namedtuple_class(*names)
-        rows = [row_class._make(row) for row in rows]
-    queryset: Any = object.__new__(cls)
-    query.QuerySet.__init__(queryset, model, None, _alias(alias))
-    queryset._iterable_class = getattr(query, kind)
-    queryset._fields = None if fields is None else tuple(fields)
-    queryset._result_cache = rows
-    queryset._prefetch_done = True
-    _prepare(queryset, order)
-    return queryset
+def _comes_again(instance: Any, name: str, rows: Any) -> bool:
+    if instance.pk is None or not isinstance(rows, _query().QuerySet):
+        return False
+    relation = _relation(instance, name)
+    asked_again = hasattr(relation, "get_queryset") and _asks(rows) == _asks(relation.get_queryset())
+    return asked_again and all(_is_bare(row, instance) for row in rows)
 
 
-def _prepare(queryset: Any, order: Any) -> None:
-    """What further filters, orders and slices work on."""
-    if order is None:
-        queryset._query.where.children.append(_NoQuery())
-        queryset._query.order_by = ("pk",)  # whatever it is: first() takes the first row of an ordered one
-        queryset._query.default_ordering = False
-        return
-    keys = [row.pk for row in queryset._result_cache]
-    queryset._deferred_filter = (False, (), {"pk__in": keys})
-    queryset._query.order_by = tuple(order)
-    queryset._query.default_ordering = False
+def _relation(instance: Any, name: str) -> Any:
+    """The manager of what was prefetched under this name, as if it had not been; something else for another name."""
+    alone: Any = object.__new__(type(instance))
+    alone.__dict__.update(instance.__dict__)
+    del alone.__dict__[_PREFETCHED]
+    for relation in instance._meta.related_objects:
+        if relation.many_to_many and relation.field.related_query_name() == name:
+            name = relation.get_accessor_name()
+    return getattr(alone, name, None)
 
 
-class _NoQuery:
-    """In place of the conditions of a queryset that cannot be told by its rows."""
-
-    contains_aggregate = contains_over_clause = conditional = False
-
-    def clone(self) -> "_NoQuery":
-        return self
-
-    def relabeled_clone(self, relabels: object) -> "_NoQuery":
-        return self
-
-    def as_sql(self, compiler: object, connection: object) -> tuple[str, list[object]]:
-        raise TypeError("this queryset comes out of the cache: it has its rows, and cannot ask the database for others")
-
-    def resolve_expression(self, *_: object, **__: object) -> "_NoQuery":
-        return self
-
-    def get_group_by_cols(self) -> list[object]:
-        return []
+def _asks(queryset: Any) -> tuple[Any, ...]:
+    """Equal for querysets that ask the same; told without writing SQL."""
+    query = {name: value for name, value in vars(queryset._query).items() if name != "base_table"}
+    kind = type(queryset), queryset._iterable_class
+    return kind, queryset._db, queryset._deferred_filter, queryset._prefetch_related_lookups, query
 
 
-DJANGO_MODEL = Foreign(_take_model, _make_model)
+def _is_bare(row: Any, holder: Any) -> bool:
+    """Whether nothing was set on a row, and nothing prefetched for it that it would keep."""
+    names = {_STATE, _PREFETCHED, *(field.attname for field in fields_of(type(row)))}
+    more = {name for name in vars(row).keys() - names if not name.startswith("_prefetch_related_val_")}
+    others = [other for other in _related(type(row), row._state).values() if other is not holder]
+    return not more and not others and not _kept(row, vars(row).get(_PREFETCHED, {}))
 
-KNOWN: Mapping[str, Foreign] = {
-    MODEL: DJANGO_MODEL,
-    "django.db.models.query:QuerySet": Foreign(_take_queryset, _make_queryset),
-}
+
+# Ways back: what an instance has at hand often has the instance at hand. There, the name is written instead.
+
+_BACK = "cachekit_back"  # in the state of an instance that is written or read within its holder
+_ORIGINAL = "cachekit_original"  # of such an instance
+
+
+def _without_way_back(group: dict[str, Any], holder: Any) -> dict[str, Any]:
+    return {name: _apart(value, holder) for name, value in group.items()}
+
+
+def _apart(value: Any, holder: Any) -> Any:
+    """A related instance, a list of them or a queryset, or what else an attribute is."""
+    if isinstance(value, _base().Model):
+        return _turned(value, holder)
+    if type(value) is list:
+        return [_apart(row, holder) if isinstance(row, _base().Model) else row for row in value]
+    if isinstance(value, _query().QuerySet) and value._result_cache is not None:
+        queryset: Any = object.__new__(type(value))
+        queryset.__dict__.update(value.__dict__, _result_cache=_apart(value._result_cache, holder))
+        return queryset
+    return value
+
+
+def _turned(other: Any, holder: Any) -> Any:
+    """Itself, or if it has its holder at hand, one that has the names instead."""
+    related = _related(type(other), other._state)
+    back = [name for name, value in related.items() if value is holder]
+    if not back:
+        return other
+    state = _base().ModelState()
+    state.__dict__.update(other._state.__dict__)
+    state.fields_cache = {name: value for name, value in related.items() if name not in back}
+    setattr(state, _BACK, back)
+    setattr(state, _ORIGINAL, other)
+    turned: Any = object.__new__(type(other))
+    turned.__dict__.update(other.__dict__)
+    turned.__dict__[_STATE] = state
+    return turned
+
+
+def _lead_back(group: dict[str, Any], holder: Any) -> None:
+    for value in group.values():
+        rows = value._result_cache if isinstance(value, _query().QuerySet) else value
+        for row in rows if type(rows) is list else [rows]:
+            if isinstance(row, _base().Model):
+                _turn_back(row, holder)
+
+
+def _turn_back(other: Any, holder: Any) -> None:
+    names = other._state.__dict__.pop(_BACK, ())
+    if names:
+        models = dict(_pointers(type(other)))
+        if not all(_fits(holder, models[name]) for name in names):
+            raise TypeError("held by an object of another model")
+        other._state.fields_cache.update(dict.fromkeys(names, holder))
+
+
+DJANGO_MODEL = Foreign(_take, _make)
+
+KNOWN: Mapping[str, Foreign] = {MODEL: DJANGO_MODEL}

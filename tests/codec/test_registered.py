@@ -198,6 +198,21 @@ def test_an_encode_that_fails_is_told_with_the_place() -> None:
     assert values.admit(Money(1)).mode == "opaque"
 
 
+def test_an_instance_within_itself_is_told_as_what_it_is() -> None:
+    register(Money, encode=encode, decode=decode, name="money")
+    inside: Any = Money(1)
+    inside.amount = inside
+    with pytest.raises(Unstorable, match="cannot store a value nested more than 256 deep, or within itself") as caught:
+        dump(inside, plain=False, limit=10_000)
+    assert caught.value.reason == "depth"
+    for depth in range(2):  # as the last level is that of the instance, or of what it consists of
+        value: Any = Money(1)
+        for _ in range(depth + 255):
+            value = [value]
+        with pytest.raises(Unstorable, match=r"<Money>: cannot store a value nested more than 256 deep"):
+            dump(value, plain=False, limit=10_000)
+
+
 def test_an_encoding_that_cannot_be_stored_is_told_with_the_place() -> None:
     register(Money, encode=encode, decode=decode)
     with pytest.raises(Unstorable, match=r"a\.<Money>\[0\]: cannot store object"):

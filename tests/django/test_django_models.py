@@ -139,6 +139,194 @@ def test_what_was_prefetched_is_fetched_when_asked_for(shop: Any, way: Way) -> N
 
 
 @ways
+def test_rows_of_a_prefetch_with_a_queryset_of_its_own_stay_these_rows(shop: Any, way: Way) -> None:
+    from django.db.models import Prefetch
+    from django.test.utils import CaptureQueriesContext
+
+    cheap, second = shop.Book.objects.filter(price__lt=10), shop.Tag.objects.filter(text="tag 2")
+    for before, seen in (
+        (shop.Author.objects.prefetch_related(Prefetch("books", cheap)), lambda row: row.books.all()),
+        (shop.Author.objects.prefetch_related("books", Prefetch("books__tags", second)), tags_of_books),
+        (shop.Author.objects.prefetch_related("books", Prefetch("books__tags", second, "few")), few_tags_of_books),
+        (shop.Book.objects.prefetch_related(Prefetch("tags", second)), lambda row: row.tags.all()),
+        (shop.Tag.objects.prefetch_related(Prefetch("book_set", cheap)), lambda row: row.book_set.all()),
+    ):
+        after = way(list(before))
+        wanted = [list(seen(row)) for row in before]
+        with CaptureQueriesContext(connection()) as queries:
+            assert [list(seen(row)) for row in after] == wanted
+        assert len(queries) == 0
+        with pytest.raises(TypeError, match="out of the cache"):
+            list(way(before).filter(pk__gt=0))
+        again = way(after)
+        assert [list(seen(row)) for row in again] == wanted
+    bob = way(shop.Author.objects.prefetch_related(Prefetch("books", cheap.prefetch_related("tags"))).get(name="Bob"))
+    assert [book.title for book in bob.books.filter(price__gt=1)] == ["book 2"]
+    assert bob.books.all()[0].author is bob
+    assert [tag.text for tag in bob.books.all()[0].tags.all()] == ["tag 2"]
+
+
+def tags_of_books(author: Any) -> list[Any]:
+    return [(book, list(book.tags.all())) for book in author.books.all()]
+
+
+def few_tags_of_books(author: Any) -> list[Any]:
+    return [(book, book.few) for book in author.books.all()]
+
+
+@ways
+def test_rows_under_an_attribute_lead_back_to_who_holds_them(shop: Any, way: Way) -> None:
+    from django.db.models import Prefetch
+    from django.test.utils import CaptureQueriesContext
+
+    tags = Prefetch("tags", to_attr="labels")
+    books = shop.Book.objects.order_by("title").prefetch_related(tags)
+    before = list(shop.Author.objects.prefetch_related(Prefetch("books", books, "written"), "written__author"))
+    shop.Classic.objects.create(name="Eve", century=5)
+    before.append(shop.Author.objects.prefetch_related(Prefetch("classic", to_attr="old")).get(name="Eve"))
+    for _ in range(2):
+        after = way(before)
+        with CaptureQueriesContext(connection()) as queries:
+            assert [[book.title for book in author.written] for author in after[:2]] == [
+                ["book 0"], ["book 1", "book 2"],
+            ]  # fmt: skip
+            assert all(book.author is author for author in after[:2] for book in author.written)
+            assert [tag.text for tag in after[1].written[1].labels] == ["tag 2"]
+            assert after[2].old.author_ptr is after[2]
+        assert len(queries) == 0
+        assert not any(name.startswith("cachekit") for author in after for name in vars(author._state))
+        before = after
+    assert way(after[1].written[0]).author.name == "Bob"
+
+
+@ways
+def test_one_to_one_relations_lead_both_ways(shop: Any, way: Way) -> None:
+    shop.Classic.objects.create(name="Eve", century=5)
+    for before in (shop.Classic.objects.select_related("author_ptr").get(), shop.Classic.objects.get()):
+        before.author_ptr.classic = before
+        after = way(before)
+        assert after.author_ptr.classic is after
+
+
+@ways
+def test_ordinary_prefetches_of_every_kind_are_left_out(shop: Any, way: Way) -> None:
+    shop.Note.objects.create(about=shop.Tag.objects.get(text="tag 0"), text="of a tag")
+    for before, name in (
+        (shop.Author.objects.prefetch_related("books__tags"), "books"),
+        (shop.Book.objects.prefetch_related("tags"), "tags"),
+        (shop.Tag.objects.prefetch_related("book_set"), "book_set"),
+        (shop.Tag.objects.prefetch_related("notes"), "notes"),
+    ):
+        row = before[0]
+        assert row._prefetched_objects_cache
+        assert "_prefetched_objects_cache" not in vars(way(row))
+        assert list(getattr(way(row), name).all()) == list(getattr(row, name).all()) != []
+        assert len(way(before).filter(pk=row.pk)) == 1
+
+
+@ways
+def test_rows_that_the_application_set_in_place_of_a_relation_stay(shop: Any, way: Way) -> None:
+    bob = shop.Author.objects.prefetch_related("books").get(name="Bob")
+    book = bob.books.all()[1]
+    bob._prefetched_objects_cache |= {"classic_set": [book], "name": bob.books.all(), "none": bob.books.all()}
+    kept = way(bob)._prefetched_objects_cache
+    assert {name: list(rows) for name, rows in kept.items()} == {
+        "classic_set": [book], "name": list(bob.books.all()), "none": list(bob.books.all()),
+    }  # fmt: skip
+    book.note = "mine"
+    assert [getattr(row, "note", None) for row in way(bob).books.all()] == [None, "mine"]
+
+
+@ways
+def test_one_object_that_a_prefetch_brought_or_did_not_stays_so(shop: Any, way: Way) -> None:
+    from django.contrib.contenttypes.prefetch import GenericPrefetch
+    from django.db.models import Prefetch
+    from django.test.utils import CaptureQueriesContext
+
+    shop.Classic.objects.create(name="Eve", century=5)
+    shop.Note.objects.create(about=shop.Tag.objects.get(text="tag 0"), text="of a tag")
+    none, old = shop.Author.objects.none(), shop.Classic.objects.filter(century=1)
+    tags = shop.Tag.objects.exclude(text="tag 0")
+    for before, name in (
+        (shop.Book.objects.prefetch_related(Prefetch("author", none)), "author"),
+        (shop.Author.objects.filter(name="Eve").prefetch_related(Prefetch("classic", old)), "classic"),
+        (shop.Author.objects.filter(name="Eve").prefetch_related("classic"), "classic"),
+        (shop.Author.objects.filter(name="Eve").select_related("classic"), "classic"),
+        (shop.Note.objects.prefetch_related(GenericPrefetch("about", [tags])), "about"),
+        (shop.Note.objects.prefetch_related("about"), "about"),
+    ):
+        rows, after = list(before), way(list(before))
+        with CaptureQueriesContext(connection()) as queries:
+            assert [getattr(row, name, None) for row in after] == [getattr(row, name, None) for row in rows]
+        assert len(queries) == 0
+    assert after[0].about.text == "tag 0"
+    eve = way(shop.Author.objects.select_related("classic").get(name="Eve"))
+    assert eve.classic.author_ptr is eve
+
+
+@ways
+def test_rows_that_keys_do_not_tell_stay_as_they_are(shop: Any, way: Way) -> None:
+    from django.db.models import Count
+
+    authors = shop.Author.objects
+    for before, seen in (
+        (authors.annotate(count=Count("books")), lambda row: (row.name, row.count)),
+        (authors.extra(select={"one": "1"}), lambda row: (row.name, row.one)),
+        (authors.filter(books__price__gt=0), lambda row: row.name),
+        (authors.order_by().only("id", "name").union(shop.Tag.objects.values_list("id", "text")), lambda row: row.name),
+        (authors.order_by("?"), lambda row: row.name),
+    ):  # fmt: skip
+        rows = [seen(row) for row in before]
+        after = way(before)
+        again = way(after)
+        for same in (after, after.all(), after.all().all(), again, again.all()):
+            assert [seen(row) for row in same] == rows
+            assert (len(same), same.count(), seen(same[0])) == (len(rows), len(rows), rows[0])
+        with pytest.raises(TypeError, match="out of the cache"):
+            list(after.filter(pk=1))
+
+
+@ways
+def test_rows_that_keys_tell_can_be_asked_for_again(shop: Any, way: Way) -> None:
+    from django.db.models import Count, Value
+
+    authors, books = shop.Author.objects, shop.Book.objects
+    for before in (
+        authors.filter(books__price__gt=0).distinct(), authors.alias(count=Count("books")).filter(count__gt=1),
+        books.order_by("-price")[:2], books.filter(title=Value("book 1")).select_related("author"),
+        books.only("title"), books.order_by("author"), authors.prefetch_related("books"),
+    ):  # fmt: skip
+        after = way(before)
+        assert list(after.all()) == list(before) == list(after.filter(pk__isnull=False))
+    distinct = books.distinct().order_by("author")
+    assert list(way(distinct).values_list("author__name", flat=True)) == ["Ann", "Bob"]
+
+
+@pytest.fixture
+def elsewhere(shop: Any) -> Iterator[str]:
+    """The alias of a second database, in memory, with a book."""
+    from django.db import connections
+
+    connections.settings["elsewhere"] = {**connections.settings["default"], "NAME": ":memory:"}
+    with connections["elsewhere"].schema_editor() as editor:
+        for model in (shop.Author, shop.Book):
+            editor.create_model(model)
+    author = shop.Author.objects.using("elsewhere").create(name="Eve")
+    shop.Book.objects.using("elsewhere").create(id=uuid.UUID(int=0), title="far away", price=1, author=author)
+    yield "elsewhere"
+    connections["elsewhere"].close()
+    del connections["elsewhere"], connections.settings["elsewhere"]
+
+
+@ways
+def test_further_questions_go_to_the_database_of_the_rows(shop: Any, elsewhere: str, way: Way) -> None:
+    eve = shop.Author.objects.using(elsewhere).get()
+    for before in (shop.Book.objects.using(elsewhere), eve.books.all()):
+        assert [book.title for book in way(before).all()] == ["far away"]
+    assert way(shop.Book.objects.all())._db is None
+
+
+@ways
 def test_attributes_beside_the_fields_are_kept(shop: Any, way: Way) -> None:
     from django.db.models import Count
 
@@ -221,7 +409,7 @@ def test_further_questions_that_cached_rows_cannot_answer_are_refused(shop: Any,
     ):
         after = way(before)
         assert len(after) == 3
-        for further in (after.filter(title="book 0"), after.order_by("title"), after.all(), after.reverse()):
+        for further in (after.filter(title="book 0"), after.order_by("title"), after.all().distinct(), after.reverse()):
             with pytest.raises(TypeError, match="out of the cache"):
                 list(further)
         with pytest.raises(TypeError, match="out of the cache"), atomic():
@@ -247,6 +435,10 @@ def test_what_would_not_come_back_is_refused_by_place(shop: Any) -> None:
     book.cover.name = "a"
     locked = shop.Author.objects.first()
     locked.lock = object()
+    itself = shop.Author.objects.first()
+    itself.me = itself
+    through = shop.Author.objects.first()
+    through.mentor = shop.Author(name="a", mentor=shop.Author(name="b", mentor=through))
     strange = shop.Book.objects.all()
     strange.mine = 1
     own_rows = shop.Book.objects.all()
@@ -254,6 +446,8 @@ def test_what_would_not_come_back_is_refused_by_place(shop: Any) -> None:
     for value, text in (
         ([book], "[0]: cannot store project.shop.models.Book: TypeError: a file that is not saved yet"),
         ({"a": locked}, "a.<Author>.lock: cannot store object"),
+        (itself, "<Author>: cannot store a value nested more than 256 deep, or within itself"),
+        (through, "<Author>: cannot store a value nested more than 256 deep, or within itself"),
         (strange, "a queryset with the attributes mine"),
         (own_rows, "rows of its own kind"),
         (shop.Book.objects.raw("select 1"), "cannot store django.db.models.query.RawQuerySet"),
@@ -307,9 +501,11 @@ def test_forged_models_are_damage_and_nothing_else(shop: Any) -> None:
     labels = len(apps.all_models)
     for forged in (
         [marker], [marker, *parts[:-1]], [marker, *parts, 1], [marker, 5, *parts[1:]],
-        [marker, parts[0], parts[1], parts[2], {"nothing": None}, *parts[4:]],
-        [marker, parts[0], parts[1], parts[2], {"mentor": 5}, *parts[4:]],
-        [marker, *parts[:4], {5: 1}, *parts[5:]],
+        [marker, *parts[:3], ["nothing"], *parts[4:]], [marker, *parts[:3], {"mentor": None}, *parts[4:]],
+        [marker, *parts[:4], {"nothing": None}, *parts[5:]], [marker, *parts[:4], {"mentor": 5}, *parts[5:]],
+        [marker, *parts[:5], {"books": 5}, *parts[6:]], [marker, *parts[:5], {5: []}, *parts[6:]],
+        [marker, *parts[:6], {5: 1}, *parts[7:]],
+        [marker, *parts[:6], {"x": [[marker, *parts[:3], ["nothing"], *parts[4:]]]}, *parts[7:]],
         [msgpack.ExtType(54, b"shop.nothing\0\0" + bytes(8))], [msgpack.ExtType(54, b"no_app.x")],
         [msgpack.ExtType(54, b"shop")], [msgpack.ExtType(54, b"")],
         [msgpack.ExtType(54, b"project.shop.models:Author")],

@@ -31,7 +31,7 @@ def shop(request: pytest.FixtureRequest, use: Callable[..., None], on_server: Ca
 
 def empty(models: Any) -> None:
     """Of rows that tests have committed."""
-    for model in (models.Book, models.Tag, models.Author):
+    for model in (models.Book, models.Tag, models.Author, models.Film, models.Genre):
         model.objects.all().delete()
 
 
@@ -143,6 +143,27 @@ def test_a_row_whose_relation_a_deletion_set_to_null_is_outdated(shop: Any) -> N
     assert mentor_of(bob.pk) is None
 
 
+def test_what_a_deletion_sets_is_noticed_where_only_what_pointed_there_is_connected(
+    shop: Any, gone: Callable[..., bool]
+) -> None:
+    from cachekit.integrations.django.models import _connected, tags_of
+
+    assert not {shop.Publisher, shop.Imprint, shop.Later, shop.LaterYet} & _connected
+    for name, model, through in (
+        ("publisher", shop.Publisher, shop.Publisher), ("heir", shop.Publisher, shop.Publisher),
+        ("publisher", shop.Imprint, shop.Imprint), ("publisher", shop.Imprint, shop.Publisher),
+        ("seller", shop.Later, shop.Later), ("seller", shop.Later, shop.LaterYet),
+    ):  # fmt: skip
+        to = model.objects.create()
+        edition = shop.Edition.objects.create(**{name: to.publisher_ptr if model is shop.Imprint else to})
+        assert gone(tags_of(edition), through.objects.get(pk=to.pk).delete)
+        edition.refresh_from_db()
+        assert getattr(edition, name) is None
+        edition.delete()
+        to = model.objects.create()
+        assert gone(tags_of(shop.Edition), through.objects.filter(pk=to.pk).delete)
+
+
 def test_a_relation_outdates_both_its_ends(shop: Any, changed: Changed) -> None:
     book, tag = shop.Book.objects.get(title="one"), shop.Tag.objects.get()
     book.tags.add(tag)
@@ -157,6 +178,66 @@ def test_a_relation_outdates_both_its_ends(shop: Any, changed: Changed) -> None:
     changed()
     tag.delete()  # the rows between the two go without a signal
     assert changed() == {*RELATED, "one", "two", "red"}
+
+
+@pytest.fixture
+def gone(shop: Any) -> Callable[..., bool]:
+    """Whether a change outdates what has these tags."""
+    from cachekit import MISS, region
+
+    def check(tags: list[str], change: Callable[[], object]) -> bool:
+        region().set("made of it", 1, tags=tags)
+        change()
+        return region().get("made of it", MISS) is MISS
+
+    return check
+
+
+def test_a_relation_by_another_field_than_the_key_outdates_both_ends(shop: Any, gone: Callable[..., bool]) -> None:
+    from cachekit.integrations.django.models import connect, tags_of
+
+    connect(shop.Film)
+    film, genre = shop.Film.objects.create(), shop.Genre.objects.create(slug="drama")
+    for tags in (tags_of(film), tags_of(genre), tags_of(shop.FilmGenre), tags_of(shop.Genre)):
+        for change in (
+            lambda: film.genres.add(genre), lambda: film.genres.remove(genre),
+            lambda: genre.films.set([film]), genre.films.clear,
+        ):  # fmt: skip
+            assert gone(tags, change)
+    film.genres.add(genre)
+    assert list(shop.FilmGenre.objects.values_list("genre_id", flat=True)) == ["drama"]
+
+
+def test_a_change_whose_rows_cannot_be_told_is_one_of_all_rows_and_no_exception(
+    shop: Any, gone: Callable[..., bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from cachekit.integrations.django import models
+    from cachekit.integrations.django.models import tags_of
+
+    monkeypatch.setattr(models, "_reported", set())
+    ann, tag = shop.Author.objects.get(name="Ann"), shop.Tag.objects.get()
+    one, two = shop.Book.objects.order_by("title")
+    all_books, all_tags, bob = tags_of(two), tags_of(tag), tags_of(two.author)
+    odd = type("Odd", (int,), {"__str__": lambda self: 1 / 0})
+    ann.pk = odd(ann.pk)
+    monkeypatch.setattr(shop.Author._meta.pk, "to_python", lambda value: value)
+    monkeypatch.setattr(shop.Tag._meta.pk, "to_python", lambda value: 1 / 0)
+    assert gone(bob, ann.save)
+    assert gone(bob, ann.save)
+    assert gone(all_tags, lambda: one.tags.add(tag))
+    assert gone(all_books, tag.delete)
+    lines = [record.getMessage() for record in caplog.records if record.name == "cachekit"]
+    senders = ("Author", "Book_tags", "Tag")  # a line each, whatever follows
+    assert [line.partition(" cannot")[0] for line in lines] == [f"changes of shop.{name}" for name in senders]
+    assert not shop.Tag.objects.exists()
+
+
+def test_the_other_side_of_a_foreign_key_is_noticed_without_bulk(shop: Any, gone: Callable[..., bool]) -> None:
+    from cachekit.integrations.django.models import tags_of
+
+    bob, one = shop.Author.objects.get(name="Bob"), shop.Book.objects.get(title="one")
+    assert not gone(tags_of(one), lambda: bob.books.add(one))
+    assert gone(tags_of(one), lambda: bob.books.add(one, bulk=False))
 
 
 def test_what_no_signal_tells_of_is_told_by_hand(shop: Any, changed: Changed) -> None:
@@ -275,6 +356,58 @@ def test_a_queryset_has_the_tags_of_every_table_that_it_reads(shop: Any) -> None
         ):
             assert set(tags_of(queryset)) == tags
     assert len(queries) == 0
+
+
+def test_tables_that_sql_by_hand_names_are_found(shop: Any, gone: Callable[..., bool]) -> None:
+    from django.db.models import Count
+    from django.db.models.expressions import RawSQL
+
+    from cachekit.integrations.django.models import tags_of
+
+    authors, tag = shop.Author.objects, shop.Tag
+    for queryset in (
+        authors.annotate(number=RawSQL("select count(*) from shop_tag", ())),
+        authors.annotate(number=RawSQL("(SELECT count(*) FROM Shop_Tag)", ())),
+        authors.extra(where=["id not in (select 1 from [shop_tag])"]),
+        authors.extra(tables=["shop_tag"]), authors.extra(select={"number": "select count(*) from main.shop_tag"}),
+    ):  # fmt: skip
+        assert set(tags_of(queryset)) == {"django:shop.author", "django:shop.tag"}
+        assert gone(tags_of(queryset), lambda: tag.objects.create(text="new"))
+    assert "django:shop.tag" not in tags_of(authors.annotate(shop_tags=Count("books__tags__pk")))
+    wide = shop.Book.objects.extra(where=["title != 'x shop_tag$'"])
+    assert set(tags_of(wide)) == {"django:shop.book", "django:shop.tag"}  # one too many, which does no harm
+
+
+def test_a_key_that_is_text_is_the_same_key(shop: Any, gone: Callable[..., bool]) -> None:
+    from cachekit.integrations.django.models import invalidate, tags_of
+
+    one, two = shop.Book.objects.order_by("title")
+    classic = shop.Classic.objects.create(name="Eve", century=5)
+    for key in (str(one.pk), str(one.pk).upper(), one.pk.hex):
+        again = shop.Book(pk=key, title="one", price=1, author=one.author)
+        again._state.adding = False
+        assert tags_of(again) == tags_of(one)
+        assert gone(tags_of(one), lambda: invalidate(shop.Book(pk=key)))  # noqa: B023
+        assert gone(tags_of(one), again.save)
+        assert not gone(tags_of(two), again.save)
+    assert tags_of(shop.Classic(pk=str(classic.pk))) == tags_of(classic)
+    assert gone(tags_of(classic), lambda: invalidate(shop.Classic(pk=str(classic.pk))))
+    assert gone(tags_of(classic), shop.Author(pk=str(classic.pk), name="Eva").save)
+
+
+def test_a_key_of_several_columns_is_the_same_in_every_spelling(set_up: None) -> None:
+    from django.db import models
+    from django.test.utils import isolate_apps
+
+    from cachekit.integrations.django.models import tags_of
+
+    with isolate_apps("project.shop"):
+        columns = {"pk": models.CompositePrimaryKey("a", "b"), "a": models.IntegerField(), "b": models.UUIDField()}
+        pair: Any = type("Pair", (models.Model,), {"__module__": "project.shop.models", **columns})
+    key = uuid.UUID(int=5)
+    tags = tags_of(pair, (1, key))
+    assert tags == tags_of(pair, ["1", str(key)]) == tags_of(pair(a=1, b=key)) == tags_of(pair(a="1", b=key.hex))
+    assert tags != tags_of(pair, (2, key))
 
 
 def test_tags_are_the_same_for_every_spelling_of_a_key(shop: Any) -> None:

@@ -4,7 +4,10 @@
 No model is defined here: Django imports this module because the application has one of this name.
 """
 
+import logging
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -13,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models, transaction
+from django.db.models.fields.related import lazy_related_operation
 from django.db.models.signals import class_prepared, m2m_changed, post_delete, post_save
 
 from cachekit.regions import invalidate_tags
@@ -22,14 +26,18 @@ EVERY_ROW = "*"  # in place of a primary key: cleared when nobody knows which ro
 TELLING = (models.CASCADE, models.PROTECT, models.RESTRICT)  # what is deleted along sends signals of its own
 LONGEST = 100  # characters of a primary key that a tag shows as they are
 
+logger = logging.getLogger("cachekit")
+
 _connected: set[Any] = set()  # concrete models
+_pointed_to: set[Any] = set()  # concrete models whose deletion changes rows of connected ones in silence
+_reported: set[Any] = set()  # models of whose changes it was logged that they cannot be told row by row
 
 
 def tags_of(what: Any, pk: Any = None) -> list[str]:
     """The tags of what is made of a model, for ``@cache(tags=...)`` and ``region.set(..., tags=...)``.
 
     ``tags_of(Book)``: all rows, whatever changes in the table. ``tags_of(Book, 7)`` and ``tags_of(book)``: this row
-    alone. ``tags_of(queryset)``: every table that its SQL reads; the database is not asked. A child model has the tags
+    alone. ``tags_of(queryset)``: every table that its SQL names; the database is not asked. A child model has the tags
     of its parents too. Raises `TypeError` for anything else and `ValueError` for an instance without a primary key.
     """
     if isinstance(what, models.QuerySet):
@@ -43,9 +51,10 @@ def connect(*classes: Any) -> Any:
     """Have changes of these models outdate their tags when they are committed: ``connect(Book, Author)`` in
     ``AppConfig.ready()``, or ``@connect`` above a model.
 
-    Saved and deleted instances, those that a deletion takes along, and many-to-many relations are noticed, also
-    through proxies and child models; on rollback nothing happens. Bulk operations and SQL send no signals: call
-    `invalidate` after them. Returns the first model. Raises `TypeError` for what is no model.
+    Saved and deleted instances, those that a deletion takes along or changes, and many-to-many relations are noticed,
+    also through proxies and child models; on rollback nothing happens. Bulk operations, SQL and the other side of a
+    foreign key send no signals: call `invalidate` after them. Returns the first model. Raises `TypeError` for what is
+    no model.
     """
     for model in classes:
         for relative in _family(model):  # what is saved as a parent changes the child's row, too
@@ -104,13 +113,20 @@ def _rows(what: Any, pk: Any) -> Iterator[tuple[Any, Any]]:
     """The rows that an instance, or a model and a primary key, consist of."""
     of_class = isinstance(what, type)
     own, *parents = _family(what if of_class else type(what))
-    if of_class:
-        pk = own._meta.pk.to_python(pk)
-    elif (pk := what.pk) is None:
+    if not of_class and (pk := what.pk) is None:
         raise ValueError(f"{own.__name__}: an instance that is not saved has no primary key, and so no tags")
-    yield own, pk
+    yield own, (key := _key(own, pk))
     for parent in parents:
-        yield parent, _key_of_parent(own, parent, pk) if of_class else getattr(what, parent._meta.pk.attname)
+        held = None if of_class else getattr(what, parent._meta.pk.attname)  # None also of Child(pk=7)
+        yield parent, _key_of_parent(own, parent, key) if held is None else _key(parent, held)
+
+
+def _key(model: Any, pk: Any) -> Any:
+    """As the database gives it back: a form, an URL or a new instance may have it as text."""
+    field = model._meta.pk
+    if isinstance(pk, (list, tuple)) and isinstance(columns := getattr(field, "fields", None), tuple):
+        return tuple(column.to_python(part) for column, part in zip(columns, pk, strict=True))
+    return field.to_python(pk)
 
 
 def _key_of_parent(model: Any, parent: Any, pk: Any) -> Any:
@@ -124,15 +140,25 @@ def _key_of_parent(model: Any, parent: Any, pk: Any) -> Any:
 
 
 def _read_by(queryset: Any) -> set[Any]:
-    """The models whose tables are in the SQL: a name that looks like one costs an invalidation, no more."""
+    """The models whose tables the SQL names, by hand or not: another word like one costs an invalidation, no more."""
     found = set(_family(queryset.model))
     try:
         sql, _ = queryset.query.get_compiler(using=queryset.db).as_sql()
     except EmptyResultSet:
         return found
+    text = sql.casefold()
+    words = set(re.findall(r"\w+", text))
     quoted = connections[queryset.db].ops.quote_name
-    everything = apps.get_models(include_auto_created=True)
-    return found | {_concrete(model) for model in everything if quoted(model._meta.db_table) in sql}
+    for model in apps.get_models(include_auto_created=True):
+        table = model._meta.db_table.casefold()
+        if table in words or quoted(model._meta.db_table).casefold() in text or (_is_odd(table) and table in text):
+            found.add(_concrete(model))
+    return found
+
+
+def _is_odd(table: str) -> bool:
+    """Not one word: with a schema, a dot, a hyphen."""
+    return re.fullmatch(r"\w+", table) is None
 
 
 # Changes
@@ -163,28 +189,65 @@ def _descendants(model: Any) -> Iterator[Any]:
 def _listen(model: Any) -> None:
     post_save.connect(_saved, sender=model, dispatch_uid="cachekit")
     post_delete.connect(_deleted, sender=model, dispatch_uid="cachekit")
+    for field in model._meta.local_fields:
+        if field.is_relation and field.remote_field.on_delete not in TELLING:
+            lazy_related_operation(_listen_to_deletions, model, field.remote_field.model)  # once that is defined
+
+
+def _listen_to_deletions(_: Any, target: Any) -> None:
+    concrete = _concrete(target)
+    _pointed_to.add(concrete)
+    for each in (concrete, *_descendants(concrete)):
+        post_delete.connect(_deleted, sender=each, dispatch_uid="cachekit")
 
 
 def _prepared(*, sender: Any, **kwargs: Any) -> None:
-    """A model was defined: perhaps a proxy or a child of one that is connected."""
+    """A model was defined: perhaps a proxy or a child of one that is listened to."""
     if any(issubclass(sender, model) for model in _connected):
         _listen(sender)
+    elif any(issubclass(sender, model) for model in _pointed_to):
+        post_delete.connect(_deleted, sender=sender, dispatch_uid="cachekit")
 
 
-def _saved(*, instance: Any, using: str, **kwargs: Any) -> None:
-    _on_commit(_outdated_by(instance), using)
+@contextmanager
+def _beside_the_write(sender: Any, changed: Iterable[Any], using: str | None) -> Iterator[None]:
+    """Signals come in the middle of the application's write, which goes on whatever happens here: then all rows of the
+    models count as changed."""
+    try:
+        yield
+    except Exception:
+        if sender not in _reported:
+            _reported.add(sender)
+            name = sender._meta.label
+            logger.exception("changes of %s cannot be told row by row: each counts as one of all rows", name)
+        with suppress(Exception):
+            _on_commit([tag for model in changed for tag in _outdated_by(model)], using)
 
 
-def _deleted(*, instance: Any, using: str, **kwargs: Any) -> None:
-    """With the row went what relates it to others, and what pointed to it was changed; no signal tells of that."""
-    tags = _outdated_by(instance)
-    for field in instance._meta.get_fields(include_hidden=True):
+def _saved(*, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    with _beside_the_write(sender, [sender], using):
+        _on_commit(_outdated_by(instance), using)
+
+
+def _deleted(*, sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
+    with _beside_the_write(sender, _changed_by_deletion(sender), using):
+        along = [tag for model in set(_changed_along(sender)) for tag in _outdated_by(model)]
+        _on_commit([*_outdated_by(instance), *along], using)
+
+
+def _changed_by_deletion(model: Any) -> Iterator[Any]:
+    yield model
+    yield from _changed_along(model)
+
+
+def _changed_along(model: Any) -> Iterator[Any]:
+    """With a row goes what relates it to others, and what pointed to it is changed; no signal tells of that."""
+    for field in model._meta.get_fields(include_hidden=True):
         if field.many_to_many:
             relation = field.remote_field if hasattr(field.remote_field, "through") else field  # from either end
-            tags += [_table_tag(relation.through), *_outdated_by(field.related_model)]
+            yield from (relation.through, field.related_model)
         elif field.auto_created and not field.concrete and field.on_delete not in TELLING:
-            tags += _outdated_by(field.related_model)
-    _on_commit(tags, using)
+            yield field.related_model
 
 
 def _relation_changed(
@@ -194,10 +257,18 @@ def _relation_changed(
     ends = (type(instance), model)
     if not action.startswith("post_") or not any(issubclass(end, known) for end in ends for known in _connected):
         return
-    tags = [_table_tag(sender), *_outdated_by(instance), *map(_table_tag, _family(model))]
-    for pk in [EVERY_ROW] if pk_set is None else pk_set:
-        tags += [_row_tag(*row) for row in _ends(model, pk)]
-    _on_commit(tags, using)
+    with _beside_the_write(sender, [sender, *ends], using):
+        tags = [_table_tag(sender), *_outdated_by(instance), *map(_table_tag, _family(model))]
+        for pk in pk_set if pk_set is not None and _relates_keys(sender, model) else [EVERY_ROW]:
+            tags += [_row_tag(*row) for row in _ends(model, pk)]
+        _on_commit(tags, using)
+
+
+def _relates_keys(through: Any, model: Any) -> bool:
+    """Whether the table between has primary keys of this model: ``to_field=`` makes it have something else."""
+    own = _family(model)
+    to_model = [field for field in through._meta.fields if field.is_relation and _concrete(field.related_model) in own]
+    return all(field.target_field.primary_key for field in to_model)
 
 
 def _ends(model: Any, pk: Any) -> Iterator[tuple[Any, Any]]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 from cachekit.integrations.django.models import connect
@@ -39,6 +41,59 @@ class Book(models.Model):
 
 class Tag(models.Model):
     text = models.CharField(max_length=20)
+    notes = GenericRelation("Note", "about_id", "about_type")
+
+
+class Note(models.Model):
+    """About a row of any model."""
+
+    about_type = models.ForeignKey(ContentType, models.CASCADE)
+    about_id = models.BigIntegerField()
+    about = GenericForeignKey("about_type", "about_id")
+    text = models.CharField(max_length=20)
+
+
+class Publisher(models.Model):
+    pass
+
+
+class Imprint(Publisher):
+    """What is published under a name of its own."""
+
+
+class Edition(models.Model):
+    """With every way in which a deletion changes what pointed to the row."""
+
+    publisher = models.ForeignKey(Publisher, models.SET_NULL, null=True)
+    heir = models.ForeignKey("Publisher", models.SET_DEFAULT, default=None, null=True, related_name="+")
+    seller = models.ForeignKey("Later", models.SET(None), null=True)
+
+
+connect(Edition)
+
+
+class Later(models.Model):
+    """Defined after what points to it."""
+
+
+class LaterYet(Later):
+    class Meta:
+        proxy = True
+
+
+class Genre(models.Model):
+    """What films have by its name."""
+
+    slug = models.SlugField(unique=True)
+
+
+class Film(models.Model):
+    genres = models.ManyToManyField(Genre, through="FilmGenre", related_name="films")
+
+
+class FilmGenre(models.Model):
+    film = models.ForeignKey(Film, models.CASCADE)
+    genre = models.ForeignKey(Genre, models.CASCADE, to_field="slug")
 
 
 class Classic(Author):
