@@ -135,10 +135,11 @@ def _unfit_part(value: Any) -> str:
 def unstorable(call: Call, why: Callable[[], str], *, raising: bool = True, here: bool = True) -> None:
     """A value that cannot be stored: returned all the same, counted, logged once; raised if the profile asks."""
     spec = call.tiers.spec
-    if here and call.tiers.remote is None and spec.isolation == "share" and spec.codec.on_unstorable != "raise":
+    raises = spec.codec.on_unstorable == "raise" or call.switches.strict
+    if here and call.tiers.remote is None and spec.isolation == "share" and not raises:
         return  # neither copies nor L2 were asked for
     call.tally.error("store", "unstorable")
-    if spec.codec.on_unstorable == "raise" and raising:
+    if raises and raising:
         raise Unstorable(why())
     if call.tiers.once(f"unstorable {call.tally.function}"):
         where = call.tally.function or f"region {spec.name!r}"

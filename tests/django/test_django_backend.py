@@ -41,7 +41,7 @@ def alias(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> 
 
     default = {"jitter": 0, "l1": {"mode": "off" if request.param.endswith("without l1") else "on"}}
     backends = {} if request.param == "l1" else {"default": {"url": cachekit_server.url}}
-    use(CACHEKIT={"backends": backends, "profiles": {"default": default, "other": {}}})
+    use(CACHEKIT={"backends": backends, "profiles": {"default": default, "other": {}}}, SESSION_CACHE_ALIAS="default")
     return cache
 
 
@@ -393,6 +393,57 @@ def test_no_visitor_is_given_the_session_of_another(use: Use, caplog: pytest.Log
         assert "ann" in ask("/", x_who="ann").headers["set-cookie"]
         assert "set-cookie" not in ask("/").headers
     assert caplog.text.count("cannot store test_django_backend.Stats; whoever is given a response") == 1
+
+
+# Sessions: what cannot be stored must not log a visitor out
+
+
+def session_of(key: str | None = None) -> Any:
+    from django.contrib.sessions.backends.cache import SessionStore
+
+    return SessionStore(key)
+
+
+async def save(session: Any, *, aio: bool) -> None:
+    if aio:
+        await session.asave()
+    else:
+        session.save()
+
+
+async def test_a_session_holds_what_views_put_into_it(cache: Face) -> None:
+    from django.http import QueryDict
+    from django.utils.translation import gettext_lazy
+
+    session = session_of()
+    session.update({"filters": QueryDict("a=1&a=2"), "note": gettext_lazy("Yes")})
+    await save(session, aio=cache.aio)
+    again = session_of(session.session_key)
+    assert again["filters"].getlist("a") == ["1", "2"]
+    assert again["note"] == "Yes"
+
+
+async def test_a_session_that_cannot_be_stored_is_an_error_and_the_older_one_stays(cache: Face) -> None:
+    from cachekit.errors import Unstorable
+
+    session = session_of()
+    session["who"] = "ann"
+    await save(session, aio=cache.aio)
+    again = session_of(session.session_key)
+    again["filters"] = {"cart": Stats()}
+    with pytest.raises(Unstorable, match=r"filters\.cart: cannot store test_django_backend\.Stats"):
+        await save(again, aio=cache.aio)
+    assert session_of(session.session_key)["who"] == "ann"
+    with pytest.raises(Unstorable):
+        await cache.add("django.contrib.sessions.cache" + "a" * 32, {"cart": Stats()})
+
+
+async def test_of_a_session_that_the_database_has_no_older_one_stays(alias: Any) -> None:
+    from django.contrib.sessions.backends.cached_db import KEY_PREFIX
+
+    alias.set(KEY_PREFIX + "a" * 32, {"who": "ann"})
+    alias.set(KEY_PREFIX + "a" * 32, {"cart": Stats()})
+    assert "who" not in alias.get(KEY_PREFIX + "a" * 32, {})
 
 
 async def test_close_changes_nothing(cache: Face) -> None:
