@@ -712,3 +712,92 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+# Transactions of requests, and who hears of a view that failed
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A table that views write to, where each request is a transaction."""
+    from django.contrib.auth.models import Group
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    yield Group.objects
+    Group.objects.all().delete()
+
+
+def test_what_a_view_wrote_that_raised_a_page_is_undone(groups: Any) -> None:
+    from django.http import Http404
+
+    def missing(request: Any) -> Any:
+        groups.create(name="of the 404")
+        raise Http404
+
+    def handler(request: Any, exception: Any) -> Any:
+        from django.http import HttpResponseNotFound
+
+        return HttpResponseNotFound(f"{groups.count()} groups")
+
+    page = Page("wsgi", missing, statuses={404: "30s"})
+    with sites.site("wsgi", {"/": page.view}) as ask:
+        import sys
+
+        from django.conf import settings
+
+        sys.modules[settings.ROOT_URLCONF].handler404 = handler  # type: ignore[attr-defined]
+        assert [(each.status, each.cache, each.body) for each in (ask("/"), ask("/"))] == [
+            (404, "MISS", "0 groups"), (404, "HIT", "0 groups"),
+        ]  # fmt: skip
+    assert groups.count() == 0
+
+
+def test_what_a_view_wrote_before_a_stale_page_stood_in_is_undone(groups: Any, clock: FrozenClock) -> None:
+    page: Page
+
+    def failing(request: Any) -> Any:
+        groups.create(name=f"of run {page.runs}")
+        if page.runs > 1:
+            raise ZeroDivisionError("the real reason")
+        return "ok"
+
+    page = Page("wsgi", failing, ttl="1m", profile="stale")
+    with sites.site("wsgi", {"/": page.view}) as ask:
+        ask("/")
+        clock.advance(61)
+        assert (ask("/").cache, page.runs) == ("STALE", 2)
+    assert [group.name for group in groups.all()] == ["of run 1"]
+
+
+def test_who_listens_for_errors_hears_of_one_that_a_stale_page_hides(
+    kind: str, opened: Site, clock: FrozenClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    import sys
+
+    from django.core.signals import got_request_exception
+
+    heard: list[Any] = []
+
+    def listener(request: Any, **kwargs: Any) -> None:
+        heard.append((request.path, repr(sys.exc_info()[1])))
+
+    def failing(request: Any) -> Any:
+        if page.runs > 1:
+            raise ZeroDivisionError("the real reason")
+        return "ok"
+
+    page, ask = opened(failing, ttl="1m", profile="stale")
+    ask("/")
+    clock.advance(61)
+    got_request_exception.connect(listener)
+    try:
+        assert ask("/").cache == "STALE"
+    finally:
+        got_request_exception.disconnect(listener)
+    assert heard == [("/", "ZeroDivisionError('the real reason')")]
+    lines = [line for line in caplog.records if line.name == "django.request"]
+    assert [(line.levelname, line.exc_info and repr(line.exc_info[1])) for line in lines] == [
+        ("ERROR", "ZeroDivisionError('the real reason')")
+    ]
+    assert "raise ZeroDivisionError" in caplog.text.partition("no caller gets the exception")[2]

@@ -109,7 +109,7 @@ class Pages:
             exchange.leave()
             raise
         self._counted("BYPASS" if found is None else joined(found.fields, "x-cache") or "BYPASS", exchange)
-        return exchange.answered(found)
+        return await exchange.answered(found)
 
     async def _passed(self, exchange: ViewExchange, why: str) -> Any:
         self._counted("BYPASS", exchange)
