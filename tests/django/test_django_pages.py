@@ -272,6 +272,36 @@ def test_a_page_with_a_form_is_one_visitors(opened: Site) -> None:
         assert page.runs == 2
 
 
+@pytest.mark.parametrize("use_sessions", [False, True])
+def test_a_page_with_a_form_is_one_visitors_also_where_a_decorator_protects_it(use_sessions: bool) -> None:
+    from django.http import HttpResponse
+    from django.middleware.csrf import get_token
+    from django.test import override_settings
+    from django.views.decorators.csrf import csrf_protect
+
+    from cachekit.integrations.django import cache_page
+
+    def form(request: Any) -> Any:
+        return HttpResponse(get_token(request))
+
+    def filled(get_response: Any) -> Any:
+        def middleware(request: Any) -> Any:
+            if use_sessions:
+                request.session["_csrftoken"] = "a" * 32
+                request.session.modified = False
+            return get_response(request)
+
+        return middleware
+
+    sites.filled = filled  # type: ignore[attr-defined]
+    view = cache_page("5m", per_user=lambda request: "ann")(csrf_protect(form))
+    with override_settings(CSRF_USE_SESSIONS=use_sessions):
+        with sites.site("wsgi", {"/": view}, MIDDLEWARE=(*sites.SESSIONS, "sites.filled")) as ask:
+            cookie = f"csrftoken={'a' * 32}"
+            answers = [ask("/", cookie=cookie).headers["cache-status"] for _ in range(2)]
+    assert answers == ['cachekit; fwd=bypass; detail="csrf"'] * 2
+
+
 @pytest.mark.parametrize("per_user", [None, lambda request: "ann"])
 def test_a_message_is_shown_once(opened: Site, per_user: Any) -> None:
     from django.contrib import messages

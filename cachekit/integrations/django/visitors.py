@@ -33,7 +33,7 @@ def why_not_for_all(request: Any, user: str | None) -> str:
     """
     if getattr(getattr(request, "session", None), "modified", False):
         return "session"
-    if request.META.get("CSRF_COOKIE_NEEDS_UPDATE"):  # a form has the secret of a cookie
+    if "CSRF_COOKIE_NEEDS_UPDATE" in request.META:  # a form has the secret; False once a decorator has sent its cookie
         return "csrf"
     if _has_messages(request):
         return "messages"
