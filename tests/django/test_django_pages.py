@@ -272,11 +272,43 @@ def test_a_page_with_a_form_is_one_visitors(opened: Site) -> None:
         assert page.runs == 2
 
 
+@pytest.mark.parametrize("put", ["lazy", "lazy in the database", "cached"])
+def test_a_user_whom_middleware_finds_by_a_header_is_no_stranger(opened: Site, put: str) -> None:
+    from django.contrib.auth.models import User
+    from django.utils.functional import SimpleLazyObject
+
+    def find(name: str) -> Any:
+        if put == "lazy in the database":
+            User.objects.filter(username=name).exists()
+        return User(pk=7, username=name)
+
+    def by_key(get_response: Any) -> Any:
+        from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+        def middleware(request: Any) -> Any:
+            if name := request.headers.get("x-api-key"):
+                if put == "cached":
+                    request._cached_user = User(pk=7, username=name)
+                else:
+                    request.user = SimpleLazyObject(lambda: find(name))
+            return get_response(request)
+
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(middleware)
+        return middleware
+
+    by_key.sync_capable = by_key.async_capable = True  # type: ignore[attr-defined]
+    sites.by_key = by_key  # type: ignore[attr-defined]
+    _, ask = opened(settings={"MIDDLEWARE": (*sites.SESSIONS, "sites.by_key")}.items())
+    answers = ask("/"), ask("/"), ask("/", x_api_key="ann"), ask("/")
+    assert caches(*answers) == ["MISS", "HIT", "BYPASS", "HIT"]
+    assert [each.body for each in answers] == ["page 1", "page 1", "page 2", "page 1"]
+
+
 @pytest.mark.parametrize("use_sessions", [False, True])
 def test_a_page_with_a_form_is_one_visitors_also_where_a_decorator_protects_it(use_sessions: bool) -> None:
     from django.http import HttpResponse
     from django.middleware.csrf import get_token
-    from django.test import override_settings
     from django.views.decorators.csrf import csrf_protect
 
     from cachekit.integrations.django import cache_page
@@ -295,10 +327,9 @@ def test_a_page_with_a_form_is_one_visitors_also_where_a_decorator_protects_it(u
 
     sites.filled = filled  # type: ignore[attr-defined]
     view = cache_page("5m", per_user=lambda request: "ann")(csrf_protect(form))
-    with override_settings(CSRF_USE_SESSIONS=use_sessions):
-        with sites.site("wsgi", {"/": view}, MIDDLEWARE=(*sites.SESSIONS, "sites.filled")) as ask:
-            cookie = f"csrftoken={'a' * 32}"
-            answers = [ask("/", cookie=cookie).headers["cache-status"] for _ in range(2)]
+    settings = {"MIDDLEWARE": (*sites.SESSIONS, "sites.filled"), "CSRF_USE_SESSIONS": use_sessions}
+    with sites.site("wsgi", {"/": view}, **settings) as ask:
+        answers = [ask("/", cookie=f"csrftoken={'a' * 32}").headers["cache-status"] for _ in range(2)]
     assert answers == ['cachekit; fwd=bypass; detail="csrf"'] * 2
 
 
