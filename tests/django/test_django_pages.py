@@ -241,6 +241,72 @@ def test_a_response_keeps_cookies_and_reason_and_is_not_kept(opened: Site) -> No
     assert page.runs == 2
 
 
+def attributes_as_headers(get_response: Any) -> Any:
+    """Middleware that obeys what a decorator says by an attribute of the response."""
+    from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+    def obeyed(response: Any) -> Any:
+        response["X-Policy"] = repr(getattr(response, "_csp_config", None))
+        response["X-Reason"] = response.reason_phrase
+        return response
+
+    async def amiddleware(request: Any) -> Any:
+        return obeyed(await get_response(request))
+
+    if iscoroutinefunction(get_response):
+        return markcoroutinefunction(amiddleware)
+    return lambda request: obeyed(get_response(request))
+
+
+attributes_as_headers.sync_capable = attributes_as_headers.async_capable = True  # type: ignore[attr-defined]
+OBEYS = ("django.middleware.clickjacking.XFrameOptionsMiddleware", "test_django_pages.attributes_as_headers")
+
+
+def test_what_decorators_say_by_attributes_of_the_response_stays_with_the_page(opened: Site) -> None:
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        response = HttpResponse("x", status=203 if "reason" in request.GET else 200)
+        response.xframe_options_exempt = True
+        response._csp_config = {"default-src": ["'self'"]}
+        response.mine = object()
+        if "reason" in request.GET:
+            response.reason_phrase = "Made up"
+        return response
+
+    page, ask = opened(view, settings={"MIDDLEWARE": OBEYS}.items())
+    answers = ask("/"), ask("/"), ask("/", if_none_match=ask("/").headers["etag"])
+    assert caches(*answers) == ["MISS", "HIT", "HIT"]
+    assert [each.status for each in answers] == [200, 200, 304]
+    for each in answers:
+        assert "x-frame-options" not in each.headers
+        assert each.headers["x-policy"] == "{'default-src': [\"'self'\"]}"
+        assert not [name for name in each.headers if name.startswith("cachekit")]
+    assert [ask("/?reason=1").headers["x-reason"] for _ in range(2)] == ["Made up"] * 2
+    assert page.runs == 2
+
+
+def test_a_page_with_a_policy_that_cannot_be_kept_is_not_kept(opened: Site) -> None:
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        response = HttpResponse("x")
+        response._csp_update = {"default-src": object()}
+        return response
+
+    _, ask = opened(view)
+    assert [ask("/").headers["cache-status"] for _ in range(2)] == ['cachekit; fwd=bypass; detail="attributes"'] * 2
+
+
+def test_no_field_of_a_response_becomes_an_attribute(opened: Site) -> None:
+    from django.http import HttpResponse
+
+    fields = {"Cachekit-Aside": '{"xframe_options_exempt": true, "content": "y", "_csp_update": 1}'}
+    _, ask = opened(lambda request: HttpResponse("x", headers=fields), settings={"MIDDLEWARE": OBEYS}.items())
+    for answer in (ask("/"), ask("/")):
+        assert (answer.headers["x-frame-options"], answer.body) == ("DENY", "x")
+
+
 def raised(answer: sites.Answer, caplog: pytest.LogCaptureFixture) -> BaseException:
     """What made an answer of 500."""
     assert answer.status == 500

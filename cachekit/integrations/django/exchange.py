@@ -16,7 +16,7 @@ from django.utils.log import log_response
 from cachekit.http import messages
 from cachekit.http.messages import joined
 from cachekit.http.status import Result
-from cachekit.integrations.django.messages import completed, fields_of, is_whole, made, marked, request_of
+from cachekit.integrations.django.messages import completed, fields_of, is_whole, kept_aside, made, marked, request_of
 from cachekit.integrations.django.visitors import why_not_for_all
 
 OWN: Final = frozenset({Result.MISS.value, Result.BYPASS.value})  # answers that this exchange's run brought
@@ -67,9 +67,12 @@ class ViewExchange:
         if self.answered_inside:
             return None
         self.why = why_not_for_all(self.native, self.user) if is_whole(response) else "stream"
+        aside = () if self.why else kept_aside(response)
+        if aside is None:
+            self.why = "attributes"
         if self.why:
             return None
-        return messages.Response(response.status_code, fields_of(response), response.content)
+        return messages.Response(response.status_code, (*fields_of(response), *(aside or ())), response.content)
 
     async def answered(self, answer: messages.Response | None) -> Any:
         """What Django gets. Raises what the view raised, unless a kept page stands in for it."""
