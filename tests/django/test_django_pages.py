@@ -928,3 +928,43 @@ def test_who_listens_for_errors_hears_of_one_that_a_stale_page_hides(
         ("ERROR", "ZeroDivisionError('the real reason')")
     ]
     assert "raise ZeroDivisionError" in caplog.text.partition("no caller gets the exception")[2]
+
+
+@pytest.mark.parametrize("changed_by", ["cache_page", "the middleware"])
+def test_a_page_made_while_a_change_is_not_committed_is_outdated_with_the_commit(groups: Any, changed_by: str) -> None:
+    from django.db import transaction
+    from django.http import HttpResponse
+
+    from cachekit.integrations.django import cache_page
+
+    read: list[str] = []
+
+    def view(request: Any) -> Any:
+        if request.method == "POST":
+            groups.create(name="new")
+            transaction.on_commit(lambda: read.append(ask("/").body))  # before ours: as if in the middle of it
+            return HttpResponse("done")
+        return HttpResponse("old" if not read else "new")
+
+    chosen = cache_page("5m")(view) if changed_by == "cache_page" else view
+    settings = {} if changed_by == "cache_page" else {"MIDDLEWARE": (*sites.SESSIONS, sites.OURS)}
+    with sites.site("wsgi", {"/": chosen}, **settings) as ask:
+        assert ask("/", "POST").body == "done"
+        assert read == ["old"]
+        assert ask("/").body == "new"
+
+
+def test_what_is_rolled_back_outdates_nothing_more(groups: Any) -> None:
+    from django.db import transaction
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        if request.method == "POST":
+            transaction.set_rollback(True)
+        return HttpResponse("page")
+
+    from cachekit.integrations.django import cache_page
+
+    with sites.site("wsgi", {"/": cache_page("5m")(view)}) as ask:
+        assert ask("/", "POST").status == 200
+        assert caches(ask("/"), ask("/")) == ["MISS", "HIT"]
