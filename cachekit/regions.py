@@ -545,6 +545,14 @@ def call_of(region: Region, key: Key, **options: Any) -> Call:
     return region._call(region._at(), key, **options)
 
 
+def strict(region: Region) -> Region:
+    """The same region for values that must not be lost unnoticed: what cannot be stored raises `Unstorable`, and what
+    was there stays."""
+    made = Region(region.name, region._service)
+    made._switches = region._switches._replace(strict=True)
+    return made
+
+
 _regions: dict[str, Region] = {}
 
 

@@ -71,7 +71,7 @@ LAYERS = [
     {"engine.ports"},
     {"l2.coherence"},
     {"l2.remote"},
-    {"engine.pauses", "engine.raised"},
+    {"engine.pauses", "engine.raised", "engine.unshared"},
     {"engine.tiers"},
     {"l2.operation", "l2.reclaim", "l2.rewrap"},
     {"engine.entries", "engine.invalidation", "l2.listing"},

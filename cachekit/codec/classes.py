@@ -90,7 +90,8 @@ def _markers(cls: type, kind: int, names: tuple[str, ...]) -> tuple[bytes, bytes
         except TypeError as error:
             raise Refused("type", f"{describe(cls)}: {error}") from None
         return marker, marker
-    name = name_of(cls).encode()
+    foreign = foreign_for(cls) if kind == FOREIGN else None
+    name = (foreign.name if foreign is not None and foreign.name else name_of(cls)).encode()
     if kind == FOREIGN:
         return name, name
     return b"\0\0".join((name, fingerprint(cls, names))), b"\0".join((name, *map(str.encode, names)))

@@ -1,5 +1,7 @@
 """What reading and writing share: the sample before the first step, how long an entry lives, its way into L1."""
 
+from collections.abc import Callable
+from sys import maxsize
 from typing import Any
 
 from cachekit.context import Entry, inside_load
@@ -8,6 +10,7 @@ from cachekit.engine.freshness import NEVER_NS, Life, beta, earliest, early, lif
 from cachekit.engine.ports import Port, Result
 from cachekit.engine.raised import Raised
 from cachekit.engine.tiers import Call, logger
+from cachekit.engine.unshared import UNSHARED, is_unshared
 from cachekit.errors import Unstorable
 from cachekit.l1.table import EntryView
 from cachekit.l1.values import Admission
@@ -106,17 +109,41 @@ def life_of(call: Call, value: Any, entry: Entry) -> Life | None:
     return life(ttl, spec, call.tiers.rng())
 
 
-def unstorable(call: Call, why: str, *, raising: bool = True) -> None:
+def where(call: Call, value: Any, admission: Admission) -> tuple[bool, bool]:
+    """Whether a value is fit to be stored as the profile says, and whether this process may keep it in any case."""
+    tiers = call.tiers
+    unshared = is_unshared(value, admission.mode, tiers.spec.isolation)
+    stored = admission.mode != "opaque" or tiers.takes_opaque
+    return stored and not (unshared and tiers.remote is None), not unshared
+
+
+def unfit(call: Call, value: Any, here: bool) -> None:
+    """A value that is not, which this process keeps or not. As `unstorable`, with the place of what is in the way."""
+    unstorable(call, lambda: f"{_unfit_part(value)}; {'it stays in this process' if here else UNSHARED}", here=here)
+
+
+def _unfit_part(value: Any) -> str:
+    from cachekit.codec import serializers  # who never stores anything does without
+
+    try:
+        serializers.dump(value, plain=False, limit=maxsize)
+    except Unstorable as error:
+        return str(error)
+    return f"cannot copy {type(value).__name__}"
+
+
+def unstorable(call: Call, why: Callable[[], str], *, raising: bool = True, here: bool = True) -> None:
     """A value that cannot be stored: returned all the same, counted, logged once; raised if the profile asks."""
     spec = call.tiers.spec
-    if call.tiers.remote is None and spec.isolation == "share" and spec.codec.on_unstorable != "raise":
+    raises = spec.codec.on_unstorable == "raise" or call.switches.strict
+    if here and call.tiers.remote is None and spec.isolation == "share" and not raises:
         return  # neither copies nor L2 were asked for
     call.tally.error("store", "unstorable")
-    if spec.codec.on_unstorable == "raise" and raising:
-        raise Unstorable(why)
+    if raises and raising:
+        raise Unstorable(why())
     if call.tiers.once(f"unstorable {call.tally.function}"):
         where = call.tally.function or f"region {spec.name!r}"
-        logger.warning("%s: %s; the value is returned but not shared through L2", where, why)
+        logger.warning("%s: %s; the value is returned but not shared through L2", where, why())
 
 
 def unheard(call: Call, error: BaseException) -> None:
@@ -143,6 +170,8 @@ def put_in_l1(
     """Into L1, if nothing that covers the key was invalidated after the sample."""
     tiers, switches = call.tiers, call.switches
     if tiers.table is None or switches.skip_l1 or switches.read_only:
+        return False
+    if is_unshared(value, admission.mode, tiers.spec.isolation):
         return False
     if tiers.remote is not None and not counting and operation.counts(call, value):
         return False

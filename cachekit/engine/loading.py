@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cachekit.context import ENTRY, LOADING, NOT_MODIFIED, Entry
 from cachekit.engine import aging
-from cachekit.engine.entries import Sample, life_of, put_in_l1, unstorable
+from cachekit.engine.entries import Sample, life_of, put_in_l1, unfit, unstorable, where
 from cachekit.engine.events import Loaded, Missed
 from cachekit.engine.flight import HANDED_OVER, Chain, Flight, around
 from cachekit.engine.freshness import Life
@@ -19,6 +19,7 @@ from cachekit.engine.raised import RAISED, Raised, is_one_of, raised_by, remembe
 from cachekit.engine.reading import look_in_l2
 from cachekit.engine.right import Right, obtain, release
 from cachekit.engine.tiers import Call
+from cachekit.engine.unshared import admission_of, is_for_one
 from cachekit.errors import Unstorable
 from cachekit.l1.table import admit, isolate
 from cachekit.l2 import operation
@@ -59,10 +60,11 @@ async def load(
 
 
 def land(future: "Future[Any]", result: Result) -> None:
-    """Give the result to those who wait: a copy that the leading caller cannot change any more."""
+    """Give the result to those who wait: a copy that the leading caller cannot change any more. Where that is not to be
+    had, each of them runs the function."""
     if not future.done():
         try:
-            future.set_result(own_copy(result))
+            future.set_result(HANDED_OVER if is_for_one(result) else own_copy(result))
         except BaseException:  # interrupted while it copied
             if not future.done():
                 future.set_result(HANDED_OVER)
@@ -163,7 +165,8 @@ async def _failed(call: Call, port: Port, right: Right, result: Result, entry: E
             await _keep(call, port, right, kept, entry, seconds)
             result.tags = kept.tags
         except Unstorable as error:
-            unstorable(call, f"{type(result.error).__name__} is not remembered: {error}", raising=False)
+            reason = f"{type(result.error).__name__} is not remembered: {error}"
+            unstorable(call, lambda: reason, raising=False)
             await release(call, port, right)
         except Exception:  # the exception that the caller waits for is more important
             await release(call, port, right)
@@ -221,7 +224,7 @@ async def _keep(
 ) -> None:
     """Store a computed value in both tiers, as far as its options and the rules allow. ``old``: it is the one that lies
     there, for another TTL."""
-    admission = admit(result.value) if type(result.value) is not Raised else RAISED
+    admission = admission_of(result.value) if type(result.value) is not Raised else RAISED
     result.mode = admission.mode if call.tiers.spec.isolation != "share" else "share"
     ends = life_of(call, result.value, entry)
     if ends is None:
@@ -231,11 +234,13 @@ async def _keep(
     tags = (*sorted(check_tag(tag) for tag in entry.tags), *call.tags[len(call.named_tags) :])
     ids = [tag_id(tag, call.tiers.name_key) for tag in tags]
     result.tags = tuple(dict.fromkeys((*ids, *(old.tags if old is not None else ()))))
-    stays_here = admission.mode == "opaque" and not call.tiers.takes_opaque
-    if set(tags) - set(call.tags) and (right.held is None or stays_here):
+    fit, here = where(call, result.value, admission)
+    if not here:
+        call.tiers.unstored.rest(call.ident, port.now(), aging.UNSTORED)  # nobody need wait for what is another's
+    if set(tags) - set(call.tags) and (right.held is None or not fit):
         right.sample.heard = False  # of these tags there may be no stamp, and then nobody tells of their clears
-    if stays_here:
-        unstorable(call, f"{type(result.value).__name__} cannot be copied or stored; it stays in this process")
+    if not fit:
+        unfit(call, result.value, here)
         await release(call, port, right)
     elif right.held is not None and not await _store(
         call, port, right, result.value, ends, seconds, tags, admission.plain, entry, old
@@ -279,7 +284,7 @@ async def _store(
         else:
             stored = await operation.store(call, remote, value, held, stamps, ends, load_ms, plain, port, validators)
     except Unstorable as error:
-        unstorable(call, str(error))
+        unstorable(call, error.__str__)
         await release(call, port, right)
         return True
     except Unavailable as error:

@@ -159,6 +159,7 @@ class Switches(NamedTuple):
     skip_l2: bool = False
     read_only: bool = False
     allow_stale: bool | None = None
+    strict: bool = False  # what cannot be stored is an error, and what was there stays
 
     def also(
         self, force_refresh: bool, skip_l1: bool, skip_l2: bool, read_only: bool, allow_stale: bool | None
@@ -170,6 +171,7 @@ class Switches(NamedTuple):
             self.skip_l2 or skip_l2,
             self.read_only or read_only,
             self.allow_stale if allow_stale is None else allow_stale,
+            self.strict,
         )
 
 

@@ -3,12 +3,13 @@
 from typing import Any
 
 from cachekit.context import Entry
-from cachekit.engine.entries import Sample, from_l1, good_view_of, life_of, put_in_l1, unstorable
+from cachekit.engine.entries import Sample, from_l1, good_view_of, life_of, put_in_l1, unfit, unstorable, where
 from cachekit.engine.freshness import Life, earliest, life
 from cachekit.engine.invalidation import forget, invalidate_keys
 from cachekit.engine.ports import Port, Result
 from cachekit.engine.reading import look_in_l2
 from cachekit.engine.tiers import Call
+from cachekit.engine.unshared import admission_of
 from cachekit.errors import Unstorable, UnsupportedOperation
 from cachekit.l1.table import admit
 from cachekit.l1.values import Admission
@@ -35,18 +36,19 @@ async def put(
     if call.switches.read_only:
         return False
     sample = Sample(call, port)
-    admission = admit(value)
+    admission = admission_of(value)
     ends = life_of(call, value, Entry(None if callable(call.ttl) else call.ttl, call.named_tags))
     if ends is None:
         return False
-    if admission.mode == "opaque" and not call.tiers.takes_opaque:
+    fit, here = where(call, value, admission)
+    if not fit:
         if conditional and only_if_absent == (
             from_l1(call) is not None or (sample.usable and isinstance(await look_in_l2(call, port, sample), Result))
         ):
             return False
-        unstorable(call, f"{type(value).__name__} cannot be copied or stored; it stays in this process")
+        unfit(call, value, here)
         await invalidate_keys(call.tiers, [call], port)  # L2 must not go on with an older value
-        return _replace(call, port, Sample(call, port), value, admission, ends)
+        return here and _replace(call, port, Sample(call, port), value, admission, ends)
     if sample.usable:
         stored = await _set(call, port, sample, value, ends, admission.plain, only_if_absent, only_if_present, away)
         if stored or (not conditional and not sample.usable):
@@ -97,7 +99,7 @@ async def _set(
         else:
             stored = await operation.store(call, remote, value, Held(None), stamps, ends, 0, plain, port)
     except Unstorable as error:
-        unstorable(call, str(error))
+        unstorable(call, error.__str__)
         await invalidate_keys(call.tiers, [call], port)
         return False
     except Unavailable as error:

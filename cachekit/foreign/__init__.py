@@ -5,13 +5,16 @@ before its package is. Those of the application are known because it registered 
 stores them. Neither runs an ``__init__``.
 """
 
-from cachekit.foreign import arrays, frames, models, querysets, responses, tables
+from cachekit.foreign import arrays, frames, models, querysets, responses, tables, wrapped
 from cachekit.foreign.base import Block, Foreign
 from cachekit.foreign.registered import registered_for
 
 __all__ = ["Block", "Foreign", "foreign_for"]
 
-KNOWN = {**arrays.KNOWN, **frames.KNOWN, **tables.KNOWN, **models.KNOWN, **querysets.KNOWN, **responses.KNOWN}
+KNOWN = {
+    **arrays.KNOWN, **frames.KNOWN, **tables.KNOWN, **models.KNOWN, **querysets.KNOWN, **responses.KNOWN,
+    **wrapped.KNOWN,
+}  # fmt: skip
 
 
 def foreign_for(cls: type) -> Foreign | None:

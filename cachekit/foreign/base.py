@@ -25,3 +25,4 @@ class Foreign(NamedTuple):
     make: Callable[[Any, list[Any]], Any]
     block: Block | None = None
     leaf: bool = False  # instances are small and cannot be changed: callers share them
+    name: str = ""  # of the class that stored bytes name, where theirs cannot be found again

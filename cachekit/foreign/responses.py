@@ -3,8 +3,10 @@
 What belongs to the request and not to the response is not kept.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from cachekit.foreign.base import Foreign
 
@@ -89,6 +91,43 @@ def _make_response(cls: type, parts: list[Any]) -> Any:
     for name, kind in _OF_THE_REQUEST.items():
         response.__dict__[name] = None if kind is None else kind()
     return response
+
+
+# Responses wherever they lie, streams and those that cannot be taken apart among them
+
+LOOK_AT: Final = 1_000  # values inside of a value
+
+
+def is_response(value: Any) -> bool:
+    """Whether it is a response of Django, of whatever kind."""
+    module = sys.modules.get("django.http.response")
+    return module is not None and issubclass(type(value), module.HttpResponseBase)
+
+
+def holds_response(value: Any) -> bool:
+    """Whether there is a response in it, near the surface first, as far as can be seen without running anything."""
+    if "django.http.response" not in sys.modules:
+        return False
+    todo, seen = deque([value]), 0
+    while todo and seen < LOOK_AT:
+        item = todo.popleft()
+        seen += 1
+        if is_response(item):
+            return True
+        todo.extend(_inside(item))
+    return False
+
+
+def _inside(item: Any) -> Iterable[Any]:
+    cls = type(item)
+    if issubclass(cls, dict):
+        return [part for pair in list(dict.items(item)) for part in pair]
+    for kind in (list, tuple, set, frozenset, deque):
+        if issubclass(cls, kind):
+            return list(kind.__iter__(item))
+    if issubclass(cls, type) or cls.__dictoffset__ == 0:
+        return ()
+    return list(object.__getattribute__(item, "__dict__").values())
 
 
 def _is(value: Any, name: str) -> bool:

@@ -127,7 +127,8 @@ class Fill:
         if response.status >= 500:
             for_all = self.why in ("", "error") and {*policy.varies_by(response)} <= {*self.names}
             self.why, self.failed = "error", True
-            raise ServerError(response.status, page.dated(response, now) if for_all else None)
+            error = ServerError(response.status, page.dated(response, now) if for_all else None)
+            raise error from getattr(self.exchange, "raised", None)  # what the route raised, for the log
         self.why = self.why or "not-fresh"
         current_entry().no_store()
         return None

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 from cachekit.http import dates
-from cachekit.http.messages import Fields, Request, Response, joined
+from cachekit.http.messages import ASIDE, Fields, Request, Response, joined
 
 CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
 # RFC 9110 section 15.4.5: what a 304 must tell of the response it stands for.
@@ -67,7 +67,7 @@ def _opaque(value: str) -> Iterator[str]:
 
 def not_modified(response: Response) -> Response:
     """The 304 in place of a response. Last-Modified only where there is no entity tag."""
-    kept = {*REPEATED, "age", "x-cache", "cache-status"}
+    kept = {*REPEATED, "age", "x-cache", "cache-status", ASIDE}
     if joined(response.fields, "etag") is None:
         kept.add("last-modified")
     fields: Fields = tuple([(name, value) for name, value in response.fields if name in kept])

@@ -6,6 +6,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 
+# A field that is never sent: what an integration keeps with a page beside its fields, and takes out again.
+ASIDE: Final = "cachekit-aside"
 DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 

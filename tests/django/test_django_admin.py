@@ -255,3 +255,21 @@ def test_another_site_has_the_page_when_it_is_added(project: Use) -> None:
     request.user = User(is_superuser=True)
     assert [app["app_label"] for app in site.get_app_list(request, "cachekit")] == ["cachekit"]
     assert site.get_app_list(request, "auth") == []
+
+
+def test_it_stands_on_a_site_that_makes_its_list_as_django_once_did(project: Use) -> None:
+    from types import SimpleNamespace
+
+    from django.contrib.admin import AdminSite
+    from django.contrib.auth.models import User
+
+    from cachekit.integrations.django.admin import add_page
+
+    class Site(AdminSite):  # type: ignore[misc]
+        def get_app_list(self, request: Any) -> list[Any]:
+            return []
+
+    site = Site()
+    add_page(site)
+    request = SimpleNamespace(user=User(is_staff=True, is_superuser=True))
+    assert [app["app_label"] for app in site.get_app_list(request)] == ["cachekit"]

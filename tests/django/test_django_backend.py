@@ -41,7 +41,7 @@ def alias(request: pytest.FixtureRequest, use: Use, cachekit_server: Server) -> 
 
     default = {"jitter": 0, "l1": {"mode": "off" if request.param.endswith("without l1") else "on"}}
     backends = {} if request.param == "l1" else {"default": {"url": cachekit_server.url}}
-    use(CACHEKIT={"backends": backends, "profiles": {"default": default, "other": {}}})
+    use(CACHEKIT={"backends": backends, "profiles": {"default": default, "other": {}}}, SESSION_CACHE_ALIAS="default")
     return cache
 
 
@@ -272,6 +272,178 @@ async def test_set_many_waits_once_for_a_server_that_hangs(use: Use, aio: bool) 
         while health().backends["default"].pending and time.monotonic() < until:
             await cache.get("delivers-what-waits")
         assert [key for key in server.command("KEYS", "*") if b"=:1:k" in key] == []
+
+
+# Responses that cannot be copied: middleware adds the cookies of one visitor to the object that it is given
+
+
+class Stats:
+    """Nothing that could be copied or stored."""
+
+
+def unfit_response() -> Any:
+    from django.http import HttpResponse
+
+    response = HttpResponse("public")
+    response.stats = Stats()
+    return response
+
+
+def inside_of_an_object(response: Any) -> Any:
+    holder = Stats()
+    holder.response = response  # type: ignore[attr-defined]
+    return holder
+
+
+HOLDERS = [lambda r: r, lambda r: [r], lambda r: (1, {"page": r}), lambda r: {1: [{r}]}, inside_of_an_object]
+
+
+@pytest.mark.parametrize("held", HOLDERS)
+async def test_no_response_is_kept_that_cannot_be_copied(cache: Face, alias: Any, held: Any) -> None:
+    await cache.set_many({"set": "older", "many": "older"})
+    await cache.set("set", held(unfit_response()))
+    await cache.set_many({"many": held(unfit_response())})
+    assert await cache.add("added", held(unfit_response())) is False
+    await cache.set("nx", held(unfit_response()), nx=True)
+    made = held(unfit_response())
+    assert await cache.get_or_set("made", lambda: made) is made
+    assert await cache.get_many(["set", "many", "added", "nx", "made"]) == {}
+    assert alias.region.info()["entries"] == 0
+
+
+async def test_add_leaves_what_is_there_when_a_response_cannot_be_copied(cache: Face) -> None:
+    await cache.set("k", "older")
+    assert await cache.add("k", unfit_response()) is False
+    assert await cache.get("k") == "older"
+
+
+def test_no_stream_is_kept_and_no_response_of_many_parts_with_something_unfit_at_the_end(alias: Any) -> None:
+    from django.http import StreamingHttpResponse
+
+    large = unfit_response()
+    large.__dict__ = {"rows": [[number] for number in range(20_000)], **large.__dict__}
+    for response in (StreamingHttpResponse(["x"]), large):
+        alias.set("k", response)
+        assert alias.get("k") is None
+
+
+def test_a_promise_not_to_change_values_does_not_hold_for_responses(use: Use) -> None:
+    from django.core.cache import cache
+    from django.http import HttpResponse
+
+    use(CACHEKIT={"profiles": {"default": {"isolation": "share"}}})
+    cache.set("k", HttpResponse("public"))
+    assert cache.get("k") is None
+
+
+def test_a_pickled_response_is_shared_by_the_server_alone(on_server: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.core.cache import cache
+
+    monkeypatch.setenv("CACHEKIT_SIGNING_KEY", "0123456789abcdef" * 4)
+    on_server(profiles={"default": {"serializer": "pickle", "sign": True}})
+    cache.set("k", unfit_response())
+    first, second = cache.get("k"), cache.get("k")
+    assert first.content == second.content == b"public"
+    assert first is not second
+
+
+def test_who_waits_for_a_response_that_cannot_be_copied_makes_one_of_their_own(alias: Any) -> None:
+    begun, go_on, found = threading.Event(), threading.Event(), []
+
+    def make() -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return unfit_response()
+
+    threads = [threading.Thread(target=lambda: found.append(alias.get_or_set("k", make))) for _ in range(4)]
+    threads[0].start()
+    assert begun.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.2)
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert len({id(response) for response in found}) == 4
+
+
+def test_no_visitor_is_given_the_session_of_another(use: Use, caplog: pytest.LogCaptureFixture) -> None:
+    import sites
+    from django.http import HttpResponse
+    from django.views.decorators.cache import cache_page
+
+    use()
+
+    def page(request: Any) -> Any:
+        response = HttpResponse("public")
+        response.stats = Stats()
+        return response
+
+    def personal(get_response: Any) -> Any:
+        def middleware(request: Any) -> Any:
+            response = get_response(request)
+            if who := request.headers.get("x-who"):
+                response.set_cookie("session", who)
+            return response
+
+        return middleware
+
+    sites.personal = personal  # type: ignore[attr-defined]
+    with sites.site("wsgi", {"/": cache_page(60)(page)}, MIDDLEWARE=("sites.personal",)) as ask:
+        assert "ann" in ask("/", x_who="ann").headers["set-cookie"]
+        assert "set-cookie" not in ask("/").headers
+    assert caplog.text.count("cannot store test_django_backend.Stats; whoever is given a response") == 1
+
+
+# Sessions: what cannot be stored must not log a visitor out
+
+
+def session_of(key: str | None = None) -> Any:
+    from django.contrib.sessions.backends.cache import SessionStore
+
+    return SessionStore(key)
+
+
+async def save(session: Any, *, aio: bool) -> None:
+    if aio:
+        await session.asave()
+    else:
+        session.save()
+
+
+async def test_a_session_holds_what_views_put_into_it(cache: Face) -> None:
+    from django.http import QueryDict
+    from django.utils.translation import gettext_lazy
+
+    session = session_of()
+    session.update({"filters": QueryDict("a=1&a=2"), "note": gettext_lazy("Yes")})
+    await save(session, aio=cache.aio)
+    again = session_of(session.session_key)
+    assert again["filters"].getlist("a") == ["1", "2"]
+    assert again["note"] == "Yes"
+
+
+async def test_a_session_that_cannot_be_stored_is_an_error_and_the_older_one_stays(cache: Face) -> None:
+    from cachekit.errors import Unstorable
+
+    session = session_of()
+    session["who"] = "ann"
+    await save(session, aio=cache.aio)
+    again = session_of(session.session_key)
+    again["filters"] = {"cart": Stats()}
+    with pytest.raises(Unstorable, match=r"filters\.cart: cannot store test_django_backend\.Stats"):
+        await save(again, aio=cache.aio)
+    assert session_of(session.session_key)["who"] == "ann"
+    with pytest.raises(Unstorable):
+        await cache.add("django.contrib.sessions.cache" + "a" * 32, {"cart": Stats()})
+
+
+async def test_of_a_session_that_the_database_has_no_older_one_stays(alias: Any) -> None:
+    from django.contrib.sessions.backends.cached_db import KEY_PREFIX
+
+    alias.set(KEY_PREFIX + "a" * 32, {"who": "ann"})
+    alias.set(KEY_PREFIX + "a" * 32, {"cart": Stats()})
+    assert "who" not in alias.get(KEY_PREFIX + "a" * 32, {})
 
 
 async def test_close_changes_nothing(cache: Face) -> None:

@@ -277,3 +277,37 @@ def test_views_of_rest_framework_are_kept_as_they_were_negotiated(place: str, ru
         assert ask("/", authorization="Basic eA==").cache == "BYPASS" or place == "get"
         missing = ask("/?missing=1", accept="application/json")
         assert (missing.status, missing.headers["content-type"]) == (404, "application/json")
+
+
+# What serializers give, in Django's own cache_page
+
+
+def test_django_keeps_responses_made_by_serializers(runs: list[str]) -> None:
+    from django.utils.decorators import method_decorator
+    from django.views.decorators.cache import cache_page
+    from rest_framework import serializers
+    from rest_framework.pagination import LimitOffsetPagination
+    from rest_framework.response import Response
+    from rest_framework.views import APIView
+
+    class Item(serializers.Serializer):  # type: ignore[misc]
+        name = serializers.CharField()
+
+    class View(APIView):
+        @method_decorator(cache_page(60))
+        def get(self, request: Any) -> Any:
+            runs.append("")
+            if "one" in request.query_params:
+                return Response(Item({"name": "a"}).data)
+            pages = LimitOffsetPagination()
+            items = pages.paginate_queryset([{"name": "a"}, {"name": "b"}], request)
+            data = Item(items or [{"name": "a"}, {"name": "b"}], many=True).data
+            return pages.get_paginated_response(data) if items else Response(data)
+
+    with sites.site("wsgi", {"/": View.as_view()}) as ask:
+        for url, text in (("/?one=1", '"name":"a"'), ("/", '"name":"b"'), ("/?limit=1", '"results":[')):
+            first, second = ask(url), ask(url)
+            assert first.body == second.body
+            assert text in first.body
+            assert second.headers["content-type"] == "application/json"
+    assert len(runs) == 3

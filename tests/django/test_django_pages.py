@@ -241,6 +241,72 @@ def test_a_response_keeps_cookies_and_reason_and_is_not_kept(opened: Site) -> No
     assert page.runs == 2
 
 
+def attributes_as_headers(get_response: Any) -> Any:
+    """Middleware that obeys what a decorator says by an attribute of the response."""
+    from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+    def obeyed(response: Any) -> Any:
+        response["X-Policy"] = repr(getattr(response, "_csp_config", None))
+        response["X-Reason"] = response.reason_phrase
+        return response
+
+    async def amiddleware(request: Any) -> Any:
+        return obeyed(await get_response(request))
+
+    if iscoroutinefunction(get_response):
+        return markcoroutinefunction(amiddleware)
+    return lambda request: obeyed(get_response(request))
+
+
+attributes_as_headers.sync_capable = attributes_as_headers.async_capable = True  # type: ignore[attr-defined]
+OBEYS = ("django.middleware.clickjacking.XFrameOptionsMiddleware", "test_django_pages.attributes_as_headers")
+
+
+def test_what_decorators_say_by_attributes_of_the_response_stays_with_the_page(opened: Site) -> None:
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        response = HttpResponse("x", status=203 if "reason" in request.GET else 200)
+        response.xframe_options_exempt = True
+        response._csp_config = {"default-src": ["'self'"]}
+        response.mine = object()
+        if "reason" in request.GET:
+            response.reason_phrase = "Made up"
+        return response
+
+    page, ask = opened(view, settings={"MIDDLEWARE": OBEYS}.items())
+    answers = ask("/"), ask("/"), ask("/", if_none_match=ask("/").headers["etag"])
+    assert caches(*answers) == ["MISS", "HIT", "HIT"]
+    assert [each.status for each in answers] == [200, 200, 304]
+    for each in answers:
+        assert "x-frame-options" not in each.headers
+        assert each.headers["x-policy"] == "{'default-src': [\"'self'\"]}"
+        assert not [name for name in each.headers if name.startswith("cachekit")]
+    assert [ask("/?reason=1").headers["x-reason"] for _ in range(2)] == ["Made up"] * 2
+    assert page.runs == 2
+
+
+def test_a_page_with_a_policy_that_cannot_be_kept_is_not_kept(opened: Site) -> None:
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        response = HttpResponse("x")
+        response._csp_update = {"default-src": object()}
+        return response
+
+    _, ask = opened(view)
+    assert [ask("/").headers["cache-status"] for _ in range(2)] == ['cachekit; fwd=bypass; detail="attributes"'] * 2
+
+
+def test_no_field_of_a_response_becomes_an_attribute(opened: Site) -> None:
+    from django.http import HttpResponse
+
+    fields = {"Cachekit-Aside": '{"xframe_options_exempt": true, "content": "y", "_csp_update": 1}'}
+    _, ask = opened(lambda request: HttpResponse("x", headers=fields), settings={"MIDDLEWARE": OBEYS}.items())
+    for answer in (ask("/"), ask("/")):
+        assert (answer.headers["x-frame-options"], answer.body) == ("DENY", "x")
+
+
 def raised(answer: sites.Answer, caplog: pytest.LogCaptureFixture) -> BaseException:
     """What made an answer of 500."""
     assert answer.status == 500
@@ -270,6 +336,67 @@ def test_a_page_with_a_form_is_one_visitors(opened: Site) -> None:
         assert answers[0].body != answers[1].body
         assert [each.headers["cache-status"] for each in answers] == ['cachekit; fwd=bypass; detail="csrf"'] * 2
         assert page.runs == 2
+
+
+@pytest.mark.parametrize("put", ["lazy", "lazy in the database", "cached"])
+def test_a_user_whom_middleware_finds_by_a_header_is_no_stranger(opened: Site, put: str) -> None:
+    from django.contrib.auth.models import User
+    from django.utils.functional import SimpleLazyObject
+
+    def find(name: str) -> Any:
+        if put == "lazy in the database":
+            User.objects.filter(username=name).exists()
+        return User(pk=7, username=name)
+
+    def by_key(get_response: Any) -> Any:
+        from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+        def middleware(request: Any) -> Any:
+            if name := request.headers.get("x-api-key"):
+                if put == "cached":
+                    request._cached_user = User(pk=7, username=name)
+                else:
+                    request.user = SimpleLazyObject(lambda: find(name))
+            return get_response(request)
+
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(middleware)
+        return middleware
+
+    by_key.sync_capable = by_key.async_capable = True  # type: ignore[attr-defined]
+    sites.by_key = by_key  # type: ignore[attr-defined]
+    _, ask = opened(settings={"MIDDLEWARE": (*sites.SESSIONS, "sites.by_key")}.items())
+    answers = ask("/"), ask("/"), ask("/", x_api_key="ann"), ask("/")
+    assert caches(*answers) == ["MISS", "HIT", "BYPASS", "HIT"]
+    assert [each.body for each in answers] == ["page 1", "page 1", "page 2", "page 1"]
+
+
+@pytest.mark.parametrize("use_sessions", [False, True])
+def test_a_page_with_a_form_is_one_visitors_also_where_a_decorator_protects_it(use_sessions: bool) -> None:
+    from django.http import HttpResponse
+    from django.middleware.csrf import get_token
+    from django.views.decorators.csrf import csrf_protect
+
+    from cachekit.integrations.django import cache_page
+
+    def form(request: Any) -> Any:
+        return HttpResponse(get_token(request))
+
+    def filled(get_response: Any) -> Any:
+        def middleware(request: Any) -> Any:
+            if use_sessions:
+                request.session["_csrftoken"] = "a" * 32
+                request.session.modified = False
+            return get_response(request)
+
+        return middleware
+
+    sites.filled = filled  # type: ignore[attr-defined]
+    view = cache_page("5m", per_user=lambda request: "ann")(csrf_protect(form))
+    settings = {"MIDDLEWARE": (*sites.SESSIONS, "sites.filled"), "CSRF_USE_SESSIONS": use_sessions}
+    with sites.site("wsgi", {"/": view}, **settings) as ask:
+        answers = [ask("/", cookie=f"csrftoken={'a' * 32}").headers["cache-status"] for _ in range(2)]
+    assert answers == ['cachekit; fwd=bypass; detail="csrf"'] * 2
 
 
 @pytest.mark.parametrize("per_user", [None, lambda request: "ann"])
@@ -712,3 +839,132 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+# Transactions of requests, and who hears of a view that failed
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A table that views write to, where each request is a transaction."""
+    from django.contrib.auth.models import Group
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    yield Group.objects
+    Group.objects.all().delete()
+
+
+def test_what_a_view_wrote_that_raised_a_page_is_undone(groups: Any) -> None:
+    from django.http import Http404
+
+    def missing(request: Any) -> Any:
+        groups.create(name="of the 404")
+        raise Http404
+
+    def handler(request: Any, exception: Any) -> Any:
+        from django.http import HttpResponseNotFound
+
+        return HttpResponseNotFound(f"{groups.count()} groups")
+
+    page = Page("wsgi", missing, statuses={404: "30s"})
+    with sites.site("wsgi", {"/": page.view}) as ask:
+        import sys
+
+        from django.conf import settings
+
+        sys.modules[settings.ROOT_URLCONF].handler404 = handler  # type: ignore[attr-defined]
+        assert [(each.status, each.cache, each.body) for each in (ask("/"), ask("/"))] == [
+            (404, "MISS", "0 groups"), (404, "HIT", "0 groups"),
+        ]  # fmt: skip
+    assert groups.count() == 0
+
+
+def test_what_a_view_wrote_before_a_stale_page_stood_in_is_undone(groups: Any, clock: FrozenClock) -> None:
+    page: Page
+
+    def failing(request: Any) -> Any:
+        groups.create(name=f"of run {page.runs}")
+        if page.runs > 1:
+            raise ZeroDivisionError("the real reason")
+        return "ok"
+
+    page = Page("wsgi", failing, ttl="1m", profile="stale")
+    with sites.site("wsgi", {"/": page.view}) as ask:
+        ask("/")
+        clock.advance(61)
+        assert (ask("/").cache, page.runs) == ("STALE", 2)
+    assert [group.name for group in groups.all()] == ["of run 1"]
+
+
+def test_who_listens_for_errors_hears_of_one_that_a_stale_page_hides(
+    kind: str, opened: Site, clock: FrozenClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    import sys
+
+    from django.core.signals import got_request_exception
+
+    heard: list[Any] = []
+
+    def listener(request: Any, **kwargs: Any) -> None:
+        heard.append((request.path, repr(sys.exc_info()[1])))
+
+    def failing(request: Any) -> Any:
+        if page.runs > 1:
+            raise ZeroDivisionError("the real reason")
+        return "ok"
+
+    page, ask = opened(failing, ttl="1m", profile="stale")
+    ask("/")
+    clock.advance(61)
+    got_request_exception.connect(listener)
+    try:
+        assert ask("/").cache == "STALE"
+    finally:
+        got_request_exception.disconnect(listener)
+    assert heard == [("/", "ZeroDivisionError('the real reason')")]
+    lines = [line for line in caplog.records if line.name == "django.request"]
+    assert [(line.levelname, line.exc_info and repr(line.exc_info[1])) for line in lines] == [
+        ("ERROR", "ZeroDivisionError('the real reason')")
+    ]
+    assert "raise ZeroDivisionError" in caplog.text.partition("no caller gets the exception")[2]
+
+
+@pytest.mark.parametrize("changed_by", ["cache_page", "the middleware"])
+def test_a_page_made_while_a_change_is_not_committed_is_outdated_with_the_commit(groups: Any, changed_by: str) -> None:
+    from django.db import transaction
+    from django.http import HttpResponse
+
+    from cachekit.integrations.django import cache_page
+
+    read: list[str] = []
+
+    def view(request: Any) -> Any:
+        if request.method == "POST":
+            groups.create(name="new")
+            transaction.on_commit(lambda: read.append(ask("/").body))  # before ours: as if in the middle of it
+            return HttpResponse("done")
+        return HttpResponse("old" if not read else "new")
+
+    chosen = cache_page("5m")(view) if changed_by == "cache_page" else view
+    settings = {} if changed_by == "cache_page" else {"MIDDLEWARE": (*sites.SESSIONS, sites.OURS)}
+    with sites.site("wsgi", {"/": chosen}, **settings) as ask:
+        assert ask("/", "POST").body == "done"
+        assert read == ["old"]
+        assert ask("/").body == "new"
+
+
+def test_what_is_rolled_back_outdates_nothing_more(groups: Any) -> None:
+    from django.db import transaction
+    from django.http import HttpResponse
+
+    def view(request: Any) -> Any:
+        if request.method == "POST":
+            transaction.set_rollback(True)
+        return HttpResponse("page")
+
+    from cachekit.integrations.django import cache_page
+
+    with sites.site("wsgi", {"/": cache_page("5m")(view)}) as ask:
+        assert ask("/", "POST").status == 200
+        assert caches(ask("/"), ask("/")) == ["MISS", "HIT"]

@@ -243,6 +243,19 @@ def test_the_environment_stands_above_the_settings_and_they_above_the_file(
     }  # fmt: skip
 
 
+def __getattr__(name: str) -> Any:
+    """A backend of a project's own, by the name that its settings have."""
+    if name != "Mine":
+        raise AttributeError(name)
+    from cachekit.integrations.django import CacheKitCache
+
+    class Mine(CacheKitCache):
+        def __init__(self, location: Any, params: Any) -> None:
+            super().__init__(location, params)
+
+    return Mine
+
+
 def test_a_wrong_table_says_where_it_stands(use: Use) -> None:
     from django.core.cache import cache
     from django.core.exceptions import ImproperlyConfigured
@@ -261,6 +274,40 @@ def test_without_an_entry_in_caches_a_url_has_no_name(use: Use) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"settings\.CACHES"):
         CacheKitCache("redis://localhost", {})
     assert CacheKitCache("", {"TIMEOUT": 5}).default_timeout == 5
+
+
+def test_aliases_that_say_the_same_have_a_region_each(use: Use, cachekit_server: Server) -> None:
+    from django.core.cache import caches
+
+    class_of_its_own = {**ours(LOCATION=cachekit_server.url), "BACKEND": "test_django_settings.Mine"}
+    use(
+        CACHES={
+            "redis": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": cachekit_server.url},
+            "default": ours(LOCATION=cachekit_server.url),
+            "sessions": ours(LOCATION=cachekit_server.url),
+            "own": class_of_its_own,
+        },
+        CACHEKIT={"profiles": {"django.sessions": {"ttl": "14d", "l1": {"mode": "off"}}}},
+    )
+    names = ("sessions", "default", "own")
+    assert [caches[alias].region.name for alias in names] == ["django.sessions", "django.default", "django.own"]
+    assert caches["sessions"].default_timeout == 14 * 86_400
+    caches["sessions"].set("k", "session")
+    assert caches["default"].get("k") is None
+    caches["default"].clear()
+    assert caches["sessions"].get("k") == "session"
+
+
+def test_whoever_makes_a_cache_without_its_alias_must_be_able_to_tell_which_it_is(use: Use) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+
+    from cachekit.integrations.django import CacheKitCache
+
+    url = "redis://localhost:1"
+    use(CACHES={"default": ours(LOCATION=url), "a": ours(LOCATION=url, TIMEOUT=5), "b": ours(LOCATION=url)})
+    assert CacheKitCache(url, {"TIMEOUT": 5}).region.name == "django.a"
+    with pytest.raises(ImproperlyConfigured, match="'default' and 'b' say the same"):
+        CacheKitCache(url, {})
 
 
 def test_an_isolated_test_sees_no_server_and_every_region(on_server: Use) -> None:

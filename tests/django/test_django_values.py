@@ -146,6 +146,62 @@ def test_cookies_alone_come_back() -> None:
     assert stored(SimpleCookie()) == {}
 
 
+@ways
+def test_query_strings_and_forms_come_back(way: Way) -> None:
+    from django.http import QueryDict
+    from django.utils.datastructures import MultiValueDict
+
+    for before in (QueryDict("a=1&a=2&b="), QueryDict("a=1", mutable=True), MultiValueDict({1: ["x", 2], "n": []})):
+        after = way(before)
+        assert type(after) is type(before)
+        assert (after, list(after.lists())) == (before, list(before.lists()))
+        assert vars(after) == vars(before)
+    after = way(QueryDict("a=1"))
+    assert (after["a"], after.urlencode()) == ("1", "a=1")
+    with pytest.raises(AttributeError, match="immutable"):
+        after["a"] = "2"
+
+
+@ways
+def test_a_text_that_waits_for_its_language_waits_on(way: Way) -> None:
+    from django.urls import reverse_lazy
+    from django.utils.functional import Promise, lazystr
+    from django.utils.translation import gettext_lazy, override, pgettext_lazy
+
+    for before in (gettext_lazy("Yes"), pgettext_lazy("ordinal 0", "{}th")):
+        after = way([before])[0]
+        assert isinstance(after, Promise)
+        for language in ("de", "fr"):
+            with override(language):
+                assert str(after) == str(before)
+    with override("de"):
+        assert str(way([gettext_lazy("Yes")])[0]) == "Ja"
+    assert way([reverse_lazy("cachekit-metrics")]) == ["/metrics"]
+    assert admit(lazystr("x")).mode == "opaque"
+
+
+@ways
+def test_a_lazy_object_comes_back_as_what_it_wraps(way: Way) -> None:
+    from django.utils.functional import SimpleLazyObject
+
+    after = way({"user": SimpleLazyObject(lambda: {"name": "ann"})})
+    assert type(after["user"]) is dict
+    assert after == {"user": {"name": "ann"}}
+
+
+@ways
+def test_the_data_of_a_serializer_comes_back_without_it(way: Way) -> None:
+    from rest_framework import serializers as rest
+
+    class Item(rest.Serializer):  # type: ignore[misc]
+        name = rest.CharField()
+
+    one, many = Item({"name": "a"}).data, Item([{"name": "a"}, {"name": "b"}], many=True).data
+    after = way({"one": one, "many": many})
+    assert (type(after["one"]), type(after["many"])) == (dict, list)
+    assert after == {"one": one, "many": many}
+
+
 def test_what_a_session_holds_comes_back() -> None:
     import datetime
     import decimal
@@ -186,6 +242,17 @@ def forge(marker: str, parts: list[Any]) -> Any:
         ("http.cookies:SimpleCookie", ["a b", "b", "c", 0]),
         ("http.cookies:Morsel", []),
         ("django.conf:LazySettings", []),
+        ("django.http.request:QueryDict", []),
+        ("django.http.request:QueryDict", [{}, "a", "b"]),
+        ("django.http.request:QueryDict", [{}, "a"]),
+        ("django.http.request:QueryDict", [{1: 2}]),
+        ("django.utils.functional:Promise", []),
+        ("django.utils.functional:Promise", ["", 1]),
+        ("django.utils.functional:Promise", ["get_language"]),
+        ("django.utils.functional:Promise", ["gettext", "a", "b"]),
+        ("django.utils.functional:Promise", ["pgettext", "a"]),
+        ("django.utils.functional:SimpleLazyObject", []),
+        ("rest_framework.utils.serializer_helpers:ReturnDict", ["a"]),
         ("django.nowhere:SafeString", ["a"]),
         ("builtins:str", ["a"]),
     ],

@@ -73,7 +73,8 @@ class _Page:
 
     def get_app_list(self, request: Any, app_label: str | None = None) -> list[dict[str, Any]]:
         """The applications, with a line for the page where the user may see it."""
-        listed: list[dict[str, Any]] = self._app_list(request, app_label)
+        asked = () if app_label is None else (app_label,)  # sites may have a method of their own that takes none
+        listed: list[dict[str, Any]] = self._app_list(request, *asked)
         if app_label in (None, APP) and _may(request, VIEW_CACHE):
             change = _may(request, CHANGE_CACHE)
             line = {

@@ -15,9 +15,11 @@ from cachekit.context import is_off
 from cachekit.engine.miss import MISS
 from cachekit.integrations.django.extras import OVER, Extras
 from cachekit.integrations.django.project import READ_FROM, open_region
-from cachekit.regions import Region
+from cachekit.regions import Region, strict
 
 FOR_EVER: Final = None
+SESSION: Final = "django.contrib.sessions.cache"  # begins the keys of the engine "cache"
+SESSION_KEY: Final = 32  # characters of a session's own
 
 
 class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no types
@@ -27,6 +29,8 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
     ``django.ALIAS`` with the fields of a profile in ``OPTIONS``. ``TIMEOUT`` in seconds, None for ever; without it the
     region's ``ttl``. Raises `ImproperlyConfigured` for what the configuration does not have.
     """
+
+    strict_sessions = True
 
     def __new__(cls, location: Any, params: Mapping[str, Any]) -> "CacheKitCache":
         made = switching(cls) if READ_FROM in (params.get("OPTIONS") or {}) else cls  # type: ignore[arg-type]
@@ -56,6 +60,10 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
     def _keys(self, keys: Iterable[Any], version: Any) -> dict[Any, Any]:
         """The region's keys, and the callers' own for each."""
         return {self.make_and_validate_key(key, version=version): key for key in keys}
+
+    def _region_of(self, key: Any) -> Region:
+        """Where a value is stored. A session that cannot be is an error, not a visitor logged out."""
+        return strict(self.region) if self.strict_sessions and is_session(key) else self.region
 
     # Reading
 
@@ -91,7 +99,7 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return self._delete(name)
-        self.region.set(name, value, ttl=ttl)
+        self._region_of(key).set(name, value, ttl=ttl)
         return True
 
     async def aset(
@@ -104,7 +112,7 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return await self._adelete(name)
-        await self.region.aset(name, value, ttl=ttl)
+        await self._region_of(key).aset(name, value, ttl=ttl)
         return True
 
     def set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> list[Any]:
@@ -129,13 +137,13 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return self.region.remaining(name) is MISS
-        return self.region.add(name, value, ttl=ttl) or nobody_knows(self.region)
+        return self._region_of(key).add(name, value, ttl=ttl) or nobody_knows(self.region)
 
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
         if ttl is OVER:
             return await self.region.aremaining(name) is MISS
-        return await self.region.aadd(name, value, ttl=ttl) or nobody_knows(self.region)
+        return await self._region_of(key).aadd(name, value, ttl=ttl) or nobody_knows(self.region)
 
     def get_or_set(self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Any:
         """The value; if there is none, ``default``, called if it can be: once for all who ask at the same time."""
@@ -213,6 +221,11 @@ class CacheKitCache(Extras, BaseCache):  # type: ignore[misc]  # Django has no t
         """As `clear`."""
         await self.region.aclear()
         await self.aclear_structures()
+
+
+def is_session(key: Any) -> bool:
+    """Whether a session lies under a key, and nowhere else: those of the engine "cached_db" lie in the database too."""
+    return type(key) is str and key.startswith(SESSION) and len(key) == len(SESSION) + SESSION_KEY
 
 
 def nobody_knows(region: Region) -> bool:

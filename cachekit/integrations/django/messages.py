@@ -1,16 +1,20 @@
 """Requests and responses of Django as the caching policy sees them, and back."""
 
-from typing import Any
+import json
+from typing import Any, Final
 
 from django.http import HttpResponse
 from django.http.response import ResponseHeaders
 
 from cachekit.http import messages
 from cachekit.http.environ import fields_in, quoted, spelt
-from cachekit.http.messages import Fields
+from cachekit.http.messages import ASIDE, Fields
 from cachekit.http.status import Result, told
 
 COOKIE = "set-cookie"  # lies beside the headers in Django
+# Attributes by which decorators tell middleware what to do with a response: of Django, and of django-csp.
+SAID: Final = ("xframe_options_", "_csp_")
+REASON: Final = "reason_phrase"
 
 
 def request_of(request: Any) -> messages.Request:
@@ -36,11 +40,24 @@ def _query_of(request: Any) -> bytes:
 
 def fields_of(response: Any) -> Fields:
     """The fields of a response, with its cookies."""
-    return (*_headers_of(response), *((COOKIE, morsel.OutputString()) for morsel in response.cookies.values()))
+    headers = [pair for pair in _headers_of(response) if pair[0] != ASIDE]  # a view must not say it
+    return (*headers, *((COOKIE, morsel.OutputString()) for morsel in response.cookies.values()))
 
 
 def _headers_of(response: Any) -> Fields:
     return messages.fields(response.items())
+
+
+def kept_aside(response: Any) -> Fields | None:
+    """What is no field of a response and has to stay with its page, as one that `made` takes out again; None if that is
+    impossible."""
+    said = {name: value for name, value in vars(response).items() if name.startswith(SAID)}
+    if response._reason_phrase is not None:
+        said[REASON] = response.reason_phrase
+    try:
+        return ((ASIDE, json.dumps(said)),) if said else ()
+    except (TypeError, ValueError):
+        return None
 
 
 def is_whole(response: Any) -> bool:
@@ -51,7 +68,11 @@ def is_whole(response: Any) -> bool:
 def made(answered: messages.Response) -> Any:
     """A response of Django, with no other fields than these."""
     response = HttpResponse(answered.body, status=answered.status)
-    response.headers = ResponseHeaders({spelt(name): value for name, value in answered.fields if name != COOKIE})
+    sent = {spelt(name): value for name, value in answered.fields if name not in (COOKIE, ASIDE)}
+    response.headers = ResponseHeaders(sent)
+    for name, value in json.loads(dict(answered.fields).get(ASIDE, "{}")).items():
+        if name != REASON or answered.status != 304:
+            setattr(response, name, value)
     return response
 
 
@@ -62,7 +83,7 @@ def completed(response: Any, answered: messages.Response) -> Any:
         short._resource_closers.extend(response._resource_closers)  # with `close` the request would end here
         return short
     before = _headers_of(response)
-    after = [pair for pair in answered.fields if pair[0] != COOKIE]
+    after = [pair for pair in answered.fields if pair[0] not in (COOKIE, ASIDE)]
     for name in {name for name, _ in before} - {name for name, _ in after}:
         del response[name]
     for name, value in set(after) - set(before):

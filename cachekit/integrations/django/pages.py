@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.db import connections
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import get_language
 
@@ -109,7 +110,7 @@ class Pages:
             exchange.leave()
             raise
         self._counted("BYPASS" if found is None else joined(found.fields, "x-cache") or "BYPASS", exchange)
-        return exchange.answered(found)
+        return await exchange.answered(found)
 
     async def _passed(self, exchange: ViewExchange, why: str) -> Any:
         self._counted("BYPASS", exchange)
@@ -226,6 +227,15 @@ async def outdate(request: Any, response: Any, *, is_async: bool) -> None:
     urls = outdated_urls(request_of(request), Response(response.status_code, fields_of(response), b""))
     service = default_service()
     await clear_tags(service, urls, service.async_port if is_async else service.sync_port)
+    if urls and not is_async:  # for async views Django has no transactions
+        _again_with_the_commit(lambda: drive(clear_tags(service, urls, service.sync_port)))
+
+
+def _again_with_the_commit(clear: Callable[[], Any]) -> None:
+    """Until a transaction is committed, everybody else makes pages of what was before it."""
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:
+            connection.on_commit(clear, robust=True)
 
 
 def invalidate_url(url: str, request: Any = None) -> Outcome:

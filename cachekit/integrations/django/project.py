@@ -1,9 +1,11 @@
 """What Django's settings say about caching: which region each alias uses, and what that adds to the configuration."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from django.conf import settings
@@ -133,12 +135,32 @@ def meaning_of(config: Mapping[str, Any]) -> options.Meaning:
 
 
 def _alias_of(location: object, params: Mapping[str, Any]) -> str | None:
-    """Django does not tell a backend its alias; entries that say the same may share a region."""
-    for alias, config in settings.CACHES.items():
-        rest = {key: value for key, value in config.items() if key not in ("BACKEND", "LOCATION")}
-        if config.get("LOCATION", "") == location and rest == params:
-            return str(alias)
-    return None
+    """The alias of a backend, which Django does not tell it. Raises ConfigError if it may be one of several."""
+    same = [alias for alias, config in aliases() if _says(config, location, params)]
+    wanted = _asked_for()
+    if wanted in same:
+        return wanted
+    if len(same) > 1 and names_server(location):
+        raise ConfigError(
+            f"{' and '.join(map(repr, same))} say the same, and a backend that Django does not make is either: ask "
+            "django.core.cache.caches for it"
+        )
+    return same[0] if same else None
+
+
+def _says(config: Mapping[str, Any], location: object, params: Mapping[str, Any]) -> bool:
+    """Whether Django makes a backend with these arguments of an entry of ``CACHES``."""
+    rest = {key: value for key, value in config.items() if key not in ("BACKEND", "LOCATION")}
+    return config.get("LOCATION", "") == location and rest == params
+
+
+def _asked_for() -> str | None:
+    """The alias for which Django makes a backend right now. Its own frame knows; nothing else tells entries apart that
+    say the same."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "create_connection":  # of django.core.cache.caches
+        frame = frame.f_back
+    return None if frame is None else frame.f_locals.get("alias")
 
 
 def _read(caches: object, table: Any, directory: Any) -> Project:

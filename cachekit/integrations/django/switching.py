@@ -173,6 +173,8 @@ async def call(aio: bool, target: Any, method: str, *args: Any, **kwargs: Any) -
 class SwitchingCache(CacheKitCache):
     """A `CacheKitCache` with ``READ_FROM``. Each body is written once, as a coroutine that ``drive`` can finish."""
 
+    strict_sessions = False  # one that cannot be stored here goes on in the old cache
+
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         super().__init__(location, params)
         self._old = OldCache(params["OPTIONS"]["READ_FROM"], open_marks(location, params), self.version)

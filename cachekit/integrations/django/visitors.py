@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.utils.functional import LazyObject, empty
 
 
@@ -17,12 +18,21 @@ def why_personal(request: Any) -> str:
 
 
 def _is_logged_in(request: Any) -> bool:
-    """Whether somebody has put a user into the request, as middleware does that reads a header of its own. Whom nobody
-    has asked for yet is found by the session, if by anything."""
+    """Whether somebody has put a user into the request, as middleware does that reads a header of its own."""
     user = vars(request).get("user")
-    if isinstance(user, LazyObject) and user._wrapped is empty:
+    if _is_found_by_session(user):
+        user = vars(request).get("_cached_user")  # whom that would give
+    try:
+        return bool(getattr(user, "is_authenticated", False))
+    except SynchronousOnlyOperation:  # an async view, and a user whom only the database knows
+        return True
+
+
+def _is_found_by_session(user: Any) -> bool:
+    """Whether it is that of Django's own middleware, for whom nobody has asked yet: nobody, without a session."""
+    if not isinstance(user, LazyObject) or user._wrapped is not empty:
         return False
-    return bool(getattr(user, "is_authenticated", False))
+    return getattr(vars(user).get("_setupfunc"), "__module__", "") == "django.contrib.auth.middleware"
 
 
 def why_not_for_all(request: Any, user: str | None) -> str:
@@ -33,7 +43,7 @@ def why_not_for_all(request: Any, user: str | None) -> str:
     """
     if getattr(getattr(request, "session", None), "modified", False):
         return "session"
-    if request.META.get("CSRF_COOKIE_NEEDS_UPDATE"):  # a form has the secret of a cookie
+    if "CSRF_COOKIE_NEEDS_UPDATE" in request.META:  # a form has the secret; False once a decorator has sent its cookie
         return "csrf"
     if _has_messages(request):
         return "messages"
