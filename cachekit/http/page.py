@@ -6,13 +6,16 @@ from string import hexdigits
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from cachekit.http import dates
+from cachekit.http import dates, policy
 from cachekit.http.messages import Fields, Request, Response, host_of, joined
 from cachekit.http.policy import Life, kept_fields
 
 FORMAT: Final = 2  # of keys and of what is kept
 # Whose values mean the same in any case (RFC 9110 sections 12.5.3 and 12.5.4).
 CASELESS: Final = frozenset({"accept-encoding", "accept-language"})
+# In place of a Date, where neither the application writes one nor we, but the server, always: two would say different
+# things (RFC 9110 section 5.3). It is not sent. How old a page is, its Age tells.
+SERVERS_DATE: Final = ("date", "")
 PERCENT: Final = ord("%")
 ENCODED: Final = {(one + other).encode(): int(one + other, 16) for one in hexdigits for other in hexdigits}
 
@@ -123,6 +126,20 @@ def dated(response: Response, now: float) -> Response:
     if joined(response.fields, "date") is not None:
         return response
     return response._replace(fields=(*response.fields, ("date", dates.format(now))))
+
+
+def dated_by_server(response: Response) -> Response:
+    """The response of an application whose server writes the Date, so that it gets none from us."""
+    if joined(response.fields, "date") is not None:
+        return response
+    return response._replace(fields=(*response.fields, SERVERS_DATE))
+
+
+def sent_by_server(request: Request, response: Response) -> Response:
+    """The answer, without the Date of the one that is made without the application: 504 to only-if-cached."""
+    if response.status != 504 or not policy.only_kept(policy.asked(request)):
+        return response
+    return response._replace(fields=tuple([line for line in response.fields if line[0] != "date"]))
 
 
 def url_tag(scheme: str, host: str, path: str, query: bytes | None) -> str:

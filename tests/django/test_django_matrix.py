@@ -67,3 +67,11 @@ def ask(request: pytest.FixtureRequest, use: Any) -> Iterator[sites.Ask]:
         yield ask
     replace_default(before)
     service.close()
+
+
+def test_the_one_date_is_that_of_the_server(ask: sites.Ask, request: pytest.FixtureRequest) -> None:
+    """Servers of ASGI write one always, those of WSGI only where there is none, if at all."""
+    if request.node.callspec.params["ask"].startswith("asgi"):
+        test_http_matrix.test_the_one_date_is_that_of_the_server(ask)
+    else:
+        assert all(ask("/plain").headers["date"].endswith("GMT") for _ in "mh")

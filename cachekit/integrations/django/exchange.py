@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from django.http import Http404, HttpResponseServerError
 from django.utils.log import log_response
 
-from cachekit.http import messages
+from cachekit.http import messages, page
 from cachekit.http.messages import joined
 from cachekit.http.status import Result
 from cachekit.integrations.django.messages import completed, fields_of, is_whole, kept_aside, made, marked, request_of
@@ -33,6 +33,7 @@ class ViewExchange:
         self, native: Any, call: Callable[[], Any], *, user: str | None, errors: frozenset[int] = frozenset()
     ) -> None:
         self.native = native
+        self.server_dates = hasattr(native, "scope")  # servers of ASGI write a Date, always
         self.call = call
         self.request = request_of(native)
         self.user = user
@@ -72,7 +73,8 @@ class ViewExchange:
             self.why = "attributes"
         if self.why:
             return None
-        return messages.Response(response.status_code, (*fields_of(response), *(aside or ())), response.content)
+        found = messages.Response(response.status_code, (*fields_of(response), *(aside or ())), response.content)
+        return page.dated_by_server(found) if self.server_dates else found
 
     async def answered(self, answer: messages.Response | None) -> Any:
         """What Django gets. Raises what the view raised, unless a kept page stands in for it."""
@@ -83,6 +85,8 @@ class ViewExchange:
             await self.report(self.raised)
         if answer is None:
             return self.passed(self.response, self.why)
+        if self.server_dates:
+            answer = page.sent_by_server(self.request, answer)
         if mine and self.response is not None:
             return completed(self.response, answer)
         return made(answer)

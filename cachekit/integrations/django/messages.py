@@ -9,6 +9,7 @@ from django.http.response import ResponseHeaders
 from cachekit.http import messages
 from cachekit.http.environ import fields_in, quoted, spelt
 from cachekit.http.messages import ASIDE, Fields
+from cachekit.http.page import SERVERS_DATE
 from cachekit.http.status import Result, told
 
 COOKIE = "set-cookie"  # lies beside the headers in Django
@@ -68,7 +69,7 @@ def is_whole(response: Any) -> bool:
 def made(answered: messages.Response) -> Any:
     """A response of Django, with no other fields than these."""
     response = HttpResponse(answered.body, status=answered.status)
-    sent = {spelt(name): value for name, value in answered.fields if name not in (COOKIE, ASIDE)}
+    sent = {spelt(name): value for name, value in _sent(answered)}
     response.headers = ResponseHeaders(sent)
     for name, value in json.loads(dict(answered.fields).get(ASIDE, "{}")).items():
         if name != REASON or answered.status != 304:
@@ -83,12 +84,16 @@ def completed(response: Any, answered: messages.Response) -> Any:
         short._resource_closers.extend(response._resource_closers)  # with `close` the request would end here
         return short
     before = _headers_of(response)
-    after = [pair for pair in answered.fields if pair[0] not in (COOKIE, ASIDE)]
+    after = _sent(answered)
     for name in {name for name, _ in before} - {name for name, _ in after}:
         del response[name]
     for name, value in set(after) - set(before):
         response[spelt(name)] = value
     return response
+
+
+def _sent(answered: messages.Response) -> list[tuple[str, str]]:
+    return [pair for pair in answered.fields if pair[0] not in (COOKIE, ASIDE) and pair != SERVERS_DATE]
 
 
 def marked(response: Any, why: str) -> Any:

@@ -5,12 +5,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cachekit.http import conditional, messages
+from cachekit.http import conditional, messages, page
 from cachekit.http.messages import Fields, Response
 from cachekit.http.status import Result, told
 from cachekit.integrations.starlette import visitor
 from cachekit.integrations.starlette.endpoint import ANSWERED
-from cachekit.integrations.starlette.messages import dated_by_server, fields_of, nobody, raw_of
+from cachekit.integrations.starlette.messages import fields_of, nobody, raw_of
 
 # What an application sends beside its response: for test clients, and hints before it.
 ASIDE: Final = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
@@ -70,7 +70,7 @@ class AppRun:
             await self.pass_on("")
             return None
         assert self.start is not None
-        return dated_by_server(Response(self.start["status"], self._fields(), bytes(self.body)))
+        return page.dated_by_server(Response(self.start["status"], self._fields(), bytes(self.body)))
 
     async def _ended_or_heard(self) -> None:
         waiting = asyncio.ensure_future(self._heard.wait())

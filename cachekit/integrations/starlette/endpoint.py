@@ -47,7 +47,6 @@ from cachekit.integrations.starlette.messages import (
     raw_of,
     raw_of_hit,
     request_of,
-    sent_by_server,
 )
 from cachekit.integrations.starlette.pages import PATIENT, Made, Pages
 from cachekit.integrations.starlette.reads import ALL
@@ -265,7 +264,7 @@ class CachedRoute:
             return _marked(exchange.untouched, exchange.given, "stream")
         if not exchange.ran:
             response = injected.answer_with(response, exchange.given.response, exchange.original, now)
-        fields = sent_by_server(exchange.request, response).fields
+        fields = page.sent_by_server(exchange.request, response).fields
         return _Whole(response.status, raw_of(fields), b"" if exchange.request.method == "HEAD" else response.body)
 
     def _made(self, request: Request) -> Made:

@@ -8,18 +8,15 @@ from urllib.parse import unquote
 
 from starlette.types import Message, Receive, Scope, Send
 
-from cachekit.http import page, policy, short
+from cachekit.http import page, short
 from cachekit.http.conditional import CONDITIONS
 from cachekit.http.messages import Fields, Request, Response
 
 Raw = list[tuple[bytes, bytes]]
 
-# In place of a Date, where the application writes none: the server does, always, and two would say different things
-# (RFC 9110 section 5.3). How old a page is, its Age tells.
-SERVERS_DATE: Final = ("date", "")
 # On pages that an endpoint or a handler made itself as a response: what dependencies say in headers does not join them.
 OWN_RESPONSE: Final = ("cachekit-response", "")
-UNSENT: Final = frozenset({SERVERS_DATE[0], OWN_RESPONSE[0]})  # without a value
+UNSENT: Final = frozenset({page.SERVERS_DATE[0], OWN_RESPONSE[0]})  # without a value
 
 LOOKED_AT_RAW: Final = frozenset(name.encode() for name in short.LOOKED_AT)
 NO_CONDITIONS: Final = frozenset(name.encode() for name in CONDITIONS)
@@ -67,20 +64,6 @@ def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
 
 def raw_of(fields: Fields) -> Raw:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields if value or name not in UNSENT]
-
-
-def dated_by_server(response: Response) -> Response:
-    """The response of an application, so that it gets no Date from us."""
-    if any(name == "date" for name, _ in response.fields):
-        return response
-    return response._replace(fields=(*response.fields, SERVERS_DATE))
-
-
-def sent_by_server(request: Request, response: Response) -> Response:
-    """The answer, without the Date of the one that is made without the application: 504 to only-if-cached."""
-    if response.status != 504 or not policy.only_kept(policy.asked(request)):
-        return response
-    return response._replace(fields=tuple(line for line in response.fields if line[0] != "date"))
 
 
 def raw_of_hit(hit: short.Hit) -> Raw:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cachekit.context import ENTRY
 from cachekit.errors import CacheLoadTimeout
-from cachekit.http import conditional, messages, policy
+from cachekit.http import conditional, messages, page, policy
 from cachekit.http.answer import answer
 from cachekit.http.rules import MODULE, Rule, Rulebook
 from cachekit.http.status import Result, told
@@ -26,7 +26,6 @@ from cachekit.integrations.starlette.messages import (
     raw_of,
     request_of,
     send_whole,
-    sent_by_server,
 )
 from cachekit.integrations.starlette.pages import Made, Pages
 from cachekit.process import default_service
@@ -121,7 +120,7 @@ class CacheMiddleware:
             made.counted(result)
             if result in ("MISS", "BYPASS") and conditional.unchanged(request, response, exchange.wall()):
                 response = conditional.not_modified(response)  # the application was asked without its conditions
-            await send_whole(sent_by_server(request, response), send, head=request.method == "HEAD")
+            await send_whole(page.sent_by_server(request, response), send, head=request.method == "HEAD")
         elif exchange.why:
             made.counted("BYPASS")
         await exchange.finish()

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from cachekit.http import messages
-from cachekit.integrations.starlette.messages import OWN_RESPONSE, dated_by_server, fields_of, nobody
+from cachekit.http import messages, page
+from cachekit.integrations.starlette.messages import OWN_RESPONSE, fields_of, nobody
 from cachekit.integrations.starlette.reads import reads_of
 
 NOTHING_OVERRIDDEN: Final = SimpleNamespace(dependency_overrides={})
@@ -84,4 +84,4 @@ def as_message(response: Response, *, own: bool) -> messages.Response:
     fields = fields_of(response.raw_headers)
     if own:
         fields = (*fields, OWN_RESPONSE)
-    return dated_by_server(messages.Response(response.status_code, fields, bytes(response.body)))
+    return page.dated_by_server(messages.Response(response.status_code, fields, bytes(response.body)))
