@@ -172,7 +172,7 @@ class TestEntries:
         assert 15 < max(slept) <= 20  # 2,001 keys, of which the last 200 need no waiting after them
         slept.clear()
         run("entries", "--rate", "1000000")
-        assert slept == []
+        assert sum(slept) < 0.01
 
     def test_one_server_of_two_backends_is_listed_once(self, service: Service, server: Server) -> None:
         Path("cachekit.toml").write_text(f'{PATIENT}[backends.second]\nurl = "{server.url}"\n')
