@@ -483,7 +483,7 @@ class TestRotate:
         assert 8 < max(slept) <= 10
         slept.clear()
         secrets("rotate", "--rate", "1000000")
-        assert slept == []
+        assert sum(slept) < 0.01
 
     @pytest.mark.parametrize(
         ("backend", "problem"),
