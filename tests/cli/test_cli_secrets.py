@@ -547,6 +547,7 @@ class TestRotate:
         running = subprocess.Popen(
             [sys.executable, "-c", "from cachekit.cli import main; main()", *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, if tests run behind a shell
         )  # fmt: skip
         until = time.monotonic() + 60
         (_, sign), done = ids(master_key=NEW), 0
@@ -554,7 +555,7 @@ class TestRotate:
             regions = json.loads(secrets("check", "--probe", "--json").stdout)["regions"]
             done = next(each["entries"].get(sign, 0) for each in regions if each["region"] == "signed")
         running.send_signal(signal.SIGINT)
-        output, complaints = running.communicate(timeout=20)
+        output, complaints = running.communicate(timeout=60)
         report = json.loads(output)
         assert (running.returncode, complaints) == (1, "")
         assert (report["complete"], report["ok"]) == (False, False)

@@ -402,13 +402,19 @@ def test_a_port_in_use_is_one_line(demo: Demo) -> None:
     assert run("--port", str(port)) == (1, f"port {port} is in use; choose another with --port\n")
 
 
+def hears_interrupts() -> None:
+    """Whoever runs the tests in the background of a shell has children that do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def serving() -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
     """`cachekit demo` that has done its load and stays up, with its ports and its server's."""
     port = free_port()
     process = subprocess.Popen(
-        [CACHEKIT, "demo", "--requests", "2", "--port", str(port)], stdout=subprocess.PIPE, text=True
-    )
+        [CACHEKIT, "demo", "--requests", "2", "--port", str(port)], stdout=subprocess.PIPE, text=True,
+        preexec_fn=hears_interrupts,
+    )  # fmt: skip
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
