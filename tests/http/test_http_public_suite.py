@@ -7,7 +7,6 @@ policy alone, and `cached_application`, which is `CacheMiddleware`.
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cachekit.testing.servers import free_port
 
 VERSION = "0.4.5"
 ROOT = Path(__file__).parents[2]
@@ -94,13 +95,6 @@ def suite() -> Path:
         subprocess.run([*command, f"http-cache-tests@{VERSION}"], cwd=HOME, check=True, timeout=300)
         (HOME / "complete").touch()
     return SUITE
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @contextmanager

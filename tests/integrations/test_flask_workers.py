@@ -1,7 +1,6 @@
 """Workers of gunicorn: a cold page is made once for all who ask for it, and its entity tag is the same everywhere."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cachekit.testing.servers import start_server
+from cachekit.testing.servers import free_port, start_server
 
 pytestmark = pytest.mark.slow
 
@@ -59,12 +58,6 @@ class Workers:
             except OSError:
                 time.sleep(0.1)
         return found
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def ask_together(base):

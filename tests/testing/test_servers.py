@@ -81,6 +81,12 @@ def test_stop_ends_the_process_and_removes_its_directory() -> None:
         _ = server.pid
 
 
+def test_no_port_is_one_that_systems_give_to_who_asks_for_any() -> None:
+    chosen = {servers.free_port() for _ in range(100)}
+    assert max(chosen) < 32_768
+    assert len(chosen) > 80  # and processes that begin together do not take the same ones
+
+
 def test_killed_and_started_again_it_is_empty_and_has_its_port(server: Server) -> None:
     port, pid = server.port, server.pid
     server.command("SET", "k", "v")
