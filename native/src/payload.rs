@@ -76,12 +76,13 @@ impl Head {
         let long = |width: usize, kind: Kind| {
             let bytes = data.get(at + 1..at + 1 + width)?;
             let count = bytes.iter().fold(0, |number, &byte| number << 8 | usize::from(byte));
-            let size = if matches!(kind, Kind::List | Kind::Map) { 1 + width } else { 1 + width + count };
+            let following = if matches!(kind, Kind::List | Kind::Map) { 0 } else { count };
+            let size = (1 + width).saturating_add(following); // some machines count to 2^32 only
             Some(Head { size, count, kind })
         };
         let ext = |width: usize| {
             let head = long(width, Kind::Bytes)?;
-            Some(Head { size: head.size + 1, kind: Kind::Ext(*data.get(at + 1 + width)?), ..head })
+            Some(Head { size: head.size.saturating_add(1), kind: Kind::Ext(*data.get(at + 1 + width)?), ..head })
         };
         let short = |size: usize, count: u8, kind: Kind| Some(Head { size, count: count.into(), kind });
         match head {
@@ -105,7 +106,7 @@ fn is_heavy_msgpack(data: &[u8], limit: u64, costs: &[u8]) -> bool {
     const MANY: usize = 256; // bytes of a text that is looked at
     let (mut at, mut left) = (0, limit);
     while let Some(head) = Head::at(data, at) {
-        let next = at + head.size;
+        let next = at.saturating_add(head.size);
         let count = head.count as u64;
         let cost = match head.kind {
             Kind::List => 72 + 8 * count,
@@ -152,7 +153,7 @@ fn is_deep_msgpack(data: &[u8], limit: usize) -> bool {
     let mut left: Vec<usize> = Vec::with_capacity(limit); // items of each container that are still to come
     let mut at = 0;
     while let Some(head) = Head::at(data, at) {
-        at += head.size;
+        at = at.saturating_add(head.size);
         if let Some(last) = left.last_mut() {
             *last -= 1;
         }
@@ -160,7 +161,7 @@ fn is_deep_msgpack(data: &[u8], limit: usize) -> bool {
             if left.len() >= limit {
                 return true;
             }
-            left.push(if head.kind == Kind::Map { 2 * head.count } else { head.count });
+            left.push(if head.kind == Kind::Map { head.count.saturating_mul(2) } else { head.count });
         }
         while left.last() == Some(&0) {
             left.pop();
