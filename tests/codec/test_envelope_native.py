@@ -193,19 +193,21 @@ def test_nothing_is_left_behind() -> None:
     assert lock is not None
     entry, key, sealed = pack(header(), b"payload", KEY), "k" * 50, pack(header(), b"payload", KEY, lock)
 
-    def round_of(times: int) -> int:
+    def round_of(times: int) -> tuple[int, int, int]:
         for _ in range(times):
             core.ordinary(entry, key, 0, Header)
             core.ordinary(entry, key, 4, Header)
             core.opened(sealed, KEY, lock.key_id, lock.core, Header)
             core.opened(sealed, key, lock.key_id, lock.core, Header)
             core.unsealed(lock.core, bytes(12), b"", sealed)
-        return sys.getallocatedblocks()
+        return sys.getallocatedblocks(), sys.getrefcount(Header), sys.getrefcount(None)
 
     round_of(2_000)
-    before = round_of(2_000), sys.getrefcount(Header), sys.getrefcount(None)
-    after = round_of(10_000), sys.getrefcount(Header), sys.getrefcount(None)
-    assert all(abs(one - other) < 50 for one, other in zip(before, after, strict=True))
+    tries: list[list[int]] = []
+    while len(tries) < 3 and (not tries or max(tries[-1]) >= 50):  # other threads of this process may have begun
+        before = round_of(2_000)
+        tries.append([abs(one - other) for one, other in zip(before, round_of(10_000), strict=True)])
+    assert max(tries[-1]) < 50, tries
 
 
 def test_no_cipher_is_left_behind() -> None:

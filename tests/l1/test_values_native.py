@@ -888,20 +888,25 @@ def assert_no_leak(make: Callable[[], Any], times: int) -> None:
         for _ in range(count):
             use(value)
 
-    gc.collect()
-    gc.disable()  # what is left over in cycles would be found too late and look like a leak
-    try:
+    def grown() -> tuple[int, dict[Any, int]]:
         round_of(100)
         blocks, counts = measure()
         for _ in range(times // 1000):
             round_of(1000)
             gc.collect()
         now, after = measure()
+        moved = {each: other - one for one, other, each in zip(counts, after, watched, strict=True)}
+        return now - blocks, {each: count for each, count in moved.items() if abs(count) >= 50}
+
+    gc.collect()
+    gc.disable()  # what is left over in cycles would be found too late and look like a leak
+    try:
+        tries = [grown()]
+        while len(tries) < 3 and (tries[-1][0] >= 50 or tries[-1][1]):  # or other threads of this process have begun
+            tries.append(grown())
     finally:
         gc.enable()
-    assert now - blocks < 50
-    for one, other, each in zip(counts, after, watched, strict=True):
-        assert abs(other - one) < 50, each
+    assert tries[-1][0] < 50 and not tries[-1][1], tries
 
 
 @pytest.mark.parametrize("path", PATHS)
