@@ -177,7 +177,7 @@ def test_a_clear_whose_link_was_lost_meanwhile_counts_as_not_told(make_world: Ma
 WRITER = """
 import sys
 from cachekit import cache, configure, region
-backend = {"url": sys.argv[1], "budget": "200ms"}
+backend = {"url": sys.argv[1], "budget": "2s"}
 configure(namespace=sys.argv[2], backends={"default": backend}, profiles={"users": {"ttl": "1h"}})
 users = region("users")
 users.get("x")
