@@ -199,7 +199,7 @@ def _probe(spec: "ServiceSpec", facts: Facts) -> None:
     for backend in spec.backends.values():
         looked = 0
         try:
-            for page in _walk(spec, backend, write=False).pages():
+            for page in map(list, _walk(spec, backend, write=False).pages()):
                 looked += len(page)
                 found = [seen for seen in page if seen.outcome not in ("plain", "replaced")]
                 counts.update((seen.region, seen.key_id.hex(), seen.reason) for seen in found)

@@ -59,13 +59,14 @@ class Rewrap:
         self._write = write
         self._sleep = sleep
 
-    def pages(self) -> Iterator[list[Seen]]:
-        """Page by page what was found. Raises `BackendError` when the backend stays away."""
+    def pages(self) -> Iterator[Iterator[Seen]]:
+        """Page by page what was found, each entry once it is done: whoever is interrupted knows what was. Raises
+        `BackendError` when the backend stays away."""
         # One prefix for all regions: a server looks at all of its keys anyway.
         cursor = ""
         while True:
             cursor, page = self._ask("scan", self._prefix, cursor, PAGE)
-            yield [seen for key, head in page if (seen := self._take(key, head)) is not None]
+            yield (seen for key, head in page if (seen := self._take(key, head)) is not None)
             if not cursor:
                 return
 

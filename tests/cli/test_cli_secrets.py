@@ -1,6 +1,7 @@
 """`cachekit secrets`, as a user runs it: making keys, seeing them, and a rotation against a real server."""
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from cachekit.cli import build
 from cachekit.codec.keyring import Keyring
 from cachekit.config.settings import load
 from cachekit.config.spec import BackendSpec, KeySpec
+from cachekit.l2.rewrap import Rewrap
 from cachekit.service import Service
 from cachekit.testing.servers import Server
 
@@ -536,6 +538,24 @@ class TestRotate:
         assert report["rewrapped"] + report["current"] + report["replaced"] >= 300
         assert report["unreadable"] == {}
 
+    def test_what_was_done_until_an_interruption_is_counted(
+        self, secrets: Secrets, keys: Callable[..., None], serving: Callable[[], Service],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        keys(master_key=OLD, name_key=NAMES)
+        serving().region("signed").set_many({number: number for number in range(10)})
+        keys(master_key=NEW, previous_keys=OLD, name_key=NAMES)
+        take, looked = Rewrap._take, itertools.count(1)
+
+        def interrupted(walk: Rewrap, key: str, head: bytes) -> Any:
+            if next(looked) == 4:
+                raise KeyboardInterrupt
+            return take(walk, key, head)
+
+        monkeypatch.setattr(Rewrap, "_take", interrupted)
+        report = json.loads(secrets("rotate", "--json").stdout)
+        assert (report["complete"], report["rewrapped"]) == (False, 3)
+
     @pytest.mark.slow
     def test_it_may_be_interrupted_and_run_again(
         self, secrets: Secrets, keys: Callable[..., None], serving: Callable[[], Service]
@@ -551,7 +571,7 @@ class TestRotate:
         )  # fmt: skip
         until = time.monotonic() + 60
         (_, sign), done = ids(master_key=NEW), 0
-        while not done and time.monotonic() < until:
+        while done < 2 and time.monotonic() < until:  # of the second it may not know yet that it is stored
             regions = json.loads(secrets("check", "--probe", "--json").stdout)["regions"]
             done = next(each["entries"].get(sign, 0) for each in regions if each["region"] == "signed")
         running.send_signal(signal.SIGINT)
