@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,11 +40,15 @@ def main() -> None:
 def start(names: list[str], seconds: int) -> list[str]:
     """Run the targets side by side. The names of those that failed."""
     KEPT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cachekit-fuzz-") as directory:  # they end without removing anything
+        return run(names, seconds, {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": directory})
+
+
+def run(names: list[str], seconds: int, environment: dict[str, str]) -> list[str]:
     running = {}
     for name in names:
         log = (KEPT / f"{name}.log").open("w+")
         command = [sys.executable, __file__, "--inside", "--seconds", str(seconds), name]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment), log
     failed = []
     for name, (process, log) in running.items():
