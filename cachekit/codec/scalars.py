@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 from uuid import UUID, SafeUUID
@@ -161,15 +162,16 @@ def _zone(key: str) -> zoneinfo.ZoneInfo:
     # ZoneInfo looks for an unknown key with an import of tzdata.zoneinfo.<key>: bytes must not choose that.
     if not _ZONE.fullmatch(key):
         raise ValueError("key of a time zone")
-    if not any(os.path.isfile(os.path.join(root, key)) for root in zoneinfo.TZPATH) and key not in _zones():  # noqa: PTH113, PTH118
+    if not any(os.path.isfile(os.path.join(root, key)) for root in (*zoneinfo.TZPATH, *_packaged())):  # noqa: PTH113, PTH118
         raise LookupError("no such time zone here")
     return zoneinfo.ZoneInfo(key)
 
 
 @lru_cache(maxsize=1)
-def _zones() -> frozenset[str]:
-    """For systems whose zones are in the package tzdata; tens of milliseconds, once."""
-    return frozenset(zoneinfo.available_timezones())
+def _packaged() -> tuple[str, ...]:
+    """Where the package tzdata has its zones, for systems that have none. `available_timezones` would import it."""
+    spec = find_spec("tzdata")
+    return tuple([os.path.join(place, "zoneinfo") for place in (spec and spec.submodule_search_locations) or ()])  # noqa: PTH118
 
 
 def _write_path(value: PurePath) -> bytes:

@@ -16,7 +16,7 @@ from decimal import Decimal
 from time import process_time
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import TZPATH, ZoneInfo
 
 import codec_models as m
 import msgpack
@@ -405,7 +405,7 @@ def test_nothing_is_imported_for_bytes(tmp_path: pathlib.Path) -> None:
         class Recorder:
             @staticmethod
             def find_spec(name, path=None, target=None):
-                if name.split(".")[0] in wanted or name.startswith("tzdata.zoneinfo."):
+                if name.split(".")[0] in wanted or name.startswith("tzdata."):
                     print(name)
 
         wanted = {"fractions", "http", "pydantic", "attr", "sched", "plistlib"}
@@ -425,11 +425,34 @@ def test_nothing_is_imported_for_bytes(tmp_path: pathlib.Path) -> None:
             except Damaged:
                 continue
             raise AssertionError(tree)
-        assert "cachekit.region" not in sys.modules
+        assert "cachekit.region" not in sys.modules and "tzdata" not in sys.modules
     """
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     command = [sys.executable, "-c", textwrap.dedent(code)]
     assert subprocess.check_output(command, text=True, timeout=60, env={**os.environ, "PYTHONPATH": path}) == ""
+
+
+def test_zones_that_only_the_package_has_are_read(tmp_path: pathlib.Path) -> None:
+    """As on a system without any."""
+    zones = tmp_path / "tzdata" / "zoneinfo" / "Europe"
+    zones.mkdir(parents=True)
+    for folder in (zones.parent.parent, zones.parent, zones):
+        (folder / "__init__.py").touch()
+    found = next(path for root in TZPATH if (path := pathlib.Path(root) / "Europe" / "Berlin").is_file())
+    (zones / "Berlin").write_bytes(found.read_bytes())
+    code = """
+        from datetime import datetime
+        from zoneinfo import TZPATH, ZoneInfo
+        from cachekit.codec.serializers import dump, load
+
+        assert TZPATH == ()
+        moment = datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))
+        found = load(*dump(moment, plain=False, limit=1000))
+        assert found == moment and found.tzinfo is moment.tzinfo
+    """
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONTZPATH": ""}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60, env=environment)
 
 
 def test_a_zone_is_not_looked_for_outside_the_folders_of_zones(monkeypatch: pytest.MonkeyPatch) -> None:
