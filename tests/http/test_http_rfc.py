@@ -107,6 +107,15 @@ async def test_a_proxy_opens_responses_that_say_so(sites: Any, said: str, open: 
     assert (await site.ask(authorization="b")).kept is open
 
 
+@pytest.mark.parametrize("status", [400, 404, 410, 451, 500, 503])
+async def test_an_error_is_not_stored_unless_it_is_listed(sites: Any, status: int) -> None:
+    """RFC 9111 section 3 lets a cache keep what says how long it is fresh. Of errors the list of the route decides."""
+    said = {"status": status, "cache_control": SAID}
+    assert not (await sites(Rules(ttl=60.0)).says(**said).twice()).kept
+    assert not (await sites(Rules(ttl=60.0, statuses={418: 60.0})).says(**said).twice()).kept
+    assert (await sites(Rules(ttl=60.0, statuses={status: 60.0})).says(**said).twice()).kept
+
+
 async def test_set_cookie_is_not_stored(site: Any) -> None:
     """RFC 9111 section 7.3: Set-Cookie alone does not forbid storing, and servers should say what they mean. Here it
     does: a session that is given to two is worse than any miss."""
