@@ -44,7 +44,7 @@ test-redis-versions: ## the backend tests on the oldest redis-py (make test has 
 	@$(ENVIRONMENT) .venv-redis-6.4 --copy '.[test]' 'redis==6.4.*'
 	.venv-redis-6.4/bin/pytest -q -n 4 --dist loadfile -m "not slow and not nightly" -p no:cacheprovider tests/backends
 
-test-pythons: ## the tests without servers, and those of Django, on Python 3.13, and the core of both on 3.12
+test-pythons: ## the tests without servers, and those of Django, on Python 3.12 and 3.13, from an installed copy
 	tools/other-pythons 3.12 3.13
 
 test-competitive: ## that other caches do what docs/comparison.md says, in an environment of their own
@@ -58,7 +58,6 @@ fuzz: ## stored bytes and configuration under a fuzzer, FUZZ_SECONDS=30
 test-nightly: ## the tests that take hours
 	@$(ENVIRONMENT) .venv '.[test,fuzz]'
 	$(BIN)/pytest -m nightly $(ARGS) || test $$? -eq 5 # 5: there are none
-	tools/other-pythons --whole 3.12 3.13
 
 lint: native-checks ## style and likely mistakes
 	@$(ENVIRONMENT) .venv '.[lint]'
