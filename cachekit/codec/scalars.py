@@ -169,7 +169,8 @@ def _zone(key: str) -> zoneinfo.ZoneInfo:
 
 @lru_cache(maxsize=1)
 def _packaged() -> tuple[str, ...]:
-    """Where the package tzdata has its zones, for systems that have none. `available_timezones` would import it."""
+    """Where the package tzdata has its zones, for systems that have none. `available_timezones` would import it. Texts
+    and not paths, as `TZPATH` has."""
     spec = find_spec("tzdata")
     return tuple([os.path.join(place, "zoneinfo") for place in (spec and spec.submodule_search_locations) or ()])  # noqa: PTH118
 
