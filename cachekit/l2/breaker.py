@@ -6,6 +6,7 @@ meet (memory full, read-only replica) open the second, and reads go on.
 
 import threading
 from enum import Enum
+from math import inf
 from typing import Final, Literal, TypeAlias
 
 from cachekit.config.spec import BreakerSpec
@@ -50,19 +51,29 @@ class Breaker:
                 circuit.probe(now)
             return Gate.PROBE
 
-    def record(self, now: float, fault: Fault | None, write: bool, *, late: bool = False) -> None:
-        """How an operation ended: ``None`` when the backend answered as it should. ``late``: its budget ended it."""
+    def record(
+        self, now: float, fault: Fault | None, write: bool, *, late: bool = False, began: float | None = None
+    ) -> None:
+        """How an operation ended: ``None`` when the backend answered as it should. ``late``: its budget ended it.
+
+        ``began`` is when it was allowed. A failure of one that began before the last probe, or before the last sign of
+        life, is no news.
+        """
         if fault is None and self._all.quiet(now) and (not write or self._writes.quiet(now)):
             return
         with self._lock:
+            began = now if began is None else began
             failed = fault in (Fault.DOWN, Fault.CONFIG)
-            self._all.record(now, failed=failed, hopeless=fault is Fault.CONFIG, late=late)
+            self._all.record(now, began, failed=failed, hopeless=fault is Fault.CONFIG, late=late)
             if write and (fault is not Fault.DOWN or not self._writes.closed):
                 # What stops everybody is no news about writes, but it does end their probe.
-                self._writes.record(now, failed=fault not in (None, Fault.COMMAND), hopeless=False, late=late)
+                self._writes.record(now, began, failed=fault not in (None, Fault.COMMAND), hopeless=False, late=late)
 
     def hasten(self, now: float) -> None:
-        """There is a sign of life: who is to try next need not wait any longer."""
+        """There is a sign of life: who is to try next need not wait any longer, even for a probe under way.
+
+        What that one was sent to may be what the backend has just replaced: a primary that is gone.
+        """
         with self._lock:
             for circuit in (self._all, self._writes):
                 circuit.hasten(now)
@@ -79,13 +90,26 @@ class Breaker:
 class Circuit:
     """One switch: closed, or open until its next probe. Not locked."""
 
-    __slots__ = ("_bad", "_calls", "_hold", "_row", "_since", "_spec", "_until", "_window", "closed", "probing")
+    __slots__ = (
+        "_bad",
+        "_calls",
+        "_hold",
+        "_news",
+        "_row",
+        "_since",
+        "_spec",
+        "_until",
+        "_window",
+        "closed",
+        "probing",
+    )
 
     def __init__(self, spec: BreakerSpec) -> None:
         self._spec = spec
         self._window = spec.window
         self._hold = spec.open_for
         self._until = 0.0  # open: when the next probe is due
+        self._news = -inf  # a failure of what began before is no news
         self.closed = True
         self.probing = False
         self._start_counting(0.0)
@@ -96,14 +120,19 @@ class Circuit:
     def probe(self, now: float) -> None:
         # Should its caller vanish, the next probe is due after the ordinary time.
         self.probing = True
+        self._news = now
         self._until = now + self._spec.open_for
 
     def hasten(self, now: float) -> None:
-        if not self.closed and not self.probing:
+        self._news = now
+        if not self.closed:
+            self.probing = False
             self._until = min(self._until, now)
             self._hold = self._spec.open_for
 
-    def record(self, now: float, *, failed: bool, hopeless: bool, late: bool) -> None:
+    def record(self, now: float, began: float, *, failed: bool, hopeless: bool, late: bool) -> None:
+        if failed and began < self._news:
+            return
         if self.closed:
             self._count(now, failed, LATE if late else 1)
             if hopeless or self._too_many():

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from cachekit.backends.base import Listener
@@ -45,6 +46,7 @@ class Coherence:
         self.losses = 0  # connections that were live and ended, but for those that we ended
         self.refused = ""  # why the server does not tell of changes
         self.due = 0.0  # when the next attempt to connect is due
+        self._tried = -inf  # when the last one began
         self.clock = now
         self._spec = remote.spec
         self._pause = FIRST_PAUSE
@@ -52,6 +54,7 @@ class Coherence:
         self._over: list[Listener] = []  # to be closed by the thread, which may be waiting on one of them
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._due_now = threading.Event()  # ends the wait for the next attempt
         self._starting = threading.Lock()
 
     @property
@@ -95,8 +98,10 @@ class Coherence:
         if self._listener is None:
             wait = self.due - self.clock()
             if wait > 0:
-                self._stop.wait(min(wait, seconds))
+                self._due_now.wait(min(wait, seconds))
+                self._due_now.clear()
                 return
+            self._tried = self.clock()
             self._connect()
             return
         listener = self._listener
@@ -107,6 +112,12 @@ class Coherence:
             self.lose(error.reason)
         finally:
             self.tidy()
+
+    def hasten(self) -> None:
+        """The backend answers others: try to connect now, unless that has just failed."""
+        if self._listener is None and not self.refused:
+            self.due = min(self.due, self._tried + FIRST_PAUSE)
+            self._due_now.set()
 
     def tidy(self) -> None:
         """Close what is over."""
@@ -223,6 +234,7 @@ class Coherence:
         with self._starting:
             thread, self._thread = self._thread, None
         self._stop.set()
+        self._due_now.set()
         self.want()  # wakes the thread, and has the next use begin anew
         if thread is not None and thread is not threading.current_thread() and wait:
             thread.join(wait)
@@ -243,6 +255,7 @@ class Coherence:
         over, self._over = self._over, []
         self._thread = None
         self.idle = True
+        self._due_now = threading.Event()
         self._starting = threading.Lock()
         self.live = False
         self.losses = 0

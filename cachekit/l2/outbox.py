@@ -67,14 +67,15 @@ class Outbox:
         """What is to be delivered now."""
         return Pending(tuple(self._keys), tuple(self._stamps), self._serial)
 
-    def delivered(self, pending: Pending) -> None:
-        """Forget what has been delivered, but not what was queued again meanwhile."""
+    def delivered(self, pending: Pending, now: float) -> None:
+        """L2 has done it now. What was queued again meanwhile stays."""
         for key in pending.keys:
             if key in self._keys and self._keys[key].serial <= pending.serial:
-                del self._keys[key]
+                self.done([key], [], self._keys.pop(key).region_stamp, now)
         for name in pending.stamps:
             if self._stamps.get(name, pending.serial + 1) <= pending.serial:
                 del self._stamps[name]
+                self.done([], [name], "", now)
         self.waits = len(self) > 0
 
     def drop_moot(self, now: float) -> None:

@@ -127,7 +127,7 @@ class Remote:
                 if not error.final:
                     raise
             with self._versions.lock:
-                self.outbox.delivered(part)
+                self.outbox.delivered(part, port.now())
 
     async def stamps(self, names: Sequence[str], life_ms: int, port: Port, *, known: bool = True) -> list[bytes]:
         """The stamps of these names, from cells if ``known`` and possible, else from L2. Raises `Unavailable`."""
@@ -215,7 +215,7 @@ class Remote:
         late = error.reason == "timeout"
         if late:
             self.budget.observe(now - started, True)
-        self.breaker.record(now, error.fault, write, late=late)
+        self.breaker.record(now, error.fault, write, late=late, began=started)
         self.last_error = f"{error.reason}: {error}"
         self.well = error.fault is Fault.COMMAND
         if error.fault is Fault.DOWN:
@@ -249,6 +249,7 @@ class Remote:
 
     def _recovered(self, now: float) -> None:
         self.well = True
+        self.coherence.hasten()
         if self.reach.unproven and self.breaker.state(now) == "closed":
             with self._versions.lock:
                 self.reach.empty()

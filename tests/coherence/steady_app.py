@@ -16,6 +16,7 @@ OWN = 3  # keys that one worker changes
 SHARED = 40  # keys that nobody changes
 THINK = 0.002  # seconds between two calls of a worker
 CHANGES = 0.1  # share of the steps that change something
+WELL = ["tracking", "closed"]
 
 versions: dict[str, int] = {}  # the source of what a worker changes
 runs: list[str] = []
@@ -163,7 +164,7 @@ def state() -> list[str]:
 
 def until_tracking(seconds: float = 15.0) -> float:
     """Seconds until changes are heard of; somebody must use the backend meanwhile, so this does."""
-    taken = _until(lambda: region("users").get("warm") is None and state() == ["tracking", "closed"], seconds)
+    taken = _until(lambda: region("users").get("warm") is None and state() == WELL, seconds)
     region("bare").set("probe", 1)
     return taken
 
@@ -174,19 +175,24 @@ def until_recovered(seconds: float = 15.0) -> float:
     The probe is a value that lies in L2. What the workers ask for may wait for a lease whose answer was lost.
     """
     probe = region("bare")
+    last: list[Any] = []
 
     def recovered() -> bool:
-        answered = state() == ["tracking", "closed"] and probe.get("probe") == asyncio.run(probe.aget("probe")) == 1
-        return answered and state() == ["tracking", "closed"]
+        last[:] = state()
+        if last == WELL:
+            last.append(probe.get("probe"))
+            last.append(asyncio.run(probe.aget("probe")))
+        last.extend(state())
+        return last == [*WELL, 1, 1, *WELL]
 
-    return _until(recovered, seconds)
+    return _until(recovered, seconds, last)
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> float:
+def _until(condition: Callable[[], bool], seconds: float, told: object = "") -> float:
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > seconds:
-            raise AssertionError(f"not within {seconds} s: {health()}")
+            raise AssertionError(f"not within {seconds} s: {told} {health()}")
         time.sleep(0.005)
     return time.monotonic() - began
 

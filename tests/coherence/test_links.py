@@ -19,6 +19,7 @@ from world import Node, World
 
 from cachekit import Outcome
 from cachekit.backends.base import lease_key
+from cachekit.errors import BackendError, Fault
 from cachekit.l2 import operation
 from cachekit.l2.remote import Unavailable
 from cachekit.testing.servers import Server, start_server
@@ -100,6 +101,53 @@ def test_lost_while_a_new_connection_is_made(make_world: MakeWorld, moment: str)
         assert not a.coherence.live, "it was lost meanwhile"
     a.turn_until(lambda: a.coherence.live)
     assert a.call() == "new"
+
+
+def in_trouble(a: Node) -> None:
+    """An operation has just failed."""
+    now = a.clock.now()
+    a.remote._failed(BackendError(Fault.DOWN, "connection", "refused"), now, now, False)
+
+
+def test_an_answer_after_trouble_has_the_listener_connect_at_once(make_world: MakeWorld) -> None:
+    """Attempts had grown rare while the backend was away."""
+    a = make_world().node()
+    backend: Any = a.remote.faces.sync
+
+    def refused(*args: Any, **options: Any) -> Any:
+        raise BackendError(Fault.DOWN, "connection", "refused")
+
+    a.lose()
+    backend.listen = refused
+    for _ in range(5):
+        a.clock.advance(1.0)
+        a.coherence.turn(0)
+    del backend.listen
+    assert a.coherence.due > a.clock.now() + 0.2
+    in_trouble(a)
+    a.call(3)
+    a.clock.advance(0.05)
+    a.coherence.turn(0)
+    assert a.coherence.live
+
+
+def test_answers_between_failures_do_not_have_the_listener_connect_without_a_pause(make_world: MakeWorld) -> None:
+    a = make_world().node()
+    backend: Any = a.remote.faces.sync
+    attempts = []
+
+    def refused(*args: Any, **options: Any) -> Any:
+        attempts.append(a.clock.now())
+        raise BackendError(Fault.DOWN, "connection", "refused")
+
+    a.lose()
+    backend.listen = refused
+    for number in range(100):
+        in_trouble(a)
+        a.call(number)
+        a.coherence.turn(0)
+        a.clock.advance(0.01)
+    assert 10 < len(attempts) <= 1 + 100 * 0.01 / 0.05
 
 
 def test_every_listener_that_is_over_is_closed(make_world: MakeWorld) -> None:

@@ -537,6 +537,30 @@ def test_q3_a_failover_that_lost_an_invalidation(
 
 
 @pytest.mark.parametrize("rule", RULE)
+@pytest.mark.parametrize("how", ["key", "tag"])
+def test_q3_the_next_failover_may_lose_what_was_delivered_again(
+    failover: tuple[World, Server, Server, FaultProxy], monkeypatch: Patch, rule: bool, how: str
+) -> None:
+    """Sentinels that disagree make one primary and then another, which has not heard from the first."""
+    world, one, two, proxy = failover
+    a = world.node()
+    a.call()
+    a.hear()
+    with start_server("valkey") as three:
+        copy(one, two)
+        copy(one, three)
+        changed_by(a) if how == "key" else cleared_by(a)
+        if not rule:
+            monkeypatch.setattr(Outbox, "done", lambda *_: None)
+        for new in (two, three):
+            proxy.target = ("127.0.0.1", new.port)
+            proxy.reset()
+            a.turn_until(lambda: not a.coherence.live)
+            a.turn_until(lambda: a.coherence.live)
+            expect(rule or new is two, a.call())
+
+
+@pytest.mark.parametrize("rule", RULE)
 def test_t1_data_from_one_server_and_pushes_from_another(
     failover: tuple[World, Server, Server, FaultProxy], monkeypatch: Patch, rule: bool
 ) -> None:

