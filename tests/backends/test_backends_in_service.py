@@ -243,7 +243,7 @@ def test_a_dead_or_paused_memcached_costs_the_budget_and_nothing_else(tmp_path: 
     try:
         begun = time.monotonic()
         assert other.f(1) == "old"
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 1.0, "late"
         assert other.f.invalidate(1) is Outcome.QUEUED
     finally:
         memcached().resume()

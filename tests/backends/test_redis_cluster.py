@@ -169,7 +169,7 @@ def test_a_value_is_found_while_its_slot_moves_and_afterwards(
 def test_calls_go_on_after_a_failover_by_hand(caller: Callable[..., Any], setup: ClusterSetup, key: str) -> None:
     backend, old = caller(setup.url), setup.primary_of(key)
     with at_work(backend, key) as worker:
-        assert replaced(worker, lambda: setup.failover(old), lambda: None) < SOON
+        assert replaced(worker, lambda: setup.failover(old), lambda: None) < SOON, "late"
     assert setup.primary_of(key) is not old
     assert worker.faults <= {"DOWN connection", "DOWN timeout"}
     assert len(worker.counted) <= int(setup.primary_of(key).command("GET", key)) <= worker.attempts
@@ -182,7 +182,7 @@ def test_calls_go_on_soon_after_a_node_that_is_gone_has_been_replaced(
 ) -> None:
     backend, old = caller(setup.url), setup.primary_of(key)
     with at_work(backend, key) as worker:
-        assert replaced(worker, getattr(old, how), lambda: setup.promoted(old)) < SOON
+        assert replaced(worker, getattr(old, how), lambda: setup.promoted(old)) < SOON, "late"
         assert worker.faults <= {"DOWN connection", "DOWN timeout", "DOWN loading"}
     assert int(setup.primary_of(key).command("GET", key)) <= worker.attempts
 

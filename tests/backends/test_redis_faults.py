@@ -90,8 +90,8 @@ def test_a_silent_server_costs_the_budget_and_no_more(
         error, seconds = failure(lambda: backend.get("test:v:{faults:long}"))
         assert (error.fault, error.reason) == (DOWN, "timeout")
         took.append(seconds)
-    assert statistics.median(took) <= BUDGET + 0.02
-    assert max(took) <= BUDGET + 0.25
+    assert statistics.median(took) <= BUDGET + 0.02, "late"
+    assert max(took) <= BUDGET + 0.25, "late"
 
 
 def test_a_slow_reply_that_comes_in_time_is_taken(behind: Any, proxy: FaultProxy, valkey: Server) -> None:
@@ -107,7 +107,7 @@ def test_a_large_value_is_sent_and_read_within_one_budget(behind: Any, proxy: Fa
     proxy.black_hole()
     error, seconds = failure(lambda: behind.store(key, data, 60_000, None))
     assert error.reason == "timeout"
-    assert seconds < BUDGET + 0.25
+    assert seconds < BUDGET + 0.25, "late"
 
 
 def test_a_server_that_refuses_is_down_at_once(behind: Any, proxy: FaultProxy) -> None:
@@ -115,7 +115,7 @@ def test_a_server_that_refuses_is_down_at_once(behind: Any, proxy: FaultProxy) -
     for _ in range(3):
         error, seconds = failure(lambda: behind.get("test:v:{faults:warm}"))
         assert (error.fault, error.reason) == (DOWN, "connection")
-        assert seconds < 0.1
+        assert seconds < 0.1, "late"
     proxy.pass_()
     assert behind.within(5.0).get("test:v:{faults:warm}") is None
 
@@ -296,7 +296,7 @@ def secure() -> Iterator[Server]:
 def is_wrong_at_once(backend: Any, reason: str) -> BackendError:
     error, seconds = failure(lambda: backend.get("test:v:{faults:wrong}"))
     assert (error.fault, error.reason) == (Fault.CONFIG, reason), str(error)
-    assert seconds < 1.0
+    assert seconds < 1.0, "late"
     return error
 
 
@@ -420,7 +420,7 @@ def test_tls_to_a_plain_port_is_told_although_the_server_says_nothing(
 def test_a_plain_client_at_a_tls_port_fails_at_once(caller: Callable[..., Any], secure: Server) -> None:
     error, seconds = failure(lambda: caller(secure.url.replace("rediss:", "redis:")).get("test:v:{faults:plain}"))
     assert error.fault is DOWN
-    assert seconds < 1.0
+    assert seconds < 1.0, "late"
 
 
 @pytest.mark.parametrize("fault", ["black_hole", "hang", "slow"])
@@ -433,8 +433,8 @@ def test_a_tls_handshake_that_hangs_costs_the_budget(caller: Callable[..., Any],
             error, seconds = failure(lambda: backend.get("test:v:{faults:tls}"))
             assert (error.fault, error.reason) == (DOWN, "timeout"), str(error)
             took.append(seconds)
-        assert statistics.median(took) <= BUDGET + 0.02
-        assert max(took) <= BUDGET + 0.25
+        assert statistics.median(took) <= BUDGET + 0.02, "late"
+        assert max(took) <= BUDGET + 0.25, "late"
 
 
 @pytest.mark.slow  # needs redis-server, which make test-all installs
@@ -447,7 +447,7 @@ def test_a_client_certificate_is_shown_to_a_server_that_wants_one(caller: Callab
         error, seconds = failure(lambda: caller(strict.url, tls=TLSSpec(ca=strict.ca)).get(key))
         # The server closes at once, and mostly we can read why before we notice.
         assert (error.fault, error.reason) in {(Fault.CONFIG, "tls"), (DOWN, "connection")}
-        assert seconds < 1.0
+        assert seconds < 1.0, "late"
 
 
 def test_a_server_that_goes_away_during_the_handshake_is_down_and_not_misconfigured(

@@ -146,7 +146,9 @@ async def test_who_waits_in_vain_is_told_when_the_budget_ends(proxy: FaultProxy)
     begun = time.monotonic()
     with pytest.raises(BackendError) as caught:
         await backend.get("test:v:{loops:x}", budget=0.1)
-    assert 0.09 < time.monotonic() - begun < 0.35
+    took = time.monotonic() - begun
+    assert took > 0.09
+    assert took < 0.35, "late"
     assert (caught.value.fault, caught.value.reason) == (Fault.DOWN, "pool")
     proxy.pass_()
     assert await busy is None

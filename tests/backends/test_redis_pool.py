@@ -112,7 +112,9 @@ def test_who_waits_in_vain_is_told_when_the_budget_ends(open_: Callable[..., Red
         begun = time.monotonic()
         with pytest.raises(BackendError) as caught:
             backend.get("test:v:{pool:x}", budget=0.1)
-        assert 0.09 < time.monotonic() - begun < 0.35
+        took = time.monotonic() - begun
+        assert took > 0.09
+        assert took < 0.35, "late"
         assert (caught.value.fault, caught.value.reason) == (Fault.DOWN, "pool")
         proxy.pass_()
         assert [call.result() for call in busy] == [None, None]
@@ -354,7 +356,7 @@ def test_a_slow_resolver_costs_the_budget_and_no_more(
     begun = time.monotonic()
     with pytest.raises(BackendError) as caught:
         open_("redis://slow.test:1").get("test:v:{pool:x}", budget=0.1)
-    assert time.monotonic() - begun < 0.35
+    assert time.monotonic() - begun < 0.35, "late"
     assert caught.value.reason == "timeout"
     answered.set()
 

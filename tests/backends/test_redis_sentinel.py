@@ -101,11 +101,13 @@ def test_a_silent_sentinel_costs_its_share_of_the_budget_and_once(
     backend = caller(through(setup, *(sentinel.port for sentinel in setup.sentinels)), 2.0)
     begun = time.monotonic()
     assert backend.get(key) is None
-    assert 0.45 < time.monotonic() - begun < 1.5
+    took = time.monotonic() - begun
+    assert took > 0.45
+    assert took < 1.5, "late"
     backend.close()
     begun = time.monotonic()
     assert backend.get(key) is None  # the one that answered is asked first now
-    assert time.monotonic() - begun < 0.45
+    assert time.monotonic() - begun < 0.45, "late"
 
 
 def test_a_sentinel_that_names_a_replica_is_not_believed(
@@ -130,7 +132,7 @@ def test_calls_go_on_at_the_new_primary_after_a_failover_by_hand(
     backend.face.on_move = lambda: moves.append(1)
     old = setup.primary
     with at_work(backend, key) as worker:
-        assert replaced(worker, setup.failover, setup.settle) < SOON
+        assert replaced(worker, setup.failover, setup.settle) < SOON, "late"
     assert setup.primary is not old
     assert moves
     assert backend.incr(key, 1, None) == int(setup.primary.command("GET", key))
@@ -143,7 +145,7 @@ def test_calls_go_on_soon_after_a_primary_that_is_gone_has_been_replaced(
 ) -> None:
     backend, old = caller(setup.url), setup.primary
     with at_work(backend, key) as worker:
-        assert replaced(worker, getattr(old, how), lambda: setup.promoted(old)) < SOON
+        assert replaced(worker, getattr(old, how), lambda: setup.promoted(old)) < SOON, "late"
         assert worker.faults <= {"DOWN connection", "DOWN timeout", "DOWN moved"}
     assert setup.primary is not old
     assert backend.incr(key, 1, None) == int(setup.primary.command("GET", key)) <= worker.attempts + 1

@@ -75,7 +75,7 @@ def test_processes_share_values_and_hear_of_every_kind_of_invalidation(
             process.call("steady_app:put", "k", version)
         assert first.call("steady_app:invalidate", "k", name, way) == "DONE"
         assert first.call("steady_app:get", "k", name) == version
-        assert second.call("steady_app:until_followed", "k", name, version) < 1.0, way
+        assert second.call("steady_app:until_followed", "k", name, version) < 1.0, f"late: {way}"
 
 
 def test_an_invalidation_is_heard_within_the_bound(four: Processes, begin: Begin) -> None:
@@ -89,7 +89,7 @@ def test_an_invalidation_is_heard_within_the_bound(four: Processes, begin: Begin
         running = [process.start("steady_app:until_followed", "k", "own", version) for process in others]
         first.call("steady_app:invalidate", "k", "own", "key")
         late += [each.result() for each in running]
-    assert statistics.median(late) < POLL + 0.1, late
+    assert statistics.median(late) < POLL + 0.1, f"late: {late}"
     assert max(late) < POLL + 1.0, late
 
 

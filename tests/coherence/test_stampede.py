@@ -76,7 +76,7 @@ def test_a_killed_holder_is_replaced_when_its_lease_ends(processes: MakeProcesse
     waiting = second.start("load_app:call", 1)
     first.kill()
     assert waiting.result(10) == "old"
-    assert time.monotonic() - taken <= 2.0 + 0.25
+    assert time.monotonic() - taken <= 2.0 + 0.25, "late"
 
 
 @pytest.mark.slow
@@ -104,7 +104,9 @@ def test_who_is_out_of_patience_computes_and_does_not_store(processes: MakeProce
     first.wait_at("slow")
     began = time.monotonic()
     assert second.call("load_app:call", 1) == "old"
-    assert 0.3 <= time.monotonic() - began < 2.0
+    took = time.monotonic() - began
+    assert took >= 0.3
+    assert took < 2.0, "late"
     assert second.call("load_app:counts") == [1, 1, 0]
     first.open("slow")
     assert running.result() == "old"
@@ -137,7 +139,7 @@ def test_a_value_that_cannot_be_stored_wakes_who_waits(processes: MakeProcesses)
     first.open("opaque")
     running.result()
     waiting.result()
-    assert time.monotonic() - began < 1.0, "it did not wait for the end of the lease"
+    assert time.monotonic() - began < 1.0, "late: it did not wait for the end of the lease"
     assert second.call("load_app:number_of_runs") == 1
 
 

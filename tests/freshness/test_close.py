@@ -211,7 +211,9 @@ def test_what_runs_too_long_is_left_alone_and_its_lease_given_back(
     before = keys(cachekit_server, service, "v") and stored(cachekit_server, service)
     began = time.monotonic()
     service.close(0.2)
-    assert 0.2 <= time.monotonic() - began < 0.2 + SOON
+    took = time.monotonic() - began
+    assert took >= 0.2
+    assert took < 0.2 + SOON, "late"
     assert "still runs after 0.2 s" in caplog.text
     assert keys(cachekit_server, service, "l") == []
     source.door.set()
@@ -301,7 +303,7 @@ def test_a_load_that_closes_does_not_wait_for_itself(make: MakeService, limit: f
     began = time.monotonic()
     assert load(1) == "value"
     assert asyncio.run(aload(1)) == "value"
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 4, "late"
     assert len(service.flights) == 0
 
 
@@ -316,7 +318,7 @@ async def test_a_blocking_close_does_not_wait_for_tasks_of_the_loop_that_it_hold
         await asyncio.sleep(0.002)
     began = time.monotonic()
     service.close(5)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 3, "late"
     assert keys(cachekit_server, service, "l") == []
     source.door.set()
     assert await loading == "old"
@@ -442,7 +444,7 @@ def test_the_timeout_is_for_all_that_is_waited_for(make: MakeService, source: So
         proxy.latency(0.3)
         began = time.monotonic()
         service.close(0.6)
-        assert time.monotonic() - began < 0.6 + 0.3 * 4 + SOON
+        assert time.monotonic() - began < 0.6 + 0.3 * 4 + SOON, "late"
 
 
 def test_a_server_that_hangs_costs_one_budget(make: MakeService, source: Source, cachekit_server: Server) -> None:
@@ -460,7 +462,7 @@ def test_a_server_that_hangs_costs_one_budget(make: MakeService, source: Source,
         proxy.hang()
         began = time.monotonic()
         service.close(0.1)
-        assert time.monotonic() - began < 0.1 + 0.5 + SOON
+        assert time.monotonic() - began < 0.1 + 0.5 + SOON, "late"
         assert not service._remotes["default"].leases.any, "nobody renews them"
 
 
@@ -481,7 +483,7 @@ def test_a_second_close_does_nothing(make: MakeService, source: Source, own_stor
     for _ in range(100):
         service.close()
         asyncio.run(service.aclose())
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 2, "late"
     assert connections(own_store) == before + 1, "the one that asks for this"
     assert service._tick is None
 
@@ -494,7 +496,7 @@ def test_a_close_without_any_use_is_instant(make: MakeService, monkeypatch: pyte
     began = time.monotonic()
     service.close()
     asyncio.run(service.aclose())
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < SOON, "late"
     assert threading.enumerate() == threads
     assert service._tick is None
     assert all(remote._faces is None for remote in service._remotes.values())

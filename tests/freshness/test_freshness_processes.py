@@ -178,7 +178,7 @@ def test_a_refresh_whose_process_is_killed_is_done_by_another(processes: MakePro
     first.kill()
     killed = time.monotonic()
     while (answer := ask(second, name)) == "old":
-        assert time.monotonic() - killed < 2.0 + 1.0 + 2.0, "lease, the pause after somebody else's, a busy machine"
+        assert time.monotonic() - killed < 2.0 + 1.0 + 2.0, "late: lease, pause after somebody else's, a busy machine"
         time.sleep(0.02)
     assert answer == "new"
     assert loads([second]) == 1
