@@ -91,18 +91,9 @@ class Circuit:
     """One switch: closed, or open until its next probe. Not locked."""
 
     __slots__ = (
-        "_bad",
-        "_calls",
-        "_hold",
-        "_news",
-        "_row",
-        "_since",
-        "_spec",
-        "_until",
-        "_window",
-        "closed",
+        "_alive", "_bad", "_calls", "_hold", "_news", "_row", "_since", "_spec", "_until", "_window", "closed",
         "probing",
-    )
+    )  # fmt: skip
 
     def __init__(self, spec: BreakerSpec) -> None:
         self._spec = spec
@@ -110,6 +101,7 @@ class Circuit:
         self._hold = spec.open_for
         self._until = 0.0  # open: when the next probe is due
         self._news = -inf  # a failure of what began before is no news
+        self._alive = -inf  # the last sign of life that made news
         self.closed = True
         self.probing = False
         self._start_counting(0.0)
@@ -124,11 +116,12 @@ class Circuit:
         self._until = now + self._spec.open_for
 
     def hasten(self, now: float) -> None:
-        self._news = now
-        if not self.closed:
+        self._hold = self._spec.open_for
+        if now - self._alive >= self._spec.open_for:  # one that comes and goes would excuse all failures
+            self._alive = self._news = now
             self.probing = False
+        if not self.closed and not self.probing:
             self._until = min(self._until, now)
-            self._hold = self._spec.open_for
 
     def record(self, now: float, began: float, *, failed: bool, hopeless: bool, late: bool) -> None:
         if failed and began < self._news:

@@ -109,7 +109,10 @@ class Coherence:
             self._cover(listener)
             self._apply(listener, listener.receive(seconds))
         except BackendError as error:
-            self.lose(error.reason)
+            if error.reason == "moved":  # what this one has confirmed lately, another may not have
+                self.remote.moved()
+            else:
+                self.lose(error.reason)
         finally:
             self.tidy()
 

@@ -127,6 +127,9 @@ class Remote:
                 if not error.final:
                     raise
             with self._versions.lock:
+                if replays != self._replays:  # whoever did this may be no primary any more
+                    raise Unavailable("moved")
+                self.cells.forget(part.stamps)
                 self.outbox.delivered(part, port.now())
 
     async def stamps(self, names: Sequence[str], life_ms: int, port: Port, *, known: bool = True) -> list[bytes]:
@@ -176,10 +179,10 @@ class Remote:
 
     def moved(self) -> None:
         """A connection leads to another server than before: what L2 confirmed lately may be undone there."""
-        with self._versions.lock:
+        with self._versions.lock:  # at once, or what is confirmed in between counts as confirmed afterwards
             self.outbox.replay(self._now())
             self._replays += self.outbox.waits
-        self.coherence.lose("moved")
+            self.coherence.lose("moved")
 
     async def _call(self, replays: int, port: Port, method: str, *args: Any) -> Any:
         """``replays`` as it was before it was seen that nothing is to be delivered first."""

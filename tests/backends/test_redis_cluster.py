@@ -307,13 +307,13 @@ def test_of_several_only_what_failed_is_asked_for_again(routes: Routes) -> None:
 
 
 def test_a_slot_that_has_moved_is_followed_and_its_new_node_asked_for_the_map(routes: Routes, peers: Peers) -> None:
-    moves: list[int] = []
-    peers.on_move = lambda: moves.append(1)
+    moves: list[str] = []
+    peers.on_move = lambda: moves.append(str(routes.map.owners[slot_of(A)]))
     walk = Walk(routes, commands.get(A)).answered(error(f"MOVED {slot_of(A)} three:1"))
     assert walk.asks_for_the_map
     assert walk.step.node.name == "three:1"
     assert repr(walk.answered([slot_map(a="three"), 8])) == f"three:1: GET {A}"
-    assert moves == [1]
+    assert moves == ["one:1", "three:1"], "before anybody uses the new map, and when nobody uses the old one any more"
     assert walk.answered(b"1").result == b"1"
     assert repr(Walk(routes, commands.get(B))) == f"one:1: GET {B}"  # the new map says so
 

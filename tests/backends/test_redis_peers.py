@@ -13,6 +13,7 @@ from cachekit.backends.base import Faces
 from cachekit.backends.redis import open_redis, peers
 from cachekit.backends.redis.peers import Identity, Peers
 from cachekit.config.spec import BackendSpec
+from cachekit.errors import BackendError
 from cachekit.testing.faults import FaultProxy
 from cachekit.testing.servers import Server, start_server
 
@@ -166,6 +167,21 @@ def named(twins: tuple[Server, Server]) -> Callable[..., Any]:
             name.faces.sync.close()
 
     return make
+
+
+def test_a_listener_notices_that_data_comes_from_another_server(named: Any) -> None:
+    """Also where nobody heard of the move: it happened while the listener connected."""
+    with named() as name:
+        assert get_sync(name) == b"first"
+        listener = name.faces.sync.listen(["test:v:{who:"], heartbeat=60.0, clock=monotonic, budget=5.0)
+        assert listener.receive(0) == []
+        name.switch()
+        name.faces.sync.close()  # its kept connections
+        assert get_sync(name) == b"second"
+        with pytest.raises(BackendError) as caught:
+            listener.receive(0)
+        assert caught.value.reason == "moved"
+        listener.close()
 
 
 def get_sync(name: Name) -> bytes | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from world import Node, World
 
 from cachekit import Outcome
 from cachekit.backends.base import lease_key
+from cachekit.engine.ports import SyncPort, drive
 from cachekit.errors import BackendError, Fault
 from cachekit.l2 import operation
 from cachekit.l2.remote import Unavailable
@@ -200,6 +202,87 @@ def test_too_many_that_could_not_be_told_become_a_clear_of_their_region(make_wor
     a.call(500)
     b.hear()
     assert {b.call(key) for key in range(20)} == {"new"}
+
+
+@pytest.mark.parametrize("mode", ["tracking", "ttl"])
+def test_too_many_that_could_not_be_told_are_not_served_by_who_wanted_them_away(
+    make_world: MakeWorld, mode: str
+) -> None:
+    """It knows the stamp of its region, which the clear has just outdated; the push that tells so is not read yet."""
+    a = make_world(pending_invalidations=10, coherence=mode).node()
+    for key in range(20):
+        a.call(key)
+    a.world.data = "new"
+    with failing(a, "invalidate"):
+        for key in range(20):
+            assert a.invalidate(key) is Outcome.QUEUED
+    assert {a.call(key) for key in range(20)} == {"new"}
+
+
+def test_what_is_delivered_while_another_server_takes_over_is_delivered_again(make_world: MakeWorld) -> None:
+    """The old one has done it, and nobody knows whether the new one has heard of that."""
+    a = make_world().node()
+    a.call()
+    a.world.data = "new"
+    with failing(a, "invalidate"):
+        assert a.invalidate() is Outcome.QUEUED
+    call = a.remote._call
+
+    async def done_by_the_old_one(replays: int, port: Any, method: str, *args: Any) -> Any:
+        answer = await call(replays, port, method, *args)
+        a.remote.moved()
+        return answer
+
+    a.remote._call = done_by_the_old_one  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="moved"):
+        drive(a.remote.deliver(SyncPort(a.clock.now)))
+    del a.remote._call
+    assert len(a.remote.outbox) == 1
+
+
+@pytest.mark.parametrize("reason", ["moved", "connection"])
+def test_who_is_told_of_another_primary_delivers_again(make_world: MakeWorld, reason: str) -> None:
+    """By a Sentinel, a cluster's epoch, or the old one, which is a replica now; the data may still come from that."""
+    a = make_world().node()
+    a.call()
+    assert a.invalidate() is Outcome.DONE
+
+    def told(seconds: float) -> Any:
+        raise BackendError(Fault.DOWN, reason, "test")
+
+    assert a.coherence._listener is not None
+    a.coherence._listener.receive = told  # type: ignore[method-assign]
+    a.coherence.turn(0)
+    assert not a.coherence.live
+    assert len(a.remote.outbox) == (reason == "moved")
+
+
+def test_what_the_old_server_confirms_while_another_takes_over_counts_as_not_told(make_world: MakeWorld) -> None:
+    """What is delivered again has been gathered, and the loss is not noted yet."""
+    a = make_world().node()
+    a.call()
+    lose, outcomes = a.coherence.lose, []
+    asked, answered = threading.Event(), threading.Event()
+    call = a.remote._call
+
+    async def answered_late(*args: Any) -> Any:
+        asked.set()
+        assert answered.wait(5.0)
+        return await call(*args)
+
+    def meanwhile(why: str) -> None:
+        answered.set()
+        other.join(0.3)
+        lose(why)
+
+    other = threading.Thread(target=lambda: outcomes.append(a.invalidate()))
+    a.remote._call = answered_late  # type: ignore[method-assign]
+    other.start()
+    assert asked.wait(5.0)
+    a.coherence.lose = meanwhile  # type: ignore[method-assign]
+    a.remote.moved()
+    other.join(5.0)
+    assert outcomes == [Outcome.QUEUED]
 
 
 def test_a_clear_whose_link_was_lost_meanwhile_counts_as_not_told(make_world: MakeWorld) -> None:

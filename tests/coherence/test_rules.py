@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from world import Node, World
 
 from cachekit import Outcome
-from cachekit.backends.redis import scripts
+from cachekit.backends.redis import commands, scripts
+from cachekit.backends.redis.push import PushListener
 from cachekit.engine import flow, invalidation
 from cachekit.engine.entries import Sample
 from cachekit.l1.pure import Table
@@ -561,6 +563,29 @@ def test_q3_the_next_failover_may_lose_what_was_delivered_again(
 
 
 @pytest.mark.parametrize("rule", RULE)
+def test_q3_a_primary_that_was_a_replica_meanwhile_has_the_data_of_another(
+    failover: tuple[World, Server, Server, FaultProxy], monkeypatch: Patch, rule: bool
+) -> None:
+    """It runs on, and what it had confirmed before is gone. Who was idle has seen neither failover."""
+    world, one, two, proxy = failover
+    if not rule:
+        told = commands.told
+        monkeypatch.setattr(commands, "told", lambda reply, field: told(reply, field) if field == "run_id" else "")
+    a = world.node()
+    a.call()
+    a.hear()
+    copy(one, two)
+    changed_by(a)
+    a.lose()
+    proxy.reset()
+    one.command("REPLICAOF", "127.0.0.1", two.port)
+    while one.command("ROLE")[3] != b"connected":
+        time.sleep(0.01)
+    one.command("REPLICAOF", "NO", "ONE")
+    expect(rule, a.call())
+
+
+@pytest.mark.parametrize("rule", RULE)
 def test_t1_data_from_one_server_and_pushes_from_another(
     failover: tuple[World, Server, Server, FaultProxy], monkeypatch: Patch, rule: bool
 ) -> None:
@@ -571,6 +596,7 @@ def test_t1_data_from_one_server_and_pushes_from_another(
     proxy.target = ("127.0.0.1", two.port)
     if not rule:
         a.remote.faces.tell_of_moves(lambda: None)
+        monkeypatch.setattr(PushListener, "astray", False)
     a.remote.close()  # its kept connections
     if a.remote.faces.aio is not None:
         world.runner.run(a.remote.faces.aio.close())

@@ -464,8 +464,8 @@ class TestOldDefaults:
         with pytest.raises(ConfigError, match=r"page.*nonsense"):
             self.site(lambda: "x", profile="nonsense")
         cache = CacheKit(flask_caching_defaults=True)
-        make_app(cache)
-        with pytest.raises(ConfigError, match=r"user.*did you mean 'users'"):
+        app = make_app(cache)  # which is not held by the cache
+        with app.app_context(), pytest.raises(ConfigError, match=r"user.*did you mean 'users'"):
             cache.cached(profile="user")(lambda: "x")
 
     def test_keys_are_those_of_flask_caching(self):

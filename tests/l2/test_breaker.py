@@ -204,6 +204,16 @@ def test_a_sign_of_life_during_a_probe_has_somebody_else_try_at_once() -> None:
     assert driven.state() == "closed"
 
 
+def test_signs_of_life_that_come_and_go_do_not_keep_it_closed(driven: Driven) -> None:
+    """A server that takes connections and answers nothing."""
+    for _ in range(20):
+        began = driven.now
+        driven.now += 0.1
+        driven.breaker.hasten(driven.now)
+        driven.breaker.record(driven.now, Fault.DOWN, False, late=True, began=began)
+    assert driven.state() != "closed"
+
+
 def test_what_began_before_a_sign_of_life_does_not_open_it(driven: Driven) -> None:
     began = driven.now
     driven.now += 0.1

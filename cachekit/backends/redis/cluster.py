@@ -218,12 +218,18 @@ class Routes:
             self._doubted.add(node)
 
     def _adopt(self, found: SlotMap) -> None:
-        """Use this map. If it is another than before, what was heard of the changes so far is not enough."""
+        """Use this map. If it is another than before, what was heard of the changes so far is not enough.
+
+        That is told before anybody uses it, and again, since meanwhile others still use the old one.
+        """
         with self._peers.lock():
-            known = any(self.map.owners)
-            if known and found.owners != self.map.owners and self._peers.on_move is not None:
-                self._peers.on_move()
+            known, told = any(self.map.owners), self._peers.on_move
+            if not known or found.owners == self.map.owners or told is None:
+                self.map = found
+                return
+            told()
             self.map = found
+            told()
 
 
 class Router:

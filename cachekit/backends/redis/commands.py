@@ -107,6 +107,8 @@ def too_late(reply: Any) -> bool:
 
 TIME: Final = pack(("TIME",))
 SERVER: Final = pack(("INFO", "server"))
+REPLICATION: Final = pack(("INFO", "replication"))
+WHO: Final = (SERVER, REPLICATION)  # an answer to these is welcome, and not needed
 ROLE: Final = pack(("ROLE",))
 
 
@@ -115,15 +117,15 @@ def greeting(address: Address, credentials: Sequence[str]) -> list[bytes]:
     packets = [pack(("AUTH", *credentials))] if credentials else []
     packets += [pack(("SELECT", address.db))] if address.db else []
     packets += [ROLE] if address.leads else []
-    return [*packets, SERVER, TIME]
+    return [*packets, *WHO, TIME]
 
 
 def greeted(packets: Sequence[bytes], replies: Sequence[Any], clock: Clock) -> str:
-    """Judges the answers to a `greeting` and sets the clock. Returns the id of the server's run, "" if it is secret."""
-    run_id = ""
+    """Judges the answers to a `greeting` and sets the clock. Returns what the server says it is, "" if it is secret."""
+    who = []
     for packet, reply in zip(packets, replies, strict=True):
-        if packet is SERVER:
-            run_id = identified(reply)
+        if packet in WHO:
+            who.append(reply)
         elif packet is ROLE:
             led(reply)
         elif isinstance(reply, ReplyError):
@@ -133,7 +135,7 @@ def greeted(packets: Sequence[bytes], replies: Sequence[Any], clock: Clock) -> s
                 error = BackendError(Fault.CONFIG, "auth" if login else "command", str(reply))
             raise error
     clock.learn(judged(replies[-1], read_time))
-    return run_id
+    return identified(*who)
 
 
 def led(reply: Any) -> None:
@@ -146,14 +148,26 @@ def led(reply: Any) -> None:
         raise replica(role)
 
 
-def identified(reply: Any) -> str:
-    """The id of the server's run in an answer to `SERVER`; "" when we may not ask."""
+def identified(server: Any, replication: Any) -> str:
+    """What a server says it is, in its answers to `WHO`; "" when we may not ask.
+
+    The id of its run, and that of the history of its data: one that became a replica and then a primary again runs on,
+    with the data of another.
+    """
+    run_id = told(server, "run_id")
+    if not run_id.strip("0"):
+        return ""
+    return f"{run_id} {told(replication, 'master_replid')}".strip()
+
+
+def told(reply: Any, field: str) -> str:
+    """A field of INFO, "" when we may not ask."""
     if isinstance(reply, ReplyError):
         error = from_reply(reply)
         if error.fault is Fault.COMMAND or error.reason == "noperm":
             return ""
         raise error
-    return judged(reply, lambda reply: read_info(reply).get("run_id", ""))
+    return judged(reply, lambda reply: read_info(reply).get(field, ""))
 
 
 def read_time(reply: Any) -> float:

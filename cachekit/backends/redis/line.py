@@ -11,6 +11,7 @@ from typing import Any, Final
 from cachekit.backends.redis import private
 from cachekit.backends.redis.address import Address
 from cachekit.backends.redis.errors import from_reply, not_redis, timed_out, while_connecting
+from cachekit.backends.redis.peers import Identity, Peer
 from cachekit.backends.redis.resp import PENDING, ProtocolError, ReplyError, Word, is_push, new_reader, pack
 from cachekit.backends.redis.transport import SupportsFileno, connect
 from cachekit.errors import BackendError, Fault
@@ -142,8 +143,12 @@ class Line:
 class PushLine(Line):
     """Hears of changed keys. ``proof``: every change from before this instant of ``clock`` has been read."""
 
-    def __init__(self, address: Address, deadline: float, clock: Callable[[], float], heartbeat: float) -> None:
+    def __init__(
+        self, address: Address, deadline: float, clock: Callable[[], float], heartbeat: float, peer: Peer
+    ) -> None:
         super().__init__(address, deadline, clock, heartbeat)
+        self.peer = peer
+        self.reached: Identity | None = None  # the server at the other end
         self.heard: list[str | None] = []
         self.proof = self._beaten
         self._question = b""

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """A server: where a connection ended, and the id that a run of the server gives itself ("" when it does not tell).
+    """A server: where a connection ended, and what it says it is ("" when it does not tell), see `commands.identified`.
 
-    Two runs are two servers, since what the first knew of us is gone. One run behind two addresses is one server.
+    Two runs are two servers, since what the first knew of us is gone; so is one run that has taken over the data of
+    another. One run behind two addresses is one server.
     """
 
     address: str

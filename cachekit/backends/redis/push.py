@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final
 
 from cachekit.backends.redis.address import Address
-from cachekit.backends.redis.commands import SERVER, identified
+from cachekit.backends.redis.commands import REPLICATION, SERVER, WHO, identified
 from cachekit.backends.redis.errors import from_reply
 from cachekit.backends.redis.line import PING, Line, PushLine, WatchLine, arrivals
 from cachekit.backends.redis.peers import Identity, Peers
@@ -38,6 +38,11 @@ class PushListener:
         """Of the line that is furthest behind, as of the end of the last `receive`."""
         return self._proof
 
+    @property
+    def astray(self) -> bool:
+        """Whether data comes from another server than the news by now."""
+        return not all(line.reached is line.peer.known for line in self._lines)
+
     def track(self, prefixes: Sequence[str], *, budget: float) -> None:
         """Hear of keys with these prefixes as well. Whatever goes wrong ends the subscription."""
         deadline, new = monotonic() + budget, [prefix for prefix in prefixes if prefix not in self._prefixes]
@@ -62,6 +67,9 @@ class PushListener:
         except BaseException:
             self.close()
             raise
+        if self.astray:
+            self.close()
+            raise BackendError(Fault.DOWN, "moved", "a connection led to another server than this one")
         heard: list[str | None] = []
         for line in self._lines:
             heard += line.heard
@@ -130,9 +138,9 @@ def listen(
         # Those that tell of a new primary come first: one that takes over while we connect is not missed.
         watches += watch(topology, clock, heartbeat, deadline)
         for address in topology.primaries(deadline):
-            lines.append(line := PushLine(address, deadline, clock, heartbeat))
+            lines.append(line := PushLine(address, deadline, clock, heartbeat, peers.node(node(address))))
             run_id = subscribe(line, address, prefixes, deadline)
-            peers.node(node(address)).met(Identity(peer_of(line.sock), run_id))
+            line.reached = line.peer.met(Identity(peer_of(line.sock), run_id))
             line.examine(topology.question, topology.judge)
         return PushListener(lines, watches, prefixes)
     except BaseException:
@@ -170,17 +178,17 @@ def subscribe(line: Line, address: Address, prefixes: Sequence[str], deadline: f
     packets = {"HELLO 3": pack(("HELLO", 3, *login(credentials(address))))}
     if address.db:
         packets["SELECT"] = pack(("SELECT", address.db))
-    packets |= {"INFO": SERVER, "PING": PING}
+    packets |= {"INFO": SERVER, "INFO replication": REPLICATION, "PING": PING}
     if prefixes:  # without any the server would tell of all keys
         packets["CLIENT TRACKING"] = tracking(prefixes)
     replies = dict(zip(packets, line.ask(list(packets.values()), deadline), strict=True))
     for name, reply in replies.items():
-        if name != "INFO":
+        if packets[name] not in WHO:
             accepted(reply, name)
         # What answers for the server and understands no pushes would keep them all from us, and answer each PING.
         if name == "HELLO 3" and not (isinstance(reply, dict) and reply.get(b"proto") == 3):
             raise unable(name, "is answered, but not in version 3 of the protocol")
-    return identified(replies["INFO"])
+    return identified(replies["INFO"], replies["INFO replication"])
 
 
 def login(secrets: Sequence[str]) -> tuple[str, ...]:
