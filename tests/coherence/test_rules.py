@@ -578,6 +578,7 @@ def test_q3_a_primary_that_was_a_replica_meanwhile_has_the_data_of_another(
     changed_by(a)
     a.lose()
     proxy.reset()
+    two.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     one.command("REPLICAOF", "127.0.0.1", two.port)
     while one.command("ROLE")[3] != b"connected":
         time.sleep(0.01)
