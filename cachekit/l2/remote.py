@@ -179,10 +179,11 @@ class Remote:
 
     def moved(self) -> None:
         """A connection leads to another server than before: what L2 confirmed lately may be undone there."""
-        with self._versions.lock:  # at once, or what is confirmed in between counts as confirmed afterwards
+        with self._versions.lock:
             self.outbox.replay(self._now())
             self._replays += self.outbox.waits
-            self.coherence.lose("moved")
+            self.coherence.epoch += 1  # at once: what was confirmed before, and is noted next, is not delivered again
+        self.coherence.lose("moved")
 
     async def _call(self, replays: int, port: Port, method: str, *args: Any) -> Any:
         """``replays`` as it was before it was seen that nothing is to be delivered first."""
