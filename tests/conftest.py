@@ -15,6 +15,8 @@ from cachekit.testing.servers import Server, available, start_server
 
 SLOW_FILE = 20.0  # seconds; a file above it belongs into make test-all
 
+LATE = pytest.mark.flaky(reruns=2, only_rerun=r"^AssertionError: late\b")
+
 seconds: dict[str, float] = defaultdict(float)
 
 hypothesis.settings.register_profile("without a clock", deadline=None)  # tests run beside others
@@ -25,6 +27,13 @@ def pytest_configure() -> None:
     # Before any fixture and for every process that tests start: nothing may lead to a server that is not ours.
     for variable in filter(configures, list(os.environ)):
         del os.environ[variable]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Tests keep the machine busy for each other. Not for all tests: each costs the plugin 40 ms in several processes.
+    for item in items:
+        if item.get_closest_marker("timed"):
+            item.add_marker(LATE)
 
 
 # The other kind is another server with the same promises: worth having, not each time.

@@ -235,6 +235,7 @@ def test_a_url_that_is_not_one_memcached_server_is_refused_without_repeating_it(
     assert "pw" not in str(caught.value)
 
 
+@pytest.mark.timed
 def test_a_dead_or_paused_memcached_costs_the_budget_and_nothing_else(tmp_path: Path) -> None:
     world = World("memcached", tmp_path, budget=0.1, adaptive=False)
     one, other = world.nodes

@@ -271,6 +271,7 @@ def test_a_disk_that_is_full_from_the_beginning_is_an_error_of_the_backend_too(p
 # Other processes
 
 
+@pytest.mark.timed
 def test_a_lock_that_another_process_keeps_costs_the_budget(path: Path) -> None:
     backend = opened(path)
     put(backend, "n:v:{r:1}")

@@ -166,6 +166,7 @@ def test_a_value_is_found_while_its_slot_moves_and_afterwards(
     assert backend.get(key) == b"new"
 
 
+@pytest.mark.timed
 def test_calls_go_on_after_a_failover_by_hand(caller: Callable[..., Any], setup: ClusterSetup, key: str) -> None:
     backend, old = caller(setup.url), setup.primary_of(key)
     with at_work(backend, key) as worker:
@@ -175,6 +176,7 @@ def test_calls_go_on_after_a_failover_by_hand(caller: Callable[..., Any], setup:
     assert len(worker.counted) <= int(setup.primary_of(key).command("GET", key)) <= worker.attempts
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "pause"])
 def test_calls_go_on_soon_after_a_node_that_is_gone_has_been_replaced(

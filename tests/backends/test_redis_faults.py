@@ -76,6 +76,7 @@ SILENCES = [
 ]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("fault", SILENCES, ids=lambda fault: fault.__name__)
 def test_a_silent_server_costs_the_budget_and_no_more(
     caller: Callable[..., Any], proxy: FaultProxy, valkey: Server, fault: Callable[[FaultProxy], None]
@@ -100,6 +101,7 @@ def test_a_slow_reply_that_comes_in_time_is_taken(behind: Any, proxy: FaultProxy
     assert behind.within(5.0).get("test:v:{faults:slow}") == b"x" * 100
 
 
+@pytest.mark.timed
 def test_a_large_value_is_sent_and_read_within_one_budget(behind: Any, proxy: FaultProxy, key: str) -> None:
     data = os.urandom(4 * 2**20)
     assert behind.within(5.0).store(key, data, 60_000, None) is True
@@ -110,6 +112,7 @@ def test_a_large_value_is_sent_and_read_within_one_budget(behind: Any, proxy: Fa
     assert seconds < BUDGET + 0.25, "late"
 
 
+@pytest.mark.timed
 def test_a_server_that_refuses_is_down_at_once(behind: Any, proxy: FaultProxy) -> None:
     proxy.refuse()
     for _ in range(3):
@@ -307,6 +310,7 @@ def test_a_password_from_the_url_or_the_settings_lets_us_in(caller: Callable[...
     assert caller(bare, username="default", password=locked.password).get("test:v:{faults:in}") is None
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("options", [{"password": "wrong"}, {}, {"username": "nobody", "password": "wrong"}])
 def test_a_wrong_password_is_told_after_one_attempt(
     caller: Callable[..., Any], locked: Server, options: dict[str, str]
@@ -318,6 +322,7 @@ def test_a_wrong_password_is_told_after_one_attempt(
         assert "wrong" not in str(error).replace("WRONGPASS", "").replace("wrong number", "")
 
 
+@pytest.mark.timed
 def test_a_password_for_a_server_without_one_is_told(caller: Callable[..., Any], valkey: Server) -> None:
     is_wrong_at_once(caller(f"redis://:secret@127.0.0.1:{valkey.port}"), "auth")
 
@@ -377,6 +382,7 @@ def test_check_works_without_the_permission_to_ask(caller: Callable[..., Any], v
     valkey.command("ACL", "DELUSER", "noinfo")
 
 
+@pytest.mark.timed
 def test_a_database_that_does_not_exist_is_told(caller: Callable[..., Any], valkey: Server) -> None:
     is_wrong_at_once(caller(f"redis://127.0.0.1:{valkey.port}/99"), "command")
 
@@ -396,18 +402,21 @@ def test_tls_with_the_right_authority_works(caller: Callable[..., Any], secure: 
     assert backend.check()["tls"] == "yes"
 
 
+@pytest.mark.timed
 def test_tls_by_name_checks_the_name(caller: Callable[..., Any], secure: Server, key: str) -> None:
     named = caller(f"rediss://localhost:{secure.port}", tls=TLSSpec(ca=secure.ca))
     assert named.get(key) is None
     is_wrong_at_once(caller(f"rediss://127.1:{secure.port}", tls=TLSSpec(ca=secure.ca)), "tls")
 
 
+@pytest.mark.timed
 def test_an_untrusted_authority_is_told_after_one_attempt(caller: Callable[..., Any], secure: Server) -> None:
     with FaultProxy("127.0.0.1", secure.port) as proxy:
         is_wrong_at_once(caller(proxy.url.replace("redis:", "rediss:")), "tls")
         assert proxy.connections == 1
 
 
+@pytest.mark.timed
 def test_tls_to_a_plain_port_is_told_although_the_server_says_nothing(
     caller: Callable[..., Any], server: Server
 ) -> None:
@@ -417,12 +426,14 @@ def test_tls_to_a_plain_port_is_told_although_the_server_says_nothing(
         assert proxy.connections == 2
 
 
+@pytest.mark.timed
 def test_a_plain_client_at_a_tls_port_fails_at_once(caller: Callable[..., Any], secure: Server) -> None:
     error, seconds = failure(lambda: caller(secure.url.replace("rediss:", "redis:")).get("test:v:{faults:plain}"))
     assert error.fault is DOWN
     assert seconds < 1.0, "late"
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("fault", ["black_hole", "hang", "slow"])
 def test_a_tls_handshake_that_hangs_costs_the_budget(caller: Callable[..., Any], secure: Server, fault: str) -> None:
     with FaultProxy("127.0.0.1", secure.port) as proxy:
@@ -437,6 +448,7 @@ def test_a_tls_handshake_that_hangs_costs_the_budget(caller: Callable[..., Any],
         assert max(took) <= BUDGET + 0.25, "late"
 
 
+@pytest.mark.timed
 @pytest.mark.slow  # needs redis-server, which make test-all installs
 def test_a_client_certificate_is_shown_to_a_server_that_wants_one(caller: Callable[..., Any], key: str) -> None:
     with start_server("redis", tls="mutual", password="hush") as strict:

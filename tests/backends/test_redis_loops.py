@@ -137,6 +137,7 @@ async def test_a_timeout_of_the_caller_gives_the_connection_up(
     await backend.close()
 
 
+@pytest.mark.timed
 async def test_who_waits_in_vain_is_told_when_the_budget_ends(proxy: FaultProxy) -> None:
     backend = opened(proxy.url, max_connections=1)
     proxy.latency(1.0)

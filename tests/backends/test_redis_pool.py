@@ -102,6 +102,7 @@ def test_64_threads_on_4_connections_get_their_own_answers_and_no_error(
     assert max(longest) < 2.0  # in line, nobody is passed over
 
 
+@pytest.mark.timed
 def test_who_waits_in_vain_is_told_when_the_budget_ends(open_: Callable[..., RedisBackend], proxy: FaultProxy) -> None:
     backend = open_(proxy.url, max_connections=2)
     proxy.latency(1.0)
@@ -342,6 +343,7 @@ def test_greenlets_share_the_pool_and_may_be_killed(valkey: Server) -> None:
 # Names.
 
 
+@pytest.mark.timed
 def test_a_slow_resolver_costs_the_budget_and_no_more(
     open_: Callable[..., RedisBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ async def test_an_open_transport_talks_to_our_protocol_and_nothing_was_said_on_i
     assert keep is not None
 
 
+@pytest.mark.timed
 def test_connecting_is_tried_once_and_fails_with_an_error_of_redis(valkey: Server) -> None:
     nobody = Address("tcp", "127.0.0.1", 1)
     begun = time.monotonic()

@@ -435,6 +435,7 @@ def test_keys_that_are_not_text_do_no_harm(ear: Ear, server: Server, key: str) -
     server.command("DEL", b"test:v:\xff\xfe")
 
 
+@pytest.mark.timed
 def test_what_arrives_while_a_prefix_is_added_is_heard_next(
     listen: Listen, proxy: FaultProxy, valkey: Server, key: str
 ) -> None:
@@ -453,6 +454,7 @@ def test_what_arrives_while_a_prefix_is_added_is_heard_next(
     assert time.monotonic() - begun < SOON, "late"
 
 
+@pytest.mark.timed
 def test_adding_a_prefix_costs_its_budget_and_then_the_subscription(behind: Ear, proxy: FaultProxy) -> None:
     proxy.black_hole()
     begun = time.monotonic()
@@ -676,6 +678,7 @@ def other_way(request: pytest.FixtureRequest, secure: Server) -> Iterator[dict[s
         yield {"url": f"unix://{path}?db=2"}
 
 
+@pytest.mark.timed
 def test_much_news_at_once_is_heard_through_tls_and_unix_sockets(
     listen: Listen, other_way: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -880,6 +883,7 @@ def test_one_watcher_is_enough(valkey: Server, second: Server, clock: FrozenCloc
         assert ear.lost().reason == "timeout"
 
 
+@pytest.mark.timed
 def test_no_watcher_at_all_is_no_subscription(valkey: Server, proxy: FaultProxy, clock: FrozenClock) -> None:
     proxy.black_hole()
     begun = time.monotonic()

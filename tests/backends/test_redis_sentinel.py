@@ -94,6 +94,7 @@ def test_sentinels_may_have_a_password_of_their_own(caller: Callable[..., Any], 
             assert (error.fault, error.reason) == (Fault.CONFIG, "auth")
 
 
+@pytest.mark.timed
 def test_a_silent_sentinel_costs_its_share_of_the_budget_and_once(
     caller: Callable[..., Any], setup: SentinelSetup, key: str
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_sentinel_that_names_a_replica_is_not_believed(
         assert failure(lambda: caller(through(setup, proxy.port)).get(key)).reason == "protocol"
 
 
+@pytest.mark.timed
 def test_calls_go_on_at_the_new_primary_after_a_failover_by_hand(
     caller: Callable[..., Any], setup: SentinelSetup, key: str
 ) -> None:
@@ -138,6 +140,7 @@ def test_calls_go_on_at_the_new_primary_after_a_failover_by_hand(
     assert backend.incr(key, 1, None) == int(setup.primary.command("GET", key))
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "pause"])
 def test_calls_go_on_soon_after_a_primary_that_is_gone_has_been_replaced(

@@ -159,6 +159,7 @@ def test_a_refused_connection_is_told(doctor: Doctor) -> None:
     assert "whether the server runs" in remedy
 
 
+@pytest.mark.timed
 def test_a_server_that_hangs_costs_the_budget(doctor: Doctor, locked: Server) -> None:
     with FaultProxy("127.0.0.1", locked.port, password=PASSWORD) as proxy:
         proxy.black_hole()

@@ -61,6 +61,7 @@ def damage(path: Path) -> str:
         connection.close()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", ["own", "aown"])
 def test_processes_share_values_and_hear_of_every_kind_of_invalidation(
     four: Processes, begin: Begin, name: str
@@ -78,6 +79,7 @@ def test_processes_share_values_and_hear_of_every_kind_of_invalidation(
         assert second.call("steady_app:until_followed", "k", name, version) < 1.0, f"late: {way}"
 
 
+@pytest.mark.timed
 def test_an_invalidation_is_heard_within_the_bound(four: Processes, begin: Begin) -> None:
     begin(**PUSHED)
     first, *others = four

@@ -43,6 +43,7 @@ def listeners(server: Server) -> set[bytes]:
     return {client[b"addr"] for client in clients if b"t" in client[b"flags"]}
 
 
+@pytest.mark.timed
 def test_a_fork_while_a_lock_a_lease_and_a_flight_are_held_hangs_nobody(own_server: Server, tmp_path: Path) -> None:
     """The child has a connection of its own; its parent goes on to hear of everything, the child's changes too."""
     data = tmp_path / "data"
@@ -173,6 +174,7 @@ class Gunicorn:
         return answers
 
 
+@pytest.mark.timed
 def test_workers_that_gunicorn_forked_after_the_app_used_the_cache_hear_of_each_others_changes(
     own_server: Server, tmp_path: Path
 ) -> None:

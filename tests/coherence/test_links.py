@@ -414,6 +414,7 @@ def test_a_real_outage_of_six_seconds(own: Server, ttl: float) -> None:
     service.close()
 
 
+@pytest.mark.timed
 def test_a_lease_whose_grant_was_not_heard_of_does_not_make_others_wait(make_world: MakeWorld) -> None:
     """The answer to get-or-lease is lost: the process does not know the lease is its own, and gives it back."""
     world = make_world()

@@ -63,6 +63,7 @@ def test_200_callers_in_8_processes_run_the_function_once(processes: MakeProcess
     assert runs(eight) == 1
 
 
+@pytest.mark.timed
 def test_a_killed_holder_is_replaced_when_its_lease_ends(processes: MakeProcesses) -> None:
     """The first lease is 5 s; then three times what loads take, and 2 s at least."""
     first, second = processes(2, lease_wait="20s")
@@ -95,6 +96,7 @@ def test_a_load_longer_than_its_lease_keeps_it(processes: MakeProcesses) -> None
     assert second.call("load_app:counts")[:2] == [1, 0]
 
 
+@pytest.mark.timed
 def test_who_is_out_of_patience_computes_and_does_not_store(processes: MakeProcesses) -> None:
     first, second = processes(2, lease_wait="300ms")
     for process in (first, second):
@@ -124,6 +126,7 @@ def test_with_lease_off_nobody_waits_and_one_stores(processes: MakeProcesses) ->
     assert (first.call("load_app:counts")[2], second.call("load_app:counts")[2]) == (1, 0)
 
 
+@pytest.mark.timed
 def test_a_value_that_cannot_be_stored_wakes_who_waits(processes: MakeProcesses) -> None:
     first, second = processes(2, lease_wait="20s")
     for process in (first, second):

@@ -74,6 +74,7 @@ def setup(request: pytest.FixtureRequest) -> Iterator[Any]:
     found.settle()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", ["own", "aown"])
 def test_processes_share_values_and_hear_of_every_kind_of_invalidation(setup: Any, begin: Begin, name: str) -> None:
     first, second = begin(setup.url, **PUSHED)
@@ -124,6 +125,7 @@ def hurt(setup: Any, how: str, key: str | None = None) -> Server:
     return old
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("how", ["manual", *(pytest.param(how, marks=pytest.mark.slow) for how in ("kill", "pause"))])
 def test_a_failover_raises_nothing_answers_nothing_wrong_and_is_over_soon(setup: Any, begin: Begin, how: str) -> None:
     processes = begin(setup.url, budget=BUDGET)
@@ -149,6 +151,7 @@ def apart(cluster: ClusterSetup, process: Any) -> dict[str, str]:
     raise AssertionError("all slots are on one primary")
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["value", "region stamp", "tag stamp"])
 def test_the_primary_of_values_or_of_stamps_alone_is_lost(whole_cluster: ClusterSetup, begin: Begin, part: str) -> None:

@@ -104,6 +104,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 PAGES = ("/page/", "/template/", "/fragment/", "/value/k/", "/avalue/k/", "/twenty/", "/atwenty/", "/metrics")
 
 
+@pytest.mark.timed
 def test_pages_go_on_within_their_budgets(project: None, outage: Outage, kind: str, engine: str) -> None:
     visitor, newcomer = Visitor(kind), Visitor(kind)
     visitor.get("/login/")

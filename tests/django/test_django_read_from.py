@@ -443,6 +443,7 @@ def stopped(apart: object) -> Iterator[FrozenClock]:
     replace_default(before)
 
 
+@pytest.mark.timed
 def test_an_old_cache_that_hangs_delays_a_request_once(apart: tuple[FaultProxy, FaultProxy], use: Use) -> None:
     from django.core.cache import cache
 

@@ -121,6 +121,7 @@ def connections(server: Server) -> int:
     return len(clients.splitlines())
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("a", ["", "a"], ids=["sync", "async"])
 def test_what_one_worker_changes_the_other_one_knows(site: Site, a: str) -> None:
     one, other = site.workers()

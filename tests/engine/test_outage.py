@@ -70,6 +70,7 @@ QUICK = {("refused", 0), ("killed", 1), ("stopped", 0), ("black hole", 1), ("hun
          ("loading", 0), ("junk", 1)}  # fmt: skip
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("fault", "face"),
     [
@@ -127,6 +128,7 @@ def assert_hit(call: Callable[[int], int], key: int) -> None:
     assert sum(tally.l2_hits for tally in tallies) == before + 1
 
 
+@pytest.mark.timed
 def test_a_server_that_was_never_there_costs_nothing_but_the_hits(make_service: Any, functions: Calls) -> None:
     make_service("server", l1="off", backend={"url": "redis://127.0.0.1:1", "budget": BUDGET, "adaptive": True})
     call, acall = functions
@@ -172,6 +174,7 @@ def config_faults() -> dict[str, Callable[[], tuple[Server, dict[str, Any]]]]:
     return faults
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("fault", ["wrong password", "tls to a plain port", "untrusted certificate"])
 @pytest.mark.parametrize("face", [0, 1], ids=["sync", "async"])
 def test_a_mistake_in_the_configuration_is_one_error_line_at_first_contact(

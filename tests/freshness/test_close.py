@@ -204,6 +204,7 @@ def test_what_runs_ends_before_the_connections_close(begin: Any, source: Source,
     assert b"new" in stored(cachekit_server, service)
 
 
+@pytest.mark.timed
 def test_what_runs_too_long_is_left_alone_and_its_lease_given_back(
     begin: Any, source: Source, cachekit_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -285,6 +286,7 @@ def test_a_loop_that_ends_during_a_refresh_gives_its_lease_back(
     assert (len(service.async_port.tasks), service.async_port.refreshing, len(service.flights)) == (0, 0, 0)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("limit", [None, 10.0])
 def test_a_load_that_closes_does_not_wait_for_itself(make: MakeService, limit: float | None) -> None:
     service = make(hard_timeout=limit, **SWR)
@@ -307,6 +309,7 @@ def test_a_load_that_closes_does_not_wait_for_itself(make: MakeService, limit: f
     assert len(service.flights) == 0
 
 
+@pytest.mark.timed
 async def test_a_blocking_close_does_not_wait_for_tasks_of_the_loop_that_it_holds_up(
     make: MakeService, source: Source, cachekit_server: Server
 ) -> None:
@@ -428,6 +431,7 @@ def test_refreshes_that_wait_are_dropped(make: MakeService, source: Source, capl
     assert source.loads == 20 + 20, "those that were dropped are begun by the next who ask"
 
 
+@pytest.mark.timed
 def test_the_timeout_is_for_all_that_is_waited_for(make: MakeService, source: Source, cachekit_server: Server) -> None:
     """A server that does not answer takes its budget from it."""
     clock = FrozenClock()
@@ -447,6 +451,7 @@ def test_the_timeout_is_for_all_that_is_waited_for(make: MakeService, source: So
         assert time.monotonic() - began < 0.6 + 0.3 * 4 + SOON, "late"
 
 
+@pytest.mark.timed
 def test_a_server_that_hangs_costs_one_budget(make: MakeService, source: Source, cachekit_server: Server) -> None:
     """However many leases there are to be given back, and though it never answers."""
     clock = FrozenClock()
@@ -474,6 +479,7 @@ def connections(server: Server) -> int:
     return int(info.partition("total_connections_received:")[2].partition("\r")[0])
 
 
+@pytest.mark.timed
 def test_a_second_close_does_nothing(make: MakeService, source: Source, own_store: Server) -> None:
     service, load = make(own_store.url, **SWR), cached(source)
     assert load(1) == "old"
@@ -488,6 +494,7 @@ def test_a_second_close_does_nothing(make: MakeService, source: Source, own_stor
     assert service._tick is None
 
 
+@pytest.mark.timed
 def test_a_close_without_any_use_is_instant(make: MakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is connected, started or waited for."""
     service = make(f"redis://127.0.0.1:{free_port()}/0", **SWR)

@@ -163,6 +163,7 @@ def test_a_process_gives_a_stale_value_that_it_never_loaded(
     assert second.call(f"{APP}counts", name)["stale"] == 5
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", ["load", pytest.param("aload", marks=SLOW)])
 def test_a_refresh_whose_process_is_killed_is_done_by_another(processes: MakeProcesses, data: Path, name: str) -> None:
     """When the lease ends, which is 2 s for loads as short as these; until then the stale value is there."""

@@ -59,6 +59,7 @@ def test_after_a_limit_the_stale_value_is_given_and_the_load_replaces_it(world: 
     assert load.source.runs == 1
 
 
+@pytest.mark.timed
 @choose("sync-native", "async-native")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_soft_limit_gives_the_fallback_and_who_comes_later_does_not_wait_again(world: World, mode: str) -> None:
