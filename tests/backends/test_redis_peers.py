@@ -272,6 +272,6 @@ def test_a_user_who_may_not_ask_is_served_and_nothing_seems_to_move(server: Serv
     server.command("ACL", "SETUSER", "noinfo", "+info")
     faces.sync.get("test:v:{who:1}", budget=5.0)
     assert moves == []
-    assert faces.sync.peers.node().known.run_id  # type: ignore[attr-defined]
+    assert faces.sync.peers.node().known.who  # type: ignore[attr-defined]
     faces.sync.close()
     server.command("ACL", "DELUSER", "noinfo")

@@ -26,6 +26,7 @@ from cachekit.l2.reach import Reach
 from cachekit.l2.remote import Remote
 from cachekit.testing.faults import FaultProxy
 from cachekit.testing.servers import Server, start_server
+from cachekit.testing.topologies import follows
 
 MakeWorld = Callable[..., World]
 Patch = pytest.MonkeyPatch
@@ -580,7 +581,9 @@ def test_q3_a_primary_that_was_a_replica_meanwhile_has_the_data_of_another(
     proxy.reset()
     two.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     one.command("REPLICAOF", "127.0.0.1", two.port)
-    while one.command("ROLE")[3] != b"connected":
+    deadline = time.monotonic() + 10
+    while not follows(one, two):
+        assert time.monotonic() < deadline, one.log()
         time.sleep(0.01)
     one.command("REPLICAOF", "NO", "ONE")
     expect(rule, a.call())

@@ -223,13 +223,13 @@ class Routes:
         That is told before anybody uses it, and again, since meanwhile others still use the old one.
         """
         with self._peers.lock():
-            known, told = any(self.map.owners), self._peers.on_move
-            if not known or found.owners == self.map.owners or told is None:
-                self.map = found
-                return
-            told()
+            moved = any(self.map.owners) and found.owners != self.map.owners
+            tell = self._peers.on_move if moved else None
+            if tell is not None:
+                tell()
             self.map = found
-            told()
+            if tell is not None:
+                tell()
 
 
 class Router:

@@ -14,11 +14,11 @@ class Identity(NamedTuple):
     """
 
     address: str
-    run_id: str = ""
+    who: str = ""
 
     def same(self, other: "Identity") -> bool:
-        if self.run_id.strip("0") and other.run_id.strip("0"):
-            return self.run_id == other.run_id
+        if self.who.strip("0") and other.who.strip("0"):
+            return self.who == other.who
         return self.address == other.address
 
 
@@ -42,7 +42,7 @@ class Peer:
         with self._peers.lock():
             known = self.known
             if known is not None and known.same(found):
-                if found.run_id and not known.run_id:  # the right to ask was given meanwhile
+                if found.who and not known.who:  # the right to ask was given meanwhile
                     self.known = found
                 return self.known or found
             self.known = found

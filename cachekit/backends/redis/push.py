@@ -139,8 +139,8 @@ def listen(
         watches += watch(topology, clock, heartbeat, deadline)
         for address in topology.primaries(deadline):
             lines.append(line := PushLine(address, deadline, clock, heartbeat, peers.node(node(address))))
-            run_id = subscribe(line, address, prefixes, deadline)
-            line.reached = line.peer.met(Identity(peer_of(line.sock), run_id))
+            who = subscribe(line, address, prefixes, deadline)
+            line.reached = line.peer.met(Identity(peer_of(line.sock), who))
             line.examine(topology.question, topology.judge)
         return PushListener(lines, watches, prefixes)
     except BaseException:
@@ -174,7 +174,7 @@ def watch(topology: Topology, clock: Callable[[], float], heartbeat: float, dead
 
 
 def subscribe(line: Line, address: Address, prefixes: Sequence[str], deadline: float) -> str:
-    """Log in and have the server confirm that it will tell. Returns the id of the server's run, as far as known."""
+    """Log in and have the server confirm that it will tell. Returns what the server says it is."""
     packets = {"HELLO 3": pack(("HELLO", 3, *login(credentials(address))))}
     if address.db:
         packets["SELECT"] = pack(("SELECT", address.db))
